@@ -1,0 +1,175 @@
+"""Every key of a pretraining configuration, with its default and what it means."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fvcore.common.config import CfgNode as CN
+
+_C = CN()
+
+_C.DATA = CN()
+# imagefolder (any folder tree of images, labels or not), cifar10, cifar100, stl10
+_C.DATA.NAME = "imagefolder"
+# Folder of the data set. An image folder with `train` in it may have `val` or `test` for the k-NN
+# probe.
+_C.DATA.ROOT = ""
+# Processes that load and augment, for each training process; 0 loads in the training process.
+_C.DATA.NUM_WORKERS = 4
+# How many images may be unreadable before the run stops; they are replaced by their neighbours.
+_C.DATA.MAX_UNREADABLE = 0
+# Views of each image.
+_C.DATA.NUM_VIEWS = 2
+# Side of a view in pixels.
+_C.DATA.IMAGE_SIZE = 224
+# Shorter side, in pixels, to which the probe resizes images before it cuts the central square.
+_C.DATA.PROBE_RESIZE = 256
+# Of the three channels (RGB), in units of [0, 1].
+_C.DATA.MEAN = [0.485, 0.456, 0.406]
+_C.DATA.STD = [0.229, 0.224, 0.225]
+
+_C.AUGMENT = CN()
+# Share of the image's area that a crop covers: least and most.
+_C.AUGMENT.CROP_SCALE = [0.2, 1.0]
+# bilinear or bicubic
+_C.AUGMENT.INTERPOLATION = "bilinear"
+# Crop before the colours change (ImageNet) or after it (small images).
+_C.AUGMENT.CROP_FIRST = True
+# Strength of the change in brightness, contrast, saturation and hue, and its probability.
+_C.AUGMENT.JITTER = [0.4, 0.4, 0.4, 0.1]
+_C.AUGMENT.JITTER_PROB = 0.8
+_C.AUGMENT.GRAYSCALE_PROB = 0.2
+# Gaussian blur with sigma in [0.1, 2] pixels.
+_C.AUGMENT.BLUR_PROB = 0.0
+_C.AUGMENT.FLIP_PROB = 0.5
+
+_C.MODEL = CN()
+# resnet18, resnet34, resnet50, resnet101, resnet152
+_C.MODEL.ARCH = "resnet50"
+# imagenet; small (3x3 convolution, no pooling: CIFAR); small_pool (3x3, pooling: STL-10,
+# Tiny-ImageNet). Detectron2 has the first only.
+_C.MODEL.STEM = "imagenet"
+_C.MODEL.ZERO_INIT_RESIDUAL = True
+_C.MODEL.PROJECTOR = CN()
+_C.MODEL.PROJECTOR.LAYERS = 2
+_C.MODEL.PROJECTOR.HIDDEN = 1024
+# Width D of the embedding.
+_C.MODEL.PROJECTOR.OUT = 512
+
+_C.METHOD = CN()
+# cwrgp
+_C.METHOD.NAME = "cwrgp"
+_C.METHOD.CWRGP = CN()
+# Groups into which the D channels are cut; each is whitened on its own.
+_C.METHOD.CWRGP.NUM_GROUPS = 4
+# Samples that are whitened together; divides the batch of a process.
+_C.METHOD.CWRGP.SUBBATCH_SIZE = 64
+# Redraws of sub-batches and partition at each step, averaged.
+_C.METHOD.CWRGP.NUM_DRAWS = 1
+# Permute the channels before they are cut into groups.
+_C.METHOD.CWRGP.RANDOM_PARTITION = True
+# Cosine form of the loss; False: mean squared error.
+_C.METHOD.CWRGP.NORMALIZE = True
+# Shrinks the covariance towards the identity; needed where a group has fewer channels than samples.
+_C.METHOD.CWRGP.EPS = 0.0
+# Weight of the covariance penalty.
+_C.METHOD.CWRGP.COVARIANCE_WEIGHT = 0.0
+
+_C.SOLVER = CN()
+_C.SOLVER.EPOCHS = 100
+# Samples in a step, over all processes.
+_C.SOLVER.BATCH_SIZE = 256
+# adam or sgd
+_C.SOLVER.OPTIMIZER = "adam"
+_C.SOLVER.BASE_LR = 3e-3
+# Where positive, the learning rate is BASE_LR x BATCH_SIZE / REFERENCE_BATCH_SIZE.
+_C.SOLVER.REFERENCE_BATCH_SIZE = 0
+# For sgd.
+_C.SOLVER.MOMENTUM = 0.9
+_C.SOLVER.WEIGHT_DECAY = 1e-6
+# Whether biases and BatchNorm's parameters are decayed too.
+_C.SOLVER.DECAY_ONE_DIMENSIONAL = True
+# step or cosine
+_C.SOLVER.SCHEDULE = "step"
+# For step: epochs before the end at which the rate is multiplied by GAMMA.
+_C.SOLVER.DROP_EPOCHS = [50, 25]
+_C.SOLVER.GAMMA = 0.2
+# Iterations of the linear warm-up.
+_C.SOLVER.WARMUP_ITERS = 500
+_C.SOLVER.AMP = CN()
+# bf16 and channels_last where the hardware has bf16 instructions, CPU or GPU. Whitening and loss
+# stay fp32.
+_C.SOLVER.AMP.ENABLED = True
+
+_C.EVAL = CN()
+# Epochs between k-NN evaluations, of data sets with labels; 0: none.
+_C.EVAL.PERIOD = 10
+# Labelled images for the probe, where they are not those of DATA.ROOT; of the same DATA.NAME.
+_C.EVAL.ROOT = ""
+_C.EVAL.KNN_K = 5
+# Images of each split that the probe uses at most, drawn once; 0: all.
+_C.EVAL.MAX_IMAGES = 0
+_C.EVAL.BATCH_SIZE = 256
+
+# Iterations between records of the losses.
+_C.LOG_PERIOD = 20
+# Epochs between checkpoints.
+_C.CHECKPOINT_PERIOD = 10
+# Periodic checkpoints that stay on disk; 0: all.
+_C.CHECKPOINTS_KEPT = 2
+# Every run with the same seed, configuration and machine is the same run.
+_C.SEED = 0
+_C.OUTPUT_DIR = "output/pretrain"
+
+
+def get_cfg() -> CN:
+    """A copy of the defaults."""
+    return _C.clone()
+
+
+def validate_cfg(cfg: CN) -> None:
+    """Says what is wrong with single values. What takes more than one is said by what uses them.
+
+    Raises:
+        ValueError: naming the key, its value and what it may be.
+    """
+    if not cfg.DATA.ROOT:
+        raise ValueError("DATA.ROOT is empty; set it to the folder of the images")
+    if not cfg.OUTPUT_DIR:
+        raise ValueError("OUTPUT_DIR is empty; set it to a folder for the run")
+    at_least = {
+        0: ["DATA.NUM_WORKERS", "DATA.MAX_UNREADABLE", "SOLVER.WARMUP_ITERS", "SOLVER.WEIGHT_DECAY"]
+        + ["SOLVER.REFERENCE_BATCH_SIZE", "EVAL.PERIOD", "EVAL.MAX_IMAGES", "CHECKPOINT_PERIOD"]
+        + ["CHECKPOINTS_KEPT", "SEED", "METHOD.CWRGP.COVARIANCE_WEIGHT"],
+        1: ["SOLVER.EPOCHS", "EVAL.KNN_K", "EVAL.BATCH_SIZE", "LOG_PERIOD", "MODEL.PROJECTOR.OUT"]
+        + ["MODEL.PROJECTOR.HIDDEN", "DATA.IMAGE_SIZE", "METHOD.CWRGP.NUM_DRAWS"],
+        2: ["DATA.NUM_VIEWS", "SOLVER.BATCH_SIZE", "METHOD.CWRGP.SUBBATCH_SIZE"],
+    }
+    for low, keys in at_least.items():
+        for key in keys:
+            if _value(cfg, key) < low:
+                raise ValueError(f"{key} {_value(cfg, key)} is below {low}")
+    for key in ("JITTER_PROB", "GRAYSCALE_PROB", "BLUR_PROB", "FLIP_PROB"):
+        if not 0 <= cfg.AUGMENT[key] <= 1:
+            raise ValueError(f"AUGMENT.{key} {cfg.AUGMENT[key]} is not a probability")
+    for key, length in {
+        "DATA.MEAN": 3,
+        "DATA.STD": 3,
+        "AUGMENT.CROP_SCALE": 2,
+        "AUGMENT.JITTER": 4,
+    }.items():
+        if len(_value(cfg, key)) != length:
+            raise ValueError(f"{key} {_value(cfg, key)} must have {length} numbers")
+    if cfg.DATA.PROBE_RESIZE < cfg.DATA.IMAGE_SIZE:
+        raise ValueError(
+            f"DATA.PROBE_RESIZE {cfg.DATA.PROBE_RESIZE} is below "
+            f"DATA.IMAGE_SIZE {cfg.DATA.IMAGE_SIZE}"
+        )
+    if cfg.SOLVER.BASE_LR <= 0:
+        raise ValueError(f"SOLVER.BASE_LR {cfg.SOLVER.BASE_LR} is not positive")
+
+
+def _value(cfg: CN, key: str) -> Any:
+    for part in key.split("."):
+        cfg = cfg[part]
+    return cfg

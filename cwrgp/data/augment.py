@@ -1,0 +1,99 @@
+"""Views of an image, on the CPU, as the paper's recipes describe them."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torchvision.transforms import v2
+
+_INTERPOLATIONS = {
+    "bilinear": v2.InterpolationMode.BILINEAR,
+    "bicubic": v2.InterpolationMode.BICUBIC,
+}
+
+
+def build_view_transform(
+    *,
+    image_size: int,
+    crop_scale: tuple[float, float] = (0.2, 1.0),
+    interpolation: str = "bicubic",
+    jitter: tuple[float, float, float, float] = (0.4, 0.4, 0.4, 0.1),
+    jitter_prob: float = 0.8,
+    grayscale_prob: float = 0.1,
+    blur_prob: float = 0.0,
+    flip_prob: float = 0.5,
+    crop_first: bool = False,
+) -> v2.Compose:
+    """The random transform from a PIL image to one view, uint8 (3, image_size, image_size).
+
+    Views stay uint8 until they are on the device: a quarter of the memory to move between
+    processes.
+
+    Args:
+        image_size: side of the crop in pixels.
+        crop_scale: share of the image's area that the crop covers.
+        interpolation: "bilinear" or "bicubic".
+        jitter: strengths of brightness, contrast, saturation and hue.
+        jitter_prob: probability of colour jitter.
+        grayscale_prob: probability of grayscale.
+        blur_prob: probability of Gaussian blur with sigma in [0.1, 2] pixels.
+        flip_prob: probability of a horizontal flip.
+        crop_first: crop before the colours change (the ImageNet recipe, cheaper on large images);
+            otherwise after it (the small-image recipes).
+
+    Raises:
+        ValueError: unknown interpolation, or a crop scale outside 0 < low <= high <= 1.
+    """
+    if interpolation not in _INTERPOLATIONS:
+        raise ValueError(
+            f"AUGMENT.INTERPOLATION {interpolation!r} is unknown; "
+            f"choose one of {list(_INTERPOLATIONS)}"
+        )
+    low, high = crop_scale
+    if not 0 < low <= high <= 1:
+        raise ValueError(f"AUGMENT.CROP_SCALE {(low, high)} is not 0 < low <= high <= 1")
+    crop = v2.RandomResizedCrop(
+        image_size, scale=(low, high), interpolation=_INTERPOLATIONS[interpolation], antialias=True
+    )
+    colour: list[nn.Module] = [
+        v2.RandomApply([v2.ColorJitter(*jitter)], p=jitter_prob),
+        v2.RandomGrayscale(grayscale_prob),
+    ]
+    steps = [crop, *colour] if crop_first else [*colour, crop]
+    if blur_prob > 0:
+        # Kernel of about a tenth of the side, as in SimCLR; odd as it must be.
+        kernel = max(3, image_size // 10 // 2 * 2 + 1)
+        steps.append(v2.RandomApply([v2.GaussianBlur(kernel, sigma=(0.1, 2.0))], p=blur_prob))
+    steps.append(v2.RandomHorizontalFlip(flip_prob))
+    return v2.Compose([*steps, v2.PILToTensor()])
+
+
+def build_probe_transform(*, image_size: int, resize: int) -> v2.Compose:
+    """For evaluation: shorter side to ``resize``, central square, uint8 (3, H, W)."""
+    return v2.Compose(
+        [
+            v2.Resize(resize, interpolation=v2.InterpolationMode.BICUBIC, antialias=True),
+            v2.CenterCrop(image_size),
+            v2.PILToTensor(),
+        ]
+    )
+
+
+class Normalize(nn.Module):
+    """uint8 images (B, 3, H, W) -> float32, (x / 255 - mean) / std, on the images' device.
+
+    Args:
+        mean: of the three channels, in units of [0, 1].
+        std: likewise.
+    """
+
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(self, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+        super().__init__()
+        self.register_buffer("scale", 1 / (255 * torch.tensor(std).view(-1, 1, 1)))
+        self.register_buffer("shift", (torch.tensor(mean) / torch.tensor(std)).view(-1, 1, 1))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images.to(self.scale.dtype) * self.scale - self.shift

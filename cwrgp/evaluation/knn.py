@@ -1,0 +1,53 @@
+"""k-nearest-neighbour accuracy, the paper's probe: Euclidean distance, majority vote."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def knn_accuracy(
+    train_features: Tensor,
+    train_labels: Tensor,
+    features: Tensor | None = None,
+    labels: Tensor | None = None,
+    *,
+    k: int = 5,
+    chunk: int = 1024,
+) -> float:
+    """Share of queries whose label most of their k nearest training samples bear (5-NN in the
+    paper).
+
+    A tie goes to the smallest label.
+
+    Args:
+        train_features: (n, F).
+        train_labels: int64 (n,).
+        features: (m, F), the queries. None: every training sample queries the others.
+        labels: int64 (m,).
+        k: neighbours.
+        chunk: queries at a time; bounds the memory to chunk x n distances.
+
+    Returns:
+        Accuracy in percent.
+
+    Raises:
+        ValueError: fewer than k neighbours to choose from.
+    """
+    leave_one_out = features is None
+    queries = train_features if features is None else features
+    answers = train_labels if labels is None else labels
+    if len(train_features) - leave_one_out < k:
+        raise ValueError(f"EVAL.KNN_K {k} is more than the labelled images ({len(train_features)})")
+    num_classes = int(train_labels.max()) + 1
+    correct = 0
+    for start in range(0, len(queries), chunk):
+        distances = torch.cdist(queries[start : start + chunk], train_features)
+        if leave_one_out:
+            rows = torch.arange(len(distances), device=distances.device)
+            distances[rows, start + rows] = torch.inf
+        neighbours = train_labels[distances.topk(k, largest=False).indices]  # (chunk, k)
+        votes = F.one_hot(neighbours, num_classes).sum(1)
+        correct += int((votes.argmax(1) == answers[start : start + chunk]).sum())
+    return 100 * correct / len(queries)

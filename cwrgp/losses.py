@@ -1,0 +1,186 @@
+"""The losses: pure functions that show the formula, and one thin module each.
+
+The legend of the shapes: V views, B samples on this process, D channels of the embedding, N
+samples in a sub-batch, S = B // N sub-batches, K draws.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import combinations
+
+import torch
+from torch import Generator, Tensor, nn
+from torch.nn import functional as F
+
+from cwrgp.whitening import check_whitening, whiten
+
+
+def pair_loss(z: Tensor, *, normalize: bool = True) -> Tensor:
+    """Mean distance of all V (V - 1) / 2 pairs of views; gradients flow to both sides of each pair.
+
+    Args:
+        z: (V, M, D) embeddings of the same M samples.
+        normalize: 2 - 2 cos(a, b), averaged over samples; otherwise the mean squared error.
+
+    Returns:
+        A scalar.
+    """
+    if normalize:
+        z = F.normalize(z, dim=-1)
+    losses = [
+        2 - 2 * (a * b).sum(-1).mean() if normalize else F.mse_loss(a, b)
+        for a, b in combinations(z, 2)
+    ]
+    return torch.stack(losses).mean()
+
+
+def cwrgp_loss(
+    views: Tensor,
+    *,
+    num_groups: int,
+    subbatch_size: int,
+    split: Tensor | None = None,
+    permutation: Tensor | None = None,
+    normalize: bool = True,
+    eps: float = 0.0,
+) -> Tensor:
+    """Channel whitening with random group partition (Weng et al., NeurIPS 2022, equations 7 to 9).
+
+    Args:
+        views: (V, B, D) embeddings.
+        num_groups: G; each of the G groups of D // G channels is whitened on its own.
+        subbatch_size: N; whitening sees N samples at a time.
+        split: int64 (K, B), for each draw an order of the samples, the same for all views; runs of
+            N
+            make the sub-batches. None: one draw, the samples in order.
+        permutation: int64, broadcastable to (V, K, S, D), the random partition of the channels.
+            None:
+            neighbouring channels make a group.
+        normalize: cosine form; otherwise the mean squared error.
+        eps: S <- (1 - eps) S + eps I.
+
+    Returns:
+        A scalar: the mean over pairs of views, draws and samples.
+    """
+    h = views.unsqueeze(1) if split is None else views[:, split]  # (V, K, B, D)
+    h = h.unflatten(2, (-1, subbatch_size))  # (V, K, S, N, D)
+    z = whiten(h, axis="channel", num_groups=num_groups, permutation=permutation, eps=eps)
+    return pair_loss(z.flatten(1, 3), normalize=normalize)
+
+
+def covariance_penalty(views: Tensor) -> Tensor:
+    """Sum over views of sum_{i != j} Cov_ij^2 / B, Cov the sample-by-sample covariance over
+    channels.
+
+    The optional term of the paper's ImageNet recipe, on the embeddings before whitening.
+
+    Args:
+        views: (V, B, D) embeddings.
+
+    Returns:
+        A scalar.
+    """
+    with torch.autocast(views.device.type, enabled=False):
+        h = views.float() if views.dtype in (torch.float16, torch.bfloat16) else views
+        h = h - h.mean(-1, keepdim=True)
+        covariance = h @ h.mT / (h.shape[-1] - 1)  # (V, B, B)
+        off_diagonal = covariance - torch.diag_embed(covariance.diagonal(dim1=-2, dim2=-1))
+        return off_diagonal.square().sum() / h.shape[1]
+
+
+class CWRGPLoss(nn.Module):
+    """The CW-RGP loss with its randomness: a fresh split and fresh partitions at every call.
+
+    Example::
+
+        loss = CWRGPLoss(num_groups=4, subbatch_size=64)
+        loss([projector(encoder(view)) for view in views]).backward()
+
+    Args:
+        num_groups: G.
+        subbatch_size: N; must divide the batch of this process.
+        num_draws: K, redraws of split and partition, averaged.
+        random_partition: permute the channels, independently for each view, sub-batch and draw.
+        normalize: cosine form; otherwise the mean squared error.
+        eps: S <- (1 - eps) S + eps I.
+        covariance_weight: weight of :func:`covariance_penalty`.
+    """
+
+    def __init__(
+        self,
+        num_groups: int,
+        subbatch_size: int,
+        num_draws: int = 1,
+        random_partition: bool = True,
+        normalize: bool = True,
+        eps: float = 0.0,
+        covariance_weight: float = 0.0,
+    ) -> None:
+        super().__init__()
+        if num_draws < 1:
+            raise ValueError(f"num_draws {num_draws} is below 1")
+        self.num_groups = num_groups
+        self.subbatch_size = subbatch_size
+        self.num_draws = num_draws
+        self.random_partition = random_partition
+        self.normalize = normalize
+        self.eps = eps
+        self.covariance_weight = covariance_weight
+
+    def check(self, batch_size: int, num_channels: int) -> None:
+        """Says whether batches of this shape can be whitened, before any is computed.
+
+        Args:
+            batch_size: samples on one process.
+            num_channels: width D of the embedding.
+
+        Raises:
+            ValueError: naming the values that would work.
+        """
+        if self.subbatch_size < 1 or batch_size % self.subbatch_size:
+            divisors = [n for n in range(2, batch_size + 1) if batch_size % n == 0]
+            raise ValueError(
+                f"a batch of {batch_size} samples per process does not divide into sub-batches of "
+                f"{self.subbatch_size}; sub-batches of {', '.join(map(str, divisors))} would"
+            )
+        check_whitening(self.subbatch_size, num_channels, num_groups=self.num_groups, eps=self.eps)
+
+    def forward(
+        self, views: Tensor | Sequence[Tensor], *, generator: Generator | None = None
+    ) -> Tensor:
+        """Computes the loss in fp32 at least, whatever autocast says.
+
+        Args:
+            views: (V, B, D), or V tensors of (B, D).
+            generator: source of the randomness, on the device of ``views``; None: the default one.
+
+        Returns:
+            A scalar.
+
+        Raises:
+            ValueError: fewer than two views, or shapes that cannot be whitened.
+        """
+        h = views if isinstance(views, Tensor) else torch.stack(tuple(views))
+        if h.dim() != 3 or len(h) < 2:
+            raise ValueError(f"CW-RGP needs two views (B, D) or more, got shape {tuple(h.shape)}")
+        num_views, batch_size, num_channels = h.shape
+        self.check(batch_size, num_channels)
+
+        def permutations(*shape: int) -> Tensor:
+            # Sorting noise draws all permutations at once, on the device.
+            return torch.rand(*shape, generator=generator, device=h.device).argsort(-1)
+
+        partition = (num_views, self.num_draws, batch_size // self.subbatch_size, num_channels)
+        loss = cwrgp_loss(
+            h,
+            num_groups=self.num_groups,
+            subbatch_size=self.subbatch_size,
+            split=permutations(self.num_draws, batch_size),
+            permutation=permutations(*partition) if self.random_partition else None,
+            normalize=self.normalize,
+            eps=self.eps,
+        )
+        if self.covariance_weight:
+            loss = loss + self.covariance_weight * covariance_penalty(h)
+        return loss

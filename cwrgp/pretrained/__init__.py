@@ -1,0 +1,1 @@
+"""Pretrained checkpoints: safe reading, and the table of known formats."""

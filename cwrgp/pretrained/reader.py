@@ -1,0 +1,155 @@
+"""Safe reading of a checkpoint file: tensors, arrays, numbers and text. Nothing in it is executed.
+
+The kind of file is told by its first bytes, never by its name:
+
+- a zip archive, or the older stream format, as ``torch.save`` writes them;
+- a pickle of NumPy arrays, the classic ``.pkl`` of Detectron2's model zoo.
+
+Both are unpickled through an allow-list of inert types; a file that needs another is refused.
+"""
+
+from __future__ import annotations
+
+import collections
+import pickle
+import re
+import zipfile
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import torch
+from iopath.common.file_io import HTTPURLHandler, PathManager
+
+_path_manager = PathManager()
+_path_manager.register_handler(HTTPURLHandler())
+
+# How torch.save's stream format (before 1.6) begins: its magic number, pickled.
+_TORCH_STREAM_START = pickle.dumps(0x1950A86A20F9469CFC6C, protocol=2)
+
+# What NumPy arrays and plain containers are made of in a pickle, under NumPy 1 and 2.
+_INERT_TYPES = {
+    ("collections", "OrderedDict"): collections.OrderedDict,
+    ("numpy", "ndarray"): np.ndarray,
+    ("numpy", "dtype"): np.dtype,
+}
+_NUMPY_FUNCTIONS: dict[str, Any] = {
+    "_reconstruct": np.zeros(1).__reduce__()[0],
+    "_frombuffer": np.zeros(1).__reduce_ex__(5)[0],
+    "scalar": np.float64(0).__reduce__()[0],
+}
+_NUMPY_MODULES = {
+    f"numpy.{core}.{module}" for core in ("core", "_core") for module in ("multiarray", "numeric")
+}
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """Reads a checkpoint to CPU memory without executing anything in it.
+
+    Args:
+        path: a file, or a URL that iopath can fetch (``https://...``).
+
+    Returns:
+        The dictionary in the file; NumPy arrays are turned into tensors. Tensors of a zip archive
+        are mapped from the file, so that only what is used is read into memory.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is damaged, is not a checkpoint, holds no dictionary, or needs a type
+            other than tensors, arrays, numbers, text and containers of them. The message names it.
+    """
+    local = local_file(path)
+    with local.open("rb") as file:
+        start = file.read(len(_TORCH_STREAM_START))
+    if not start:
+        raise ValueError(f"{path} is empty (0 bytes): the file was never written or is cut off")
+    try:
+        if start.startswith(b"PK"):
+            _check_archive(local)
+            content = torch.load(str(local), map_location="cpu", weights_only=True, mmap=True)
+        elif start == _TORCH_STREAM_START:
+            content = torch.load(str(local), map_location="cpu", weights_only=True)
+        else:
+            with local.open("rb") as file:
+                content = _arrays_to_tensors(_ArrayUnpickler(file, encoding="latin1").load())
+    except OSError:
+        raise
+    except Exception as error:  # a damaged file can break its reader in any way
+        raise ValueError(_explain(path, error)) from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} holds a {type(content).__name__}, not a dictionary of tensors")
+    return content
+
+
+def local_file(path: str | Path) -> Path:
+    """The local path of a file; a URL is downloaded into iopath's cache first.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+    """
+    local = Path(_path_manager.get_local_path(str(path))).expanduser()
+    if local.is_dir():
+        raise FileNotFoundError(f"{path} is a folder, not a checkpoint file")
+    if not local.is_file():
+        raise FileNotFoundError(f"{path}: no such file")
+    return local
+
+
+class _ForbiddenType(pickle.UnpicklingError):
+    """A pickle asks for a type outside the allow-list."""
+
+
+class _ArrayUnpickler(pickle.Unpickler):
+    """Unpickles NumPy arrays and plain containers; every other type raises `_ForbiddenType`."""
+
+    def __init__(self, file: IO[bytes], encoding: str) -> None:
+        # latin1: the arrays of Python 2 pickles are text strings of bytes.
+        super().__init__(file, encoding=encoding)
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) in _INERT_TYPES:
+            return _INERT_TYPES[module, name]
+        if module in _NUMPY_MODULES and name in _NUMPY_FUNCTIONS:
+            return _NUMPY_FUNCTIONS[name]
+        if (module, name) == ("_codecs", "encode"):
+            return _encode_latin1
+        raise _ForbiddenType(f"GLOBAL {module}.{name}")
+
+
+def _encode_latin1(text: str, encoding: str) -> bytes:
+    """What pickles of protocol 2 call to build bytes, without its access to every other codec."""
+    if encoding != "latin1":
+        raise _ForbiddenType(f"GLOBAL codec {encoding}")
+    return text.encode("latin1")
+
+
+def _arrays_to_tensors(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _arrays_to_tensors(item) for key, item in value.items()}
+    if isinstance(value, np.ndarray):
+        # torch shares the memory, and wants it writable.
+        return torch.from_numpy(value if value.flags.writeable else value.copy())
+    return value
+
+
+def _check_archive(local: Path) -> None:
+    """Compares every record with its checksum, which torch.load does not do."""
+    with zipfile.ZipFile(local) as archive:
+        damaged = archive.testzip()
+    if damaged is not None:
+        raise zipfile.BadZipFile(f"the checksum of its record {damaged!r} does not fit")
+
+
+def _explain(path: str | Path, error: Exception) -> str:
+    message = str(error)
+    forbidden = re.search(r"GLOBAL (\S+(?: \S+)?)", message)
+    if isinstance(error, pickle.UnpicklingError) and forbidden:
+        name = forbidden[1] if forbidden[1].startswith("codec ") else forbidden[1].split()[0]
+        return (
+            f"{path} is refused: it needs the type {name!r}, which is not among those that are safe"
+            " to read from a file; save it again with tensors, numbers and text only"
+        )
+    first_line = message.strip().splitlines()[0] if message.strip() else type(error).__name__
+    if first_line.startswith("Weights only load failed"):  # torch's advice to disable the check
+        first_line = "its contents are no pickle of tensors"
+    return f"{path} is not a checkpoint, or is damaged or cut off: {first_line[:200]}"

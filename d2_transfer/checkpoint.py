@@ -1,0 +1,77 @@
+"""Detectron2's checkpointer, made strict in loading, safe in reading and atomic in writing."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+from detectron2.checkpoint import DetectionCheckpointer
+
+from d2_transfer.atomic import replacing
+from d2_transfer.weights import check_weights, describe, read_weights
+
+logger = logging.getLogger(__name__)
+
+
+class TransferCheckpointer(DetectionCheckpointer):
+    """Loads a backbone, or a whole detector, completely or not at all.
+
+    - ``load(path, checkpointables=[])`` (start of fine-tuning) must fill the whole backbone,
+      ``load(path)`` (resuming, evaluation) every tensor of the model; see `check_weights`.
+    - Files are read without executing anything in them, also ``.pkl``.
+    - A process killed while saving leaves the earlier checkpoints and ``last_checkpoint`` intact.
+    """
+
+    def load(self, path: str, checkpointables: list[str] | None = None) -> dict[str, Any]:
+        self._loading, self._complete = path, checkpointables is None
+        return super().load(path, checkpointables)
+
+    def save(self, name: str, **kwargs: Any) -> None:
+        if not self.save_dir or not self.save_to_disk:
+            return
+        states = {key: item.state_dict() for key, item in self.checkpointables.items()}
+        path = Path(self.save_dir, f"{name}.pth")
+        logger.info(f"Saving checkpoint to {path}")
+        with replacing(path) as temporary:
+            torch.save({"model": self.model.state_dict(), **states, **kwargs}, temporary)
+        self.tag_last_checkpoint(path.name)
+
+    def tag_last_checkpoint(self, last_filename_basename: str) -> None:
+        with replacing(Path(self.save_dir, "last_checkpoint")) as temporary:
+            temporary.write_text(last_filename_basename, encoding="utf-8")
+
+    def _load_file(self, filename: str) -> dict[str, Any]:
+        return read_weights(filename)
+
+    def _load_model(self, checkpoint: dict[str, Any]) -> Any:
+        new = check_weights(checkpoint, self.model.state_dict(), self._loading, self._complete)
+        if new:
+            logger.info(f"New, with random weights: {describe(new)}")
+        return super()._load_model(checkpoint)
+
+    def _log_incompatible_keys(self, incompatible: Any) -> None:
+        """What is missing was said in one line above."""
+        if incompatible.unexpected_keys:
+            logger.info(f"In the file, but not used: {describe(incompatible.unexpected_keys)}")
+
+
+def starting_point(output_dir: str, weights: str, resume: bool) -> tuple[str, bool]:
+    """The file that a run starts from, and whether it goes on with the run in ``output_dir``.
+
+    Args:
+        output_dir: of the run; its ``last_checkpoint`` counts only if ``resume``.
+        weights: ``MODEL.WEIGHTS``.
+        resume: ``--resume``.
+
+    Raises:
+        FileNotFoundError: ``last_checkpoint`` names a file that is not there.
+    """
+    tag = Path(output_dir, "last_checkpoint")
+    if not resume or not tag.is_file():
+        return weights, False
+    path = Path(output_dir, tag.read_text(encoding="utf-8").strip())
+    if not path.is_file():
+        raise FileNotFoundError(f"{tag} names {path.name!r}, which is not in {output_dir}")
+    return str(path), True

@@ -1,0 +1,131 @@
+"""Detectron2's config with this package's keys, and what can be said about it before training."""
+
+from __future__ import annotations
+
+import difflib
+import logging
+from collections.abc import Iterable
+
+import torch
+from detectron2 import config as d2_config
+from detectron2.config import CfgNode
+from detectron2.modeling import (
+    BACKBONE_REGISTRY,
+    META_ARCH_REGISTRY,
+    ROI_HEADS_REGISTRY,
+)
+from fvcore.common.registry import Registry
+
+from d2_transfer.datasets import check_datasets
+from d2_transfer.roi_heads import NUM_RES5_BLOCKS
+
+logger = logging.getLogger(__name__)
+
+_NORMS = ("BN", "SyncBN", "FrozenBN", "GN", "nnSyncBN", "naiveSyncBN", "naiveSyncBN_N", "LN", "")
+
+
+def add_transfer_config(cfg: CfgNode) -> None:
+    """Adds the keys of this package to a config of Detectron2, in place."""
+    # Data sets to register before they are used: a list of dictionaries, see
+    # `d2_transfer.datasets.register_custom`.
+    cfg.DATASETS.CUSTOM = []
+
+
+def get_cfg() -> CfgNode:
+    """Detectron2's defaults and this package's keys."""
+    cfg = d2_config.get_cfg()
+    add_transfer_config(cfg)
+    return cfg
+
+
+def choose_device(cfg: CfgNode) -> None:
+    """Sets ``MODEL.DEVICE`` to ``cpu`` where there is no GPU, in place, and says so."""
+    if cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available():
+        logger.warning(f"MODEL.DEVICE {cfg.MODEL.DEVICE}: no GPU is available, the CPU is used")
+        cfg.MODEL.DEVICE = "cpu"
+
+
+def validate_cfg(cfg: CfgNode, *, eval_only: bool = False, num_processes: int = 1) -> None:
+    """Checks a config whose custom data sets are registered.
+
+    Args:
+        cfg: complete, with its device chosen.
+        eval_only: whether it is for evaluation, which leaves out what only training reads.
+        num_processes: over which a batch is spread.
+
+    Raises:
+        FileNotFoundError: files of a data set are missing.
+        ValueError: what is wrong, in one line that names the key.
+    """
+    _check_model(cfg)
+    if not eval_only:
+        _check_solver(cfg, num_processes)
+    splits = ["TEST"] if eval_only else ["TRAIN", "TEST"]
+    if not cfg.DATASETS[splits[0]]:
+        raise ValueError(f"DATASETS.{splits[0]} is empty")
+    for split in splits:
+        check_datasets(
+            f"DATASETS.{split}",
+            cfg.DATASETS[split],
+            num_classes=_num_classes(cfg),
+            mask_format=cfg.INPUT.MASK_FORMAT if cfg.MODEL.MASK_ON else None,
+            evaluate=split == "TEST",
+        )
+
+
+def _check_model(cfg: CfgNode) -> None:
+    model = cfg.MODEL
+    _check_name("MODEL.META_ARCHITECTURE", model.META_ARCHITECTURE, _names(META_ARCH_REGISTRY))
+    _check_name("MODEL.BACKBONE.NAME", model.BACKBONE.NAME, _names(BACKBONE_REGISTRY))
+    _check_name("MODEL.RESNETS.NORM", model.RESNETS.NORM, _NORMS)
+    _check_name("MODEL.FPN.NORM", model.FPN.NORM, _NORMS)
+    if model.META_ARCHITECTURE == "GeneralizedRCNN":
+        heads = model.ROI_HEADS.NAME
+        _check_name("MODEL.ROI_HEADS.NAME", heads, _names(ROI_HEADS_REGISTRY))
+    if "resnet" not in model.BACKBONE.NAME:
+        return
+    depth, channels = model.RESNETS.DEPTH, model.RESNETS.RES2_OUT_CHANNELS
+    if depth not in NUM_RES5_BLOCKS:
+        raise ValueError(f"MODEL.RESNETS.DEPTH {depth} is unknown; known: {list(NUM_RES5_BLOCKS)}")
+    expected = 64 if depth < 50 else 256
+    if channels != expected:
+        raise ValueError(
+            f"MODEL.RESNETS.RES2_OUT_CHANNELS {channels}: ResNet-{depth} needs {expected}"
+        )
+    if depth < 50 and model.ROI_HEADS.NAME == "Res5ROIHeads":
+        raise ValueError(
+            "MODEL.ROI_HEADS.NAME Res5ROIHeads is made of bottleneck blocks, which"
+            f" ResNet-{depth} has not: use Res5ROIHeadsExtraNorm"
+        )
+
+
+def _check_solver(cfg: CfgNode, num_processes: int) -> None:
+    solver = cfg.SOLVER
+    if solver.IMS_PER_BATCH < 1 or solver.IMS_PER_BATCH % num_processes:
+        raise ValueError(
+            f"SOLVER.IMS_PER_BATCH {solver.IMS_PER_BATCH} is no positive multiple of the number of"
+            f" processes, {num_processes}"
+        )
+    for key in ("MAX_ITER", "CHECKPOINT_PERIOD"):
+        if solver[key] < 1:
+            raise ValueError(f"SOLVER.{key} {solver[key]} is not positive")
+    if solver.AMP.ENABLED and not cfg.MODEL.DEVICE.startswith("cuda"):
+        raise ValueError(f"SOLVER.AMP.ENABLED True needs a GPU, MODEL.DEVICE is {cfg.MODEL.DEVICE}")
+
+
+def _check_name(key: str, name: str, known: Iterable[str]) -> None:
+    names = list(known)
+    if name not in names:
+        close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+        hint = f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(names)}"
+        raise ValueError(f"{key}: unknown {name!r}; {hint}")
+
+
+def _names(registry: Registry) -> list[str]:
+    return [name for name, _ in registry]
+
+
+def _num_classes(cfg: CfgNode) -> int:
+    if cfg.MODEL.META_ARCHITECTURE == "RetinaNet":
+        return cfg.MODEL.RETINANET.NUM_CLASSES
+    return cfg.MODEL.ROI_HEADS.NUM_CLASSES

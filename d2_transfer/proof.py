@@ -1,0 +1,135 @@
+"""The numerical proof of a conversion: both libraries' networks compute the same features."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torchvision
+from detectron2.config import get_cfg
+from detectron2.layers import ShapeSpec
+from detectron2.modeling.backbone import build_resnet_backbone
+from torch import Tensor, nn
+
+STAGES = ("res2", "res3", "res4", "res5")
+
+# Largest difference in float64 that passes, relative to the largest feature of the stage. Both
+# networks do the same operations, so that anything above rounding means different weights.
+TOLERANCE_FLOAT64 = 1e-9
+
+
+@dataclass(frozen=True)
+class Verification:
+    """The largest differences of res2..res5 between torchvision's network and Detectron2's.
+
+    Attributes:
+        float64: largest over all stages in float64, relative to the stage's largest feature.
+        float32: the same in float32.
+    """
+
+    float64: float
+    float32: float
+
+
+def verify(
+    encoder_state: Mapping[str, Tensor], d2_state: Mapping[str, Tensor], arch: str
+) -> Verification:
+    """Proves that two state dicts are the same network, by running both on the same input.
+
+    Both are loaded strictly, torchvision's into ``torchvision.models.<arch>`` and the other into
+    Detectron2's own backbone (``STRIDE_IN_1X1 False``), and compared in evaluation mode on a seeded
+    random image of 96x64 pixels, at the outputs of all four stages.
+
+    Args:
+        encoder_state: under torchvision's names, without ``fc``; float32 or float64.
+        d2_state: under Detectron2's names.
+        arch: ``"resnet18"``, ``"resnet34"``, ``"resnet50"``, ``"resnet101"`` or ``"resnet152"``.
+
+    Returns:
+        The largest relative differences; the one in float64 is within `TOLERANCE_FLOAT64`.
+
+    Raises:
+        ValueError: they differ, one does not load, or the features are not finite.
+    """
+    differences = {}
+    for dtype in (torch.float64, torch.float32):
+        # One network at a time, so that only one copy of the weights is alive.
+        expected = _features(_torchvision_network(arch, encoder_state), dtype)
+        found = _features(_detectron2_backbone(arch, d2_state), dtype)
+        differences[dtype] = {
+            stage: _relative_difference(expected[stage], found[stage], stage) for stage in STAGES
+        }
+    stage, largest = max(differences[torch.float64].items(), key=lambda item: item[1])
+    if not largest <= TOLERANCE_FLOAT64:
+        raise ValueError(
+            f"the proof failed: {stage} of Detectron2's backbone differs from torchvision's by"
+            f" {largest:.1e} (relative, float64; at most {TOLERANCE_FLOAT64:.0e} is allowed)"
+        )
+    return Verification(largest, max(differences[torch.float32].values()))
+
+
+class _Stages(nn.Module):
+    """The outputs of a torchvision ResNet's four stages under Detectron2's names."""
+
+    def __init__(self, network: torchvision.models.ResNet) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        net: Any = self.network
+        x = net.maxpool(net.relu(net.bn1(net.conv1(images))))
+        features = {}
+        layers = (net.layer1, net.layer2, net.layer3, net.layer4)
+        for stage, layer in zip(STAGES, layers, strict=True):
+            features[stage] = x = layer(x)
+        return features
+
+
+def _torchvision_network(arch: str, state_dict: Mapping[str, Tensor]) -> nn.Module:
+    with torch.device("meta"):
+        network = getattr(torchvision.models, arch)(weights=None)
+    network.fc = nn.Identity()
+    _load_strictly(network, state_dict, f"torchvision's {arch}")
+    return _Stages(network)
+
+
+def _detectron2_backbone(arch: str, state_dict: Mapping[str, Tensor]) -> nn.Module:
+    cfg = get_cfg()
+    cfg.MODEL.BACKBONE.FREEZE_AT = 0
+    resnets = cfg.MODEL.RESNETS
+    resnets.DEPTH = int(arch.removeprefix("resnet"))
+    resnets.RES2_OUT_CHANNELS = 64 if resnets.DEPTH < 50 else 256
+    resnets.NORM = "BN"
+    resnets.STRIDE_IN_1X1 = False  # torchvision strides in the 3x3 convolution
+    resnets.OUT_FEATURES = list(STAGES)
+    with torch.device("meta"):
+        backbone = build_resnet_backbone(cfg, ShapeSpec(channels=3))
+    _load_strictly(backbone, state_dict, f"Detectron2's {arch}")
+    return backbone
+
+
+def _load_strictly(network: nn.Module, state_dict: Mapping[str, Tensor], what: str) -> None:
+    try:
+        # A plain dict carries no version, so that BatchNorm fills in a missing num_batches_tracked,
+        # which it does not use; every other tensor must be there.
+        network.load_state_dict(dict(state_dict), strict=True, assign=True)
+    except RuntimeError as error:
+        raise ValueError(f"the proof failed: {what} does not load: {error}") from error
+
+
+@torch.no_grad()
+def _features(network: nn.Module, dtype: torch.dtype) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(1, 3, 96, 64, generator=generator, dtype=torch.float64)
+    return network.eval().to(dtype)(images.to(dtype))
+
+
+def _relative_difference(expected: Tensor, found: Tensor, stage: str) -> float:
+    if expected.shape != found.shape:
+        raise ValueError(f"the proof failed: {stage} is {found.shape}, expected {expected.shape}")
+    largest = expected.abs().max().item()
+    if not 0 < largest < float("inf"):  # NaN compares false too
+        raise ValueError(f"the weights are broken: the largest feature of {stage} is {largest}")
+    return (expected - found).abs().max().item() / largest

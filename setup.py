@@ -1,0 +1,61 @@
+"""Metadata and extras only: nothing heavy is imported, so that a bare interpreter can build it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).resolve().parent
+README = ROOT / "README.md"
+
+
+def read_version() -> str:
+    """The version that ``cwrgp/__init__.py`` states, read without importing the package."""
+    match = re.search(r'^__version__ = "([^"]+)"$', (ROOT / "cwrgp/__init__.py").read_text(), re.M)
+    assert match, "cwrgp/__init__.py states no __version__"
+    return match.group(1)
+
+
+# Lower bounds: the oldest versions with what the code uses; the tested ones are in constraints.txt.
+# Detectron2, which d2_transfer needs, cannot stand here: it is not on PyPI under its own name.
+# tools/install_detectron2.py installs it, and `make setup` runs that.
+INSTALL_REQUIRES = [
+    "torch>=2.6",
+    "torchvision>=0.21",
+    "fvcore>=0.1.5,<0.1.6",
+    "iopath>=0.1.7,<0.1.11",
+    "pycocotools>=2.0.7",
+    "numpy>=1.26",
+    "pillow>=10.0",
+    "tensorboard>=2.14",
+    "tqdm>=4.60",
+    "tabulate>=0.9",
+    "pyyaml>=6.0",
+]
+
+EXTRAS_REQUIRE = {
+    "dev": [
+        "pytest>=8.0",
+        "pytest-timeout>=2.2",
+        "ruff>=0.9",
+        "mypy>=1.14",
+        "safetensors>=0.4",
+    ],
+    "demo": ["matplotlib>=3.8"],
+}
+
+setup(
+    name="cwrgp",
+    version=read_version(),
+    description="Self-supervised pretraining with CW-RGP, and its transfer to detection",
+    long_description=README.read_text() if README.is_file() else "",
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    license_files=["LICENSE"],
+    python_requires=">=3.10",
+    packages=find_packages(include=["cwrgp", "cwrgp.*", "d2_transfer", "d2_transfer.*"]),
+    install_requires=INSTALL_REQUIRES,
+    extras_require=EXTRAS_REQUIRE,
+)

@@ -1,0 +1,51 @@
+"""Small images that the tests make themselves."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+REPOSITORY = Path(__file__).parent.parent
+
+
+def write_images(folder: Path, count: int, *, seed: int = 0, side: int = 40) -> None:
+    """Writes ``count`` random PNG files, smooth enough to be told apart after a crop."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(seed)
+    for i in range(count):
+        coarse = Image.fromarray(rng.integers(0, 256, (5, 5, 3), dtype=np.uint8))
+        coarse.resize((side, side), Image.Resampling.BICUBIC).save(folder / f"{i:03d}.png")
+
+
+@pytest.fixture(scope="session")
+def image_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """128 images of 40 px in two classes."""
+    root = tmp_path_factory.mktemp("images")
+    write_images(root / "cat", 64, seed=0)
+    write_images(root / "dog", 64, seed=1)
+    return root
+
+
+@pytest.fixture
+def run_tool() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs a script of the repository as a user would and captures what it prints."""
+
+    def run(*command: object, check: bool = False, **env: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, *map(str, command)],
+            cwd=REPOSITORY,
+            env={**os.environ, **env},
+            capture_output=True,
+            text=True,
+            check=check,
+            timeout=540,
+        )
+
+    return run

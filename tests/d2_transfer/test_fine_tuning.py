@@ -1,0 +1,206 @@
+"""Real training and evaluation of small detectors, in this process."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from detectron2.evaluation import DatasetEvaluator
+
+from d2_transfer import train_net
+from d2_transfer.trainer import Trainer
+
+QUICK = Path(__file__).parents[2] / "configs" / "quick"
+FPN = QUICK / "detection_mask_rcnn_r18.yaml"
+C4 = QUICK / "detection_faster_rcnn_r18_c4.yaml"
+
+pytestmark = [
+    # Detectron2's own, on this stack.
+    pytest.mark.filterwarnings("ignore:torch.meshgrid"),
+    pytest.mark.filterwarnings("ignore:The 'warn' method is deprecated"),
+    pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword"),
+]
+
+
+def command(config: Path, output: Path, entry: dict[str, Any], *opts: Any) -> list[str]:
+    """Arguments of a run of three iterations on two images each, scaled to 64 px."""
+    options: dict[str, Any] = {
+        "OUTPUT_DIR": output,
+        "DATASETS.CUSTOM": [entry],
+        "DATASETS.TRAIN": (entry["NAME"],),
+        "DATASETS.TEST": (entry["NAME"],),
+        "MODEL.ROI_HEADS.NUM_CLASSES": 2,
+        "INPUT.MIN_SIZE_TRAIN": (64,),
+        "INPUT.MIN_SIZE_TEST": 64,
+        "TEST.PRECISE_BN.NUM_ITER": 2,
+        "SOLVER.IMS_PER_BATCH": 2,
+        "SOLVER.MAX_ITER": 3,
+        "SOLVER.STEPS": (),
+        "SOLVER.WARMUP_ITERS": 0,
+        "SOLVER.BASE_LR": 0.002,
+    }
+    options |= dict(zip(opts[::2], opts[1::2], strict=True))
+    pairs = [str(part) for pair in options.items() for part in pair]
+    return ["--config-file", str(config), "--num-gpus", "0", *pairs]
+
+
+def run(arguments: list[str], *flags: str) -> Any:
+    return train_net.main(train_net.parse_args([*flags, *arguments]))
+
+
+def log(output: Path) -> str:
+    return (output / "log.txt").read_text()
+
+
+def test_mask_rcnn_fpn_on_coco(tmp_path: Path, scenes: Any, encoder_file: Path) -> None:
+    arguments = command(FPN, tmp_path, scenes.coco("fpn_coco"), "MODEL.WEIGHTS", encoder_file)
+    results = run(arguments)
+    assert set(results) == {"bbox", "segm"}
+    assert {"AP", "AP50", "AP75", "AP-square", "AP-bar"} <= set(results["bbox"])
+    assert "New, with random weights: backbone.fpn_lateral2 (5)" in log(tmp_path)
+    records = [json.loads(line) for line in (tmp_path / "metrics.json").read_text().splitlines()]
+    assert [record["iteration"] for record in records] == [2, 3]  # the last one, and afterwards
+    assert {"total_loss", "loss_mask", "lr"} <= set(records[0])
+    assert {"bbox/AP", "segm/AP"} <= set(records[1])
+    assert {"config.yaml", "last_checkpoint", "model_final.pth"} <= {
+        path.name for path in tmp_path.iterdir()
+    }
+    # The saved detector evaluates to the same, with and without a name for its file.
+    final = tmp_path / "model_final.pth"
+    again = run([*arguments, "MODEL.WEIGHTS", str(final)], "--eval-only")
+    assert json.dumps(again) == json.dumps(results)
+    assert json.dumps(run(arguments, "--eval-only", "--resume")) == json.dumps(results)
+
+
+def test_faster_rcnn_c4_on_voc(tmp_path: Path, scenes: Any, encoder_file: Path) -> None:
+    entry = scenes.voc("c4_voc", YEAR=2012)
+    results = run(command(C4, tmp_path, entry, "MODEL.WEIGHTS", encoder_file))
+    assert set(results["bbox"]) == {"AP", "AP50", "AP75"}
+    assert "roi_heads.res5 (4)" in log(tmp_path)  # the extra norm
+
+
+def test_random_weights_have_to_be_asked_for_and_are_logged(tmp_path: Path, scenes: Any) -> None:
+    entry = scenes.voc("c4_random")
+    run(command(C4, tmp_path, entry, "MODEL.WEIGHTS", "", "SOLVER.MAX_ITER", 1), "--resume")
+    assert 'MODEL.WEIGHTS is "": the whole detector starts from random weights' in log(tmp_path)
+    assert f"--resume: {tmp_path} has no checkpoint, a new run is started" in log(tmp_path)
+
+
+def test_the_weights_arrive_in_training(tmp_path: Path, scenes: Any, encoder_file: Path) -> None:
+    arguments = command(C4, tmp_path, scenes.coco("arrive"), "MODEL.WEIGHTS", encoder_file)
+    cfg = train_net.setup(train_net.parse_args(arguments))
+    trainer = Trainer(cfg)
+    trainer.resume_or_load(resume=False)
+    expected = torch.load(encoder_file.with_name("model_final.pth"))["model"]
+    found = trainer.model.state_dict()
+    assert torch.equal(found["backbone.stem.conv1.weight"], expected["encoder.conv1.weight"])
+    key = "encoder.layer4.1.bn2.running_var"
+    assert torch.equal(found["roi_heads.res5.1.conv2.norm.running_var"], expected[key])
+
+
+def test_a_file_that_does_not_fit_stops_the_trainer_itself(
+    tmp_path: Path, scenes: Any, checkpoint_file: Path
+) -> None:
+    """Also for those who use the class without train_net."""
+    cfg = train_net.setup(train_net.parse_args(command(C4, tmp_path, scenes.coco("misfit"))))
+    cfg.defrost()
+    cfg.MODEL.WEIGHTS = str(checkpoint_file)
+    with pytest.raises(ValueError, match="model_final.pth is not converted"):
+        Trainer(cfg).resume_or_load(resume=False)
+
+
+def repeatable(output: Path, entry: dict[str, Any], encoder_file: Path) -> list[str]:
+    """A run without randomness: every batch has all images, every loss all anchors or proposals."""
+    return command(
+        C4,
+        output,
+        entry,
+        *("MODEL.WEIGHTS", encoder_file, "INPUT.RANDOM_FLIP", "none", "SOLVER.IMS_PER_BATCH", 6),
+        *("MODEL.RPN.BATCH_SIZE_PER_IMAGE", 10_000, "MODEL.RPN.LOSS_WEIGHT", 100.0),
+        *("MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE", 10_000, "SOLVER.MAX_ITER", 6),
+        *("MODEL.RPN.POST_NMS_TOPK_TRAIN", 20, "SOLVER.STEPS", (2, 4), "SOLVER.BASE_LR", 0.01),
+        *("SOLVER.CHECKPOINT_PERIOD", 3, "TEST.PRECISE_BN.ENABLED", False, "SEED", 3),
+        *("DATASETS.TEST", ()),
+    )
+
+
+class Stop(Exception):
+    """Interrupts a run."""
+
+
+def test_resuming_is_going_on(tmp_path: Path, scenes: Any, encoder_file: Path) -> None:
+    """Six iterations, and three and three, end in the same weights: no state is lost."""
+    entry = scenes.coco("resumed")
+    straight, resumed = tmp_path / "straight", tmp_path / "resumed"
+    run(repeatable(straight, entry, encoder_file))
+
+    arguments = repeatable(resumed, entry, encoder_file)
+    run_step = Trainer.run_step
+
+    def interrupted(self: Trainer) -> None:
+        if self.iter == 3:
+            raise Stop
+        run_step(self)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Trainer, "run_step", interrupted)
+        with pytest.raises(Stop):
+            run(arguments)
+    assert (resumed / "last_checkpoint").read_text() == "model_0000002.pth"
+    saved = torch.load(resumed / "model_0000002.pth")  # weights_only: tensors and primitives
+
+    trainer = Trainer(train_net.setup(train_net.parse_args(arguments)))
+    trainer.resume_or_load(resume=True)
+    assert trainer.start_iter == 3
+    optimizer = saved["trainer"]["_trainer"]["optimizer"]
+    restored = trainer.optimizer.state_dict()
+    assert len(restored["state"]) == len(optimizer["state"]) > 60
+    for index, state in optimizer["state"].items():
+        assert state["momentum_buffer"].abs().max() > 0
+        assert torch.equal(restored["state"][index]["momentum_buffer"], state["momentum_buffer"])
+    # One of two steps has passed: a tenth of the learning rate.
+    assert [group["lr"] for group in trainer.optimizer.param_groups] == pytest.approx(
+        [0.001] * len(optimizer["param_groups"])
+    )
+    assert trainer.scheduler.last_epoch == 3
+
+    run(arguments, "--resume")
+    assert f"Resumed from {resumed}/model_0000002.pth, at iteration 3" in log(resumed)
+    first = torch.load(straight / "model_final.pth")
+    second = torch.load(resumed / "model_final.pth")
+    assert second["iteration"] == first["iteration"] == 5
+    start = saved["model"]
+    for name, tensor in first["model"].items():
+        moved = (tensor - start[name]).abs().max()
+        assert torch.allclose(second["model"][name], tensor, atol=1e-6, rtol=1e-4), name
+        assert moved > 0 or not name.endswith("conv1.weight")
+
+
+def test_resuming_another_network_is_an_error(
+    tmp_path: Path, scenes: Any, encoder_file: Path
+) -> None:
+    entry = scenes.coco("other_network")
+    opts = ("MODEL.WEIGHTS", encoder_file, "SOLVER.MAX_ITER", 1, "DATASETS.TEST", ())
+    run(command(C4, tmp_path, entry, *opts))
+    with pytest.raises(ValueError, match="does the config describe the network that was saved"):
+        run(command(FPN, tmp_path, entry, *opts), "--resume")
+    (tmp_path / "model_final.pth").unlink()
+    with pytest.raises(FileNotFoundError, match="last_checkpoint names 'model_final.pth'"):
+        run(command(C4, tmp_path, entry, *opts), "--resume")
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(
+    tmp_path: Path, scenes: Any, encoder_file: Path
+) -> None:
+    opts = ("MODEL.WEIGHTS", encoder_file, "SOLVER.BASE_LR", 1e12, "SOLVER.MAX_ITER", 20)
+    with pytest.raises(FloatingPointError, match="infinite or NaN|not finite|Inf"):
+        run(command(C4, tmp_path, scenes.coco("diverging"), *opts))
+    assert not (tmp_path / "last_checkpoint").exists()
+
+
+def test_the_evaluator_is_that_of_the_data_set(tmp_path: Path, scenes: Any) -> None:
+    cfg = train_net.setup(train_net.parse_args(command(C4, tmp_path, scenes.voc("by_kind"))))
+    assert isinstance(Trainer.build_evaluator(cfg, "by_kind"), DatasetEvaluator)

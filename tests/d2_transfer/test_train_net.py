@@ -1,0 +1,161 @@
+"""The command: its two forms, its exit codes, and that a mistake is one line."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from cwrgp import cli
+from d2_transfer import train_net
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+REPOSITORY = Path(__file__).parents[2]
+C4 = "configs/quick/detection_faster_rcnn_r18_c4.yaml"
+
+
+def options(entry: dict[str, Any], output: Path, *more: Any) -> list[str]:
+    """One iteration on two images, and its evaluation."""
+    name = str((entry["NAME"],))
+    pairs = [
+        *("DATASETS.CUSTOM", [entry], "DATASETS.TRAIN", name, "DATASETS.TEST", name),
+        *("MODEL.ROI_HEADS.NUM_CLASSES", 2, "OUTPUT_DIR", output, "SOLVER.IMS_PER_BATCH", 2),
+        *("SOLVER.MAX_ITER", 1, "SOLVER.STEPS", (), "TEST.PRECISE_BN.NUM_ITER", 1),
+        *("INPUT.MIN_SIZE_TRAIN", (64,), "INPUT.MIN_SIZE_TEST", 64, *more),
+    ]
+    return [str(part) for part in pairs]
+
+
+def in_process(*arguments: str) -> int:
+    """The command without the seconds that importing Detectron2 takes."""
+    return cli.run(train_net.main, train_net.parse_args(list(arguments)))
+
+
+def test_the_script_trains_and_evaluates(
+    tmp_path: Path, scenes: Any, encoder_file: Path, run_tool: Run
+) -> None:
+    arguments = options(scenes.voc("script"), tmp_path / "run", "MODEL.WEIGHTS", encoder_file)
+    # No --num-gpus: the default, 1, falls back to the CPU.
+    script = ("d2_transfer/train_net.py", "--config-file", C4)
+    result = run_tool(*script, *arguments, PYTHONPATH=str(REPOSITORY))
+    assert result.returncode == 0, result.stderr
+    assert "copypaste: AP,AP50,AP75" in result.stdout
+    assert (tmp_path / "run" / "model_final.pth").is_file()
+
+
+def test_the_module_says_a_mistake_in_one_line_and_exits_with_2(
+    tmp_path: Path, scenes: Any, checkpoint_file: Path, run_tool: Run
+) -> None:
+    arguments = options(scenes.voc("raw"), tmp_path / "run", "MODEL.WEIGHTS", checkpoint_file)
+    result = run_tool(
+        *("-m", "d2_transfer.train_net", "--config-file", C4, "--num-gpus", "0", *arguments),
+        PYTHONPATH=str(REPOSITORY),
+    )
+    assert result.returncode == 2
+    assert result.stdout == ""
+    assert result.stderr.count("\n") == 1
+    assert result.stderr.startswith(f"error: {checkpoint_file} is not converted to Detectron2's")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--config-file", "nowhere.yaml"], "--config-file nowhere.yaml: no such file"),
+        (["--config-file", C4, "SOLVER.BASE_LRR", "1"], "unknown config key SOLVER.BASE_LRR"),
+        (["--config-file", C4, "SOLVER.MAX_ITER", "many"], "SOLVER.MAX_ITER 'many'"),
+        (["--config-file", C4, "SOLVER.MAX_ITER"], "'SOLVER.MAX_ITER' has no value"),
+        (["--config-file", C4, "--num-gpus", "-1"], "--num-gpus -1: this machine has"),
+        (["--config-file", C4, "--num-gpus", "99"], "--num-gpus 99: this machine has"),
+        (["--config-file", C4, "DATASETS.TRAIN", "('no_such',)"], "unknown data set 'no_such'"),
+        (["--config-file", C4, "DATASETS.CUSTOM", "[{'NAME': 'x'}]"], "DATASETS.CUSTOM: {'NAME'"),
+    ],
+)
+def test_mistakes_in_the_arguments(
+    arguments: list[str],
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(REPOSITORY)
+    assert in_process(*arguments) == 2
+    error = capsys.readouterr().err
+    assert error.splitlines()[-1].startswith("error: ")
+    assert message in error.splitlines()[-1]
+
+
+def test_evaluation_without_weights_is_an_error(
+    tmp_path: Path, scenes: Any, capsys: pytest.CaptureFixture[str], monkeypatch: Any
+) -> None:
+    monkeypatch.chdir(REPOSITORY)
+    arguments = options(scenes.voc("unfounded"), tmp_path / "run")
+    base = ("--config-file", C4, "--num-gpus", "0", "--eval-only")
+    assert in_process(*base, *arguments) == 2
+    assert "--eval-only needs weights to evaluate" in capsys.readouterr().err
+    # Nor is there anything to resume from.
+    assert in_process(*base, "--resume", *arguments) == 2
+    assert "--eval-only needs weights to evaluate" in capsys.readouterr().err
+
+
+def test_a_backbone_is_nothing_to_evaluate(
+    tmp_path: Path,
+    scenes: Any,
+    encoder_file: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(REPOSITORY)
+    arguments = options(scenes.voc("headless"), tmp_path / "run", "MODEL.WEIGHTS", encoder_file)
+    assert in_process("--config-file", C4, "--num-gpus", "0", "--eval-only", *arguments) == 2
+    assert "fills 100 of 114 tensors of the model" in capsys.readouterr().err
+
+
+def test_a_hostile_file_is_refused_before_detectron2_unpickles_it(
+    tmp_path: Path, scenes: Any, capsys: pytest.CaptureFixture[str], monkeypatch: Any
+) -> None:
+    monkeypatch.chdir(REPOSITORY)
+    witness = tmp_path / "executed"
+    hostile = tmp_path / "hostile.pkl"
+    hostile.write_bytes(f"cos\nsystem\n(S'touch {witness}'\ntR.".encode())
+    arguments = options(scenes.voc("hostile"), tmp_path / "run", "MODEL.WEIGHTS", hostile)
+    assert in_process("--config-file", C4, "--num-gpus", "0", *arguments) == 2
+    assert "is refused: it needs the type 'os.system'" in capsys.readouterr().err
+    assert not witness.exists()
+
+
+def test_the_traceback_is_shown_where_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(REPOSITORY)
+    with pytest.raises(ValueError, match="--num-gpus 99"):
+        in_process("--debug", "--config-file", C4, "--num-gpus", "99")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="asks for the CPU where there is a GPU")
+def test_the_device_without_a_gpu(tmp_path: Path, scenes: Any, monkeypatch: Any) -> None:
+    monkeypatch.chdir(REPOSITORY)
+    arguments = ["--config-file", C4, *options(scenes.voc("device"), tmp_path / "run")]
+    cfg = train_net.setup(train_net.parse_args(arguments))
+    assert cfg.MODEL.DEVICE == "cpu"
+    assert cfg.is_frozen()
+    assert not (tmp_path / "run").exists()  # nothing is written before all is checked
+
+
+def test_importing_the_package_registers_and_runs_nothing() -> None:
+    code = (
+        "import d2_transfer, sys; from detectron2.modeling import ROI_HEADS_REGISTRY;"
+        " assert 'Res5ROIHeadsExtraNorm' in ROI_HEADS_REGISTRY;"
+        " assert 'd2_transfer.train_net' not in sys.modules; import d2_transfer.train_net"
+    )
+    result = subprocess.run(
+        [sys.executable, "-W", "error::UserWarning", "-c", code],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")

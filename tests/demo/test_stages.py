@@ -1,0 +1,54 @@
+"""The demo's plan: what is done is not done again, what failed says so in one line."""
+
+from __future__ import annotations
+
+import pytest
+
+import stages
+
+
+def test_the_plan_goes_from_pictures_to_detectors(tmp_path):
+    planned = stages.plan(tmp_path, [0, 1])
+    kinds = [stage.kind for stage in planned]
+    assert kinds == ["scenes", "pretrain", "convert"] + ["finetune"] * 4
+    assert len({stage.folder for stage in planned}) == len({stage.name for stage in planned}) == 7
+    random, pretrained = (stage.command for stage in planned[3:5])
+    assert random[random.index("MODEL.WEIGHTS") + 1] == ""
+    assert pretrained[pretrained.index("MODEL.WEIGHTS") + 1] == str(tmp_path / "encoder.pkl")
+    assert all((stages.REPOSITORY / stage.command[0]).is_file() for stage in planned)
+
+
+def test_a_killed_run_is_resumed(tmp_path):
+    assert "--resume" not in stages.plan(tmp_path, [0])[1].command
+    (tmp_path / "pretrain").mkdir()
+    (tmp_path / "pretrain" / "last_checkpoint").write_text("model_0000009.pth")
+    pretrain = stages.plan(tmp_path, [0])[1]
+    assert "--resume" in pretrain.command and "--resume" not in stages.shown(pretrain.command)
+
+
+def make_stage(tmp_path, code):
+    script = tmp_path / "script.py"
+    script.write_text(code)
+    return stages.Stage(
+        "finetune", "try", (str(script),), tmp_path / "out", tmp_path / "out" / "DONE"
+    )
+
+
+def test_a_stage_is_logged_timed_and_can_be_forgotten(tmp_path):
+    code = "import os\nos.mkdir('{0}/out')\nprint('threads', os.environ['OMP_NUM_THREADS'])\n"
+    stage = make_stage(tmp_path, code.format(tmp_path))
+    stages.run(stage, tmp_path, num_threads=1)
+    assert stage.done.exists()
+    assert (tmp_path / "logs" / "out.txt").read_text() == "threads 1\n"
+    assert stages.read_timings(tmp_path)["try"] > 0
+    stages.forget(stage, tmp_path)
+    assert not stage.folder.exists() and stages.read_timings(tmp_path) == {}
+
+
+def test_a_stage_that_fails_names_its_last_line_and_its_log(tmp_path):
+    stage = make_stage(tmp_path, "print('good')\nraise SystemExit('error: no data')\n")
+    with pytest.raises(
+        ValueError, match=r"try failed: error: no data \(the whole log is .*out.txt"
+    ):
+        stages.run(stage, tmp_path, num_threads=1)
+    assert not stage.done.exists()

@@ -1,0 +1,43 @@
+"""Checkpoints survive whatever interrupts their writing."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from cwrgp.engine.checkpoint import LAST, Checkpoints, write_atomically
+
+
+def test_the_last_state_comes_back_and_old_ones_go(tmp_path):
+    checkpoints = Checkpoints(tmp_path, keep=2)
+    assert checkpoints.load_last() is None
+    for step in range(4):
+        checkpoints.save(
+            {"model": {"w": torch.full((2,), step)}, "iteration": step}, f"model_{step:07d}"
+        )
+    checkpoints.save({"model": {}, "iteration": 4}, "model_final")
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == [LAST, "model_0000002.pth", "model_0000003.pth", "model_final.pth"]
+    assert checkpoints.load_last()["iteration"] == 4
+
+
+def test_a_failed_write_leaves_the_old_checkpoint(tmp_path):
+    checkpoints = Checkpoints(tmp_path)
+    path = checkpoints.save({"iteration": 7}, "model_0000007")
+    before = path.read_bytes()
+
+    def fail(file):
+        file.write(b"half")
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        write_atomically(path, fail)
+    assert path.read_bytes() == before
+    assert checkpoints.load_last() == {"iteration": 7}
+
+
+def test_a_checkpoint_that_is_gone_is_an_error(tmp_path):
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save({"iteration": 7}, "model_0000007").unlink()
+    with pytest.raises(FileNotFoundError, match=r"names model_0000007\.pth, which is not there"):
+        checkpoints.load_last()

@@ -1,0 +1,127 @@
+"""Two gloo processes against one: BatchNorm, gathering, loss and gradient of a whole method."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from cwrgp.engine import distributed
+from cwrgp.losses import cwrgp_loss
+from cwrgp.models.encoders import build_encoder
+from cwrgp.models.heads import build_projector
+from cwrgp.models.methods import JointEmbedding
+
+WORLD = 2
+SUBBATCH = 8
+CPU = torch.device("cpu")
+
+
+def _run(rank: int, folder: str, work) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group(
+        "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=WORLD
+    )
+    try:
+        torch.save(work(rank), f"{folder}/{rank}.pth")
+    finally:
+        dist.destroy_process_group()
+
+
+def in_two_processes(folder: Path, work) -> list:
+    """``work(rank)`` of both ranks."""
+    torch.multiprocessing.spawn(_run, (str(folder), work), nprocs=WORLD)
+    return [torch.load(folder / f"{rank}.pth") for rank in range(WORLD)]
+
+
+def make_method(permutation: Tensor) -> JointEmbedding:
+    torch.manual_seed(0)
+    encoder = build_encoder("resnet18", stem="small")
+    projector = build_projector(512, hidden_features=32, out_features=64)
+
+    def loss(views: Tensor) -> Tensor:
+        return cwrgp_loss(views, num_groups=2, subbatch_size=SUBBATCH, permutation=permutation)
+
+    return JointEmbedding(encoder, projector, loss).double().train()
+
+
+def batch() -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    images = torch.randn(2, WORLD * SUBBATCH, 3, 16, 16, generator=generator, dtype=torch.float64)
+    return images, torch.rand(2, 1, WORLD, 64, generator=generator).argsort(-1)
+
+
+def results(method: nn.Module, loss: Tensor) -> dict[str, Tensor]:
+    loss.backward()
+    encoder = method.encoder
+    return {
+        "loss": loss.detach(),
+        "first": encoder.conv1.weight.grad,
+        "last": encoder.layer4[1].bn2.weight.grad,
+        "running": encoder.layer4[1].bn2.running_var,
+        "mean": encoder.bn1.running_mean,
+    }
+
+
+def one_of_two(rank: int) -> dict[str, Tensor]:
+    images, permutation = batch()
+    method = make_method(permutation[:, :, rank : rank + 1])
+    distributed.synchronize_batch_norm(method, CPU)
+    model = DistributedDataParallel(method)
+    local = images[:, rank * SUBBATCH : (rank + 1) * SUBBATCH]
+    return results(method, model(list(local)).losses["loss_cwrgp"])
+
+
+@pytest.mark.dist
+def test_two_processes_have_the_loss_and_the_encoder_gradient_of_one(tmp_path):
+    images, permutation = batch()
+    method = make_method(permutation)
+    expected = results(method, method(list(images)).losses["loss_cwrgp"])
+    ranks = in_two_processes(tmp_path, one_of_two)
+    torch.testing.assert_close((ranks[0]["loss"] + ranks[1]["loss"]) / 2, expected["loss"])
+    for name in ("first", "last", "running", "mean"):
+        assert expected[name].norm() > 0
+        for got in ranks:
+            error = (got[name] - expected[name]).norm() / expected[name].norm()
+            assert error < 1e-9, (name, error)
+
+
+def batch_norm_and_gather(rank: int) -> dict[str, Tensor]:
+    x = torch.arange(24, dtype=torch.float64).sin().view(WORLD, 3, 4)[rank].requires_grad_()
+    norm = nn.Sequential(nn.BatchNorm1d(4)).double().train()
+    distributed.synchronize_batch_norm(norm, CPU)
+    y = norm(x)
+    (y * torch.arange(4)).square().sum().backward()
+    ragged = distributed.gather(torch.full((rank + 1, 2), rank))
+    return {"y": y.detach(), "grad": x.grad, "var": norm[0].running_var, "ragged": ragged}
+
+
+@pytest.mark.dist
+def test_batch_norm_over_two_processes_is_torchs_own_over_the_whole_batch(tmp_path):
+    ranks = in_two_processes(tmp_path, batch_norm_and_gather)
+    x = torch.arange(24, dtype=torch.float64).sin().view(6, 4).requires_grad_()
+    norm = nn.BatchNorm1d(4).double().train()
+    y = norm(x)
+    (y * torch.arange(4)).square().sum().backward()
+    torch.testing.assert_close(torch.cat([r["y"] for r in ranks]), y.detach())
+    torch.testing.assert_close(torch.cat([r["grad"] for r in ranks]), x.grad)
+    torch.testing.assert_close(ranks[0]["var"], norm.running_var)
+    for r in ranks:
+        assert r["ragged"].tolist() == [[0, 0], [1, 1], [1, 1]]
+
+
+def test_one_process_keeps_its_batch_norm():
+    module = nn.Sequential(nn.BatchNorm1d(4))
+    assert type(distributed.synchronize_batch_norm(module, CPU)[0]) is nn.BatchNorm1d
+    x = torch.randn(3, 2)
+    assert distributed.gather(x) is x
+
+
+def test_more_processes_than_gpus_are_refused():
+    count = torch.cuda.device_count() + 2
+    with pytest.raises(ValueError, match=f"--num-gpus {count}: this machine shows"):
+        distributed.launch(print, count, ())

@@ -1,0 +1,39 @@
+"""Learning rates against the recipes' own words."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from cwrgp.engine.schedule import build_schedule
+
+
+def test_step_schedule_of_the_cifar_recipe():
+    lr = build_schedule("step", 3e-3, total_steps=195_000, steps_per_epoch=195, warmup_steps=500)
+    assert lr(0) == pytest.approx(3e-3 / 500)
+    assert lr(249) == pytest.approx(3e-3 / 2)
+    assert lr(499) == lr(500) == lr(950 * 195 - 1) == pytest.approx(3e-3)
+    assert lr(950 * 195) == lr(975 * 195 - 1) == pytest.approx(3e-3 * 0.2)
+    assert lr(975 * 195) == lr(194_999) == pytest.approx(3e-3 * 0.04)
+
+
+def test_cosine_schedule_changes_once_an_epoch_and_ends_near_zero():
+    lr = build_schedule("cosine", 0.1, total_steps=1000, steps_per_epoch=10, warmup_steps=20)
+    for step in (20, 555, 999):
+        epoch = step // 10
+        assert lr(step) == pytest.approx(0.05 * (1 + math.cos(math.pi * epoch / 100)))
+    assert lr(990) == lr(999) > 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"name": "linear"}, "SOLVER.SCHEDULE 'linear' is unknown"),
+        ({"name": "cosine", "warmup_steps": 100}, "SOLVER.WARMUP_ITERS 100 is not below the 100"),
+        ({"name": "step"}, r"DROP_EPOCHS \[50, 25\] count from the end of the run, which has 10"),
+    ],
+)
+def test_schedules_that_make_no_sense_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        build_schedule(base_lr=1.0, total_steps=100, steps_per_epoch=10, **arguments)

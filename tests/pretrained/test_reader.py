@@ -1,0 +1,129 @@
+"""Reading: every kind of file that is readable, and that nothing in a hostile one is executed."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from cwrgp.pretrained.reader import read_checkpoint
+
+TENSORS = {"a": torch.arange(6.0).reshape(2, 3), "b": torch.tensor(3)}
+
+
+class Hostile:
+    """Touches a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> Any:
+        return os.system, (f"touch {self.path}",)
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["zip", "stream"])
+def test_reads_what_torch_saves(tmp_path: Path, stream: bool) -> None:
+    path = tmp_path / "checkpoint.any"
+    content = {"model": TENSORS, "epoch": 3, "name": "x", "nested": [{"lr": 0.1}]}
+    torch.save(content, path, _use_new_zipfile_serialization=not stream)
+    found = read_checkpoint(path)
+    assert found.keys() == content.keys()
+    assert found["nested"] == [{"lr": 0.1}]
+    for name, tensor in TENSORS.items():
+        assert torch.equal(found["model"][name], tensor)
+
+
+@pytest.mark.parametrize("protocol", [2, 4, 5])
+def test_reads_a_pickle_of_arrays_as_tensors(tmp_path: Path, protocol: int) -> None:
+    path = tmp_path / "zoo.pkl"
+    arrays = {name: tensor.numpy() for name, tensor in TENSORS.items()}
+    path.write_bytes(pickle.dumps({"model": arrays, "score": np.float64(0.5)}, protocol))
+    found = read_checkpoint(str(path))
+    assert found["score"] == 0.5
+    for name, tensor in TENSORS.items():
+        assert torch.equal(found["model"][name], tensor)
+
+
+@pytest.mark.parametrize("kind", ["pickle", "zip", "stream"])
+def test_a_hostile_file_executes_nothing(tmp_path: Path, kind: str) -> None:
+    path, witness = tmp_path / "hostile.pth", tmp_path / "executed"
+    content = {"model": TENSORS, "extra": Hostile(witness)}
+    if kind == "pickle":
+        path.write_bytes(pickle.dumps({"extra": Hostile(witness)}))
+    else:
+        torch.save(content, path, _use_new_zipfile_serialization=kind == "zip")
+    with pytest.raises(ValueError, match=r"refused: it needs the type '\w+.system'"):
+        read_checkpoint(path)
+    assert not witness.exists()
+    pickle.loads(pickle.dumps(Hostile(witness)))  # the bomb does go off elsewhere
+    assert witness.exists()
+
+
+def test_a_codec_is_not_reachable_from_a_pickle(tmp_path: Path) -> None:
+    path = tmp_path / "codec.pkl"
+    path.write_bytes(b"c_codecs\nencode\n(Vabc\nVrot13\ntR.")
+    with pytest.raises(ValueError, match="refused: it needs the type 'codec rot13'"):
+        read_checkpoint(path)
+
+
+def test_a_type_that_is_not_allowed_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "namespace.pth"
+    torch.save({"model": TENSORS, "args": argparse.Namespace(lr=1)}, path)
+    with pytest.raises(
+        ValueError, match="refused: it needs the type 'argparse.Namespace'"
+    ) as error:
+        read_checkpoint(path)
+    assert "\n" not in str(error.value)
+
+
+def test_missing_files(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="nowhere.pth: no such file"):
+        read_checkpoint(tmp_path / "nowhere.pth")
+    with pytest.raises(FileNotFoundError, match="is a folder, not a checkpoint file"):
+        read_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["zip", "stream", "pickle"])
+@pytest.mark.parametrize("kept", [0.1, 0.5, 0.95])
+def test_a_truncated_file_is_refused(tmp_path: Path, kind: str, kept: float) -> None:
+    path = tmp_path / "cut.pth"
+    tensors = {f"t{i}": torch.randn(100) for i in range(10)}
+    if kind == "pickle":
+        path.write_bytes(pickle.dumps({k: v.numpy() for k, v in tensors.items()}))
+    else:
+        torch.save(tensors, path, _use_new_zipfile_serialization=kind == "zip")
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(kept * len(whole))])
+    with pytest.raises(ValueError, match="damaged or cut off") as error:
+        read_checkpoint(path)
+    assert "\n" not in str(error.value)
+
+
+def test_a_flipped_byte_inside_a_tensor_is_noticed(tmp_path: Path) -> None:
+    path = tmp_path / "flipped.pth"
+    tensor = torch.full((64,), 1.5)
+    torch.save({"a": tensor}, path)
+    content = bytearray(path.read_bytes())
+    content[content.find(tensor.numpy().tobytes()) + 3] ^= 0xFF
+    path.write_bytes(content)
+    assert not torch.equal(torch.load(path)["a"], tensor)  # torch itself says nothing
+    with pytest.raises(ValueError, match="checksum of its record .* does not fit"):
+        read_checkpoint(path)
+
+
+def test_other_files_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "empty.pth").touch()
+    with pytest.raises(ValueError, match="is empty"):
+        read_checkpoint(tmp_path / "empty.pth")
+    (tmp_path / "page.pth").write_text("<!DOCTYPE html><html>404</html>")
+    with pytest.raises(ValueError, match="is not a checkpoint"):
+        read_checkpoint(tmp_path / "page.pth")
+    torch.save(torch.ones(3), tmp_path / "tensor.pth")
+    with pytest.raises(ValueError, match="holds a Tensor, not a dictionary"):
+        read_checkpoint(tmp_path / "tensor.pth")

@@ -1,0 +1,89 @@
+"""tools/convert_to_d2.py as a user meets it: what it prints, and how it refuses."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from encoders import authors_checkpoint, make_encoder, own_checkpoint, under
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+TOOL = "tools/convert_to_d2.py"
+
+
+def convert_in_process(*arguments: object) -> int:
+    """The command without the seconds that importing Detectron2 takes."""
+    import importlib.util
+
+    from cwrgp import cli
+
+    spec = importlib.util.spec_from_file_location("convert_to_d2", Path(__file__).parents[2] / TOOL)
+    assert spec is not None and spec.loader is not None
+    tool = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tool)
+    return cli.run(tool.main, tool.parse_args([str(argument) for argument in arguments]))
+
+
+def test_what_is_printed_is_what_was_done(tmp_path: Path, run_tool: Run) -> None:
+    source, output = tmp_path / "in.pth", tmp_path / "out.pkl"
+    torch.save(authors_checkpoint(18), source)
+    result = run_tool(TOOL, source, output)
+    assert result.returncode == 0, result.stderr
+    assert result.stderr == ""
+    rows = dict(line.split("  ", maxsplit=1) for line in result.stdout.splitlines())
+    rows = {name.strip(): value.strip() for name, value in rows.items()}
+    assert rows["source"] == "cwrgp-ddp"
+    assert rows["architecture"] == "resnet18"
+    assert rows["tensors used"] == "100, each once"
+    # Beside the encoder: two tensors of the head, three entries, a counter per BatchNorm layer.
+    assert rows["dropped 2"] == "head: module.head.0.weight, module.head.1.running_mean"
+    assert rows["dropped 3"] == "not part of the network: epoch, arch, optimizer"
+    assert rows["dropped 20"].startswith("counter, without effect: ")
+    assert float(rows["proof float64"].split()[-2]) <= 1e-9
+    assert rows["sha256 in"] == hashlib.sha256(source.read_bytes()).hexdigest()
+    assert rows["sha256 out"] == hashlib.sha256(output.read_bytes()).hexdigest()
+    assert rows["written"] == str(output)
+
+
+def test_a_mistake_is_one_line_and_exit_code_2(tmp_path: Path, run_tool: Run) -> None:
+    state = {"state_dict": under("module.encoder_q.", make_encoder(18))}
+    torch.save(state, tmp_path / "moco.pth")
+    result = run_tool(TOOL, tmp_path / "moco.pth", tmp_path / "out.pkl")
+    assert result.returncode == 2
+    assert result.stdout == ""
+    assert result.stderr.startswith("error: no ResNet found: the keys begin with")
+    assert "'state_dict: module.encoder_q.'" in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert not (tmp_path / "out.pkl").exists()
+
+
+def test_the_traceback_is_shown_where_asked(tmp_path: Path) -> None:
+    arguments = (tmp_path / "nowhere.pth", tmp_path / "out.pkl")
+    assert convert_in_process(*arguments) == 2
+    with pytest.raises(FileNotFoundError, match="nowhere.pth: no such file"):
+        convert_in_process(*arguments, "--debug")
+
+
+def test_the_format_can_be_chosen(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source, output = tmp_path / "in.pth", tmp_path / "out.pth"
+    both = {**own_checkpoint(18), "state_dict": authors_checkpoint(18)["state_dict"]}
+    torch.save(both, source)
+    assert convert_in_process(source, output) == 2
+    assert "more than one known format fits" in capsys.readouterr().err
+    assert not output.exists()
+    assert convert_in_process(source, output, "--source", "cwrgp") == 0
+    assert "cwrgp\n" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match="2"):
+        convert_in_process(source, output, "--source", "moco")
+    assert "'cwrgp-ddp'" in capsys.readouterr().err
+
+
+def test_a_cast_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    halves = {k: v.half() if v.ndim == 4 else v for k, v in make_encoder(18).items()}
+    torch.save(halves, tmp_path / "half.pth")
+    assert convert_in_process(tmp_path / "half.pth", tmp_path / "out.pkl") == 0
+    assert "warning        20 tensors were float16, stored as float32" in capsys.readouterr().out

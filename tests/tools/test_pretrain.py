@@ -1,0 +1,213 @@
+"""tools/pretrain.py as a user meets it: a run, a kill, a resume, two processes, mistakes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+import yaml
+from conftest import REPOSITORY, write_images
+
+from cwrgp import cli
+from cwrgp.build import pretrain
+from cwrgp.config import get_cfg
+from cwrgp.engine.metrics import read_metrics
+
+QUICK = REPOSITORY / "configs/quick/pretrain_cwrgp_r18.yaml"
+
+
+def make_cfg(image_folder, output, *opts):
+    cfg = get_cfg()
+    opts = ["DATA.ROOT", str(image_folder), "OUTPUT_DIR", str(output), *map(str, opts)]
+    cli.load_config(cfg, str(QUICK), opts)
+    return cfg
+
+
+def assert_same(a, b, path="state"):
+    if isinstance(a, torch.Tensor):
+        assert torch.equal(a, b), path
+    elif isinstance(a, dict):
+        assert a.keys() == b.keys(), path
+        for key in a:
+            assert_same(a[key], b[key], f"{path}.{key}")
+    elif isinstance(a, list):
+        for i, (x, y) in enumerate(zip(a, b, strict=True)):
+            assert_same(x, y, f"{path}[{i}]")
+    else:
+        assert a == b, path
+
+
+@pytest.fixture(scope="module")
+def finished_run(image_folder, tmp_path_factory):
+    """A run that nobody disturbed."""
+    output = tmp_path_factory.mktemp("run")
+    pretrain(make_cfg(image_folder, output))
+    return output
+
+
+def test_a_run_leaves_what_it_promises(finished_run):
+    names = {path.name for path in finished_run.iterdir()}
+    assert {"config.yaml", "log.txt", "metrics.json", "last_checkpoint", "model_final.pth"} <= names
+    assert any(name.startswith("events.out.tfevents") for name in names)
+    assert (finished_run / "last_checkpoint").read_text() == "model_final.pth"
+    records = read_metrics(finished_run / "metrics.json")
+    losses = [r for r in records if "total_loss" in r]
+    assert [r["iteration"] for r in losses] == list(range(8))
+    assert all(0 < r["total_loss"] < 4 for r in losses)
+    assert {"lr", "time", "data_time", "eta_seconds", "loss_cwrgp"} <= losses[0].keys()
+    assert [r["iteration"] for r in records if "knn/top1" in r] == [0, 1, 3, 5, 7]
+    assert yaml.safe_load((finished_run / "config.yaml").read_text())["SOLVER"]["BATCH_SIZE"] == 64
+    assert "eta: " in (finished_run / "log.txt").read_text()
+    state = torch.load(finished_run / "model_final.pth", weights_only=True)
+    assert state["iteration"] == 7 and "encoder.layer4.1.bn2.weight" in state["model"]
+
+
+def test_killed_and_resumed_is_bit_exact(image_folder, finished_run, tmp_path):
+    command = [sys.executable, "tools/pretrain.py", "--config-file", QUICK]
+    opts = ["DATA.ROOT", image_folder, "OUTPUT_DIR", tmp_path]
+    process = subprocess.Popen(
+        [*map(str, command), *map(str, opts)], cwd=REPOSITORY, stdout=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 240
+    while not (tmp_path / "model_0000003.pth").exists():
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (tmp_path / "model_final.pth").exists()
+
+    # Another number of workers must not matter.
+    pretrain(make_cfg(image_folder, tmp_path, "DATA.NUM_WORKERS", 0), resume=True)
+    expected = torch.load(finished_run / "model_final.pth", weights_only=True)
+    got = torch.load(tmp_path / "model_final.pth", weights_only=True)
+    for part in ("model", "optimizer", "iteration"):
+        assert_same(got[part], expected[part], part)
+    keys = ("iteration", "total_loss", "lr", "knn/top1")
+    history, resumed = (
+        [{k: r[k] for k in keys if k in r} for r in read_metrics(run / "metrics.json")]
+        for run in (finished_run, tmp_path)
+    )
+    assert resumed == history
+
+
+def test_another_seed_is_another_run(image_folder, finished_run, tmp_path):
+    pretrain(make_cfg(image_folder, tmp_path, "SEED", 1, "SOLVER.EPOCHS", 2, "EVAL.PERIOD", 0))
+    ours = read_metrics(tmp_path / "metrics.json")[0]["total_loss"]
+    theirs = [r for r in read_metrics(finished_run / "metrics.json") if "total_loss" in r]
+    assert ours != theirs[0]["total_loss"]
+
+
+def test_fp32_and_unlabelled_images(tmp_path):
+    write_images(tmp_path / "images", 64)
+    opts = ["SOLVER.AMP.ENABLED", "False", "SOLVER.EPOCHS", 3, "DATA.NUM_VIEWS", 3]
+    assert pretrain(make_cfg(tmp_path / "images", tmp_path / "run", *opts)) == {}
+    assert "cpu in fp32" in (tmp_path / "run" / "log.txt").read_text()
+
+
+def test_a_finished_run_is_not_overwritten_and_can_be_evaluated(image_folder, finished_run):
+    with pytest.raises(ValueError, match="holds a run already; add --resume"):
+        pretrain(make_cfg(image_folder, finished_run))
+    last = [r for r in read_metrics(finished_run / "metrics.json") if "knn/top1" in r][-1]
+    result = pretrain(make_cfg(image_folder, finished_run), eval_only=True)
+    assert result == {"knn/top1": last["knn/top1"]}
+    before = (finished_run / "model_final.pth").stat().st_mtime_ns
+    pretrain(make_cfg(image_folder, finished_run), resume=True)  # nothing is left to do
+    assert (finished_run / "model_final.pth").stat().st_mtime_ns == before
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(image_folder, tmp_path):
+    opts = ["SOLVER.OPTIMIZER", "sgd", "SOLVER.BASE_LR", 1e30]
+    with pytest.raises(FloatingPointError, match="the loss is nan between iterations"):
+        pretrain(make_cfg(image_folder, tmp_path, *opts))
+    assert not (tmp_path / "model_final.pth").exists()
+
+
+@pytest.mark.dist
+def test_two_processes_under_torchrun(image_folder, tmp_path):
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc_per_node",
+        "2",
+    ]
+    command += ["tools/pretrain.py", "--config-file", str(QUICK), "DATA.ROOT", str(image_folder)]
+    command += ["OUTPUT_DIR", str(tmp_path), "SOLVER.EPOCHS", "3", "DATA.NUM_WORKERS", "0"]
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        command, cwd=REPOSITORY, env=env, capture_output=True, text=True, timeout=540
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "2 x cpu" in done.stdout and done.stdout.count("before training") == 1
+    lines = (tmp_path / "metrics.json").read_text().splitlines()
+    assert json.loads(lines[-1])["iteration"] == 5
+    assert (tmp_path / "model_final.pth").exists()
+
+
+MISTAKES = [
+    (
+        ["DATA.NAME", "imagenet22k"],
+        "DATA.NAME 'imagenet22k' is unknown; choose one of ['imagefolder'",
+    ),
+    (["DATA.ROOT", "/nowhere"], "image folder /nowhere does not exist; set DATA.ROOT to one"),
+    (["DATA.ROOT", ""], "DATA.ROOT is empty"),
+    (["OUTPUT_DIR", ""], "OUTPUT_DIR is empty"),
+    (["METHOD.NAME", "moco9"], "METHOD.NAME 'moco9' is unknown; choose one of ['cwrgp'"),
+    (["METHOD.CWRGP.SUBBATCH_SIZE", "48"], "sub-batches of 2, 4, 8, 16, 32, 64 would"),
+    (["METHOD.CWRGP.NUM_GROUPS", "8"], "or eps > 0 (try 1e-4)"),
+    (["METHOD.CWRGP.NUM_GROUPS", "3"], "128 channels do not divide into 3 groups"),
+    (["MODEL.ARCH", "resnet20"], "MODEL.ARCH 'resnet20' is unknown"),
+    (["MODEL.STEM", "tiny"], "MODEL.STEM 'tiny' is unknown"),
+    (["MODEL.PROJECTOR.LAYERS", "0"], "MODEL.PROJECTOR.LAYERS 0 is below 1"),
+    (["SOLVER.OPTIMIZER", "lion"], "SOLVER.OPTIMIZER 'lion' is unknown"),
+    (["SOLVER.BATCH_SIZE", "256"], "SOLVER.BATCH_SIZE 256 is more than the 128 images"),
+    (["SOLVER.BASE_LR", "-1.0"], "SOLVER.BASE_LR -1.0 is not positive"),
+    (["SOLVER.EPOCHS", "0"], "SOLVER.EPOCHS 0 is below 1"),
+    (["SOLVER.EPOCHS", "1"], "SOLVER.WARMUP_ITERS 2 is not below the 2 iterations"),
+    (["AUGMENT.FLIP_PROB", "1.5"], "AUGMENT.FLIP_PROB 1.5 is not a probability"),
+    (["AUGMENT.JITTER", "[0.4]"], "AUGMENT.JITTER [0.4] must have 4 numbers"),
+    (["DATA.PROBE_RESIZE", "16"], "DATA.PROBE_RESIZE 16 is below DATA.IMAGE_SIZE 32"),
+    (["SOLVER.EPOCHS", "many"], "SOLVER.EPOCHS 'many': "),
+    (["SOLVER.EPOCH", "3"], "unknown config key SOLVER.EPOCH; did you mean SOLVER.EPOCHS"),
+    (["SOLVER.EPOCHS"], "'SOLVER.EPOCHS' has no value"),
+]
+
+
+@pytest.mark.parametrize(("opts", "message"), MISTAKES, ids=[" ".join(m[0]) for m in MISTAKES])
+def test_a_mistake_is_one_line_and_exit_code_2(image_folder, tmp_path, capsys, opts, message):
+    def main(args):
+        pretrain(make_cfg(image_folder, tmp_path / "run", *opts))
+
+    args = type("Arguments", (), {"debug": False})()
+    assert cli.run(main, args) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and error.count("\n") == 1 and message in error
+    assert not (tmp_path / "run").exists()
+    args.debug = True
+    with pytest.raises((ValueError, OSError)):
+        cli.run(main, args)
+
+
+def test_the_command_itself_says_it_in_one_line(image_folder, tmp_path, run_tool):
+    file = tmp_path / "broken.yaml"
+    file.write_text("SOLVER: {EPOCHS: 3\n")
+    for config, opts, message in [
+        (tmp_path / "none.yaml", [], "none.yaml: no such file"),
+        (file, [], "is not valid YAML"),
+        (QUICK, ["OUTPUT_DIR", tmp_path, "DATA.ROOT", tmp_path], "holds no image"),
+    ]:
+        done = run_tool("tools/pretrain.py", "--config-file", config, *opts)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr.startswith("error: ") and message in done.stderr
+        assert done.stderr.count("\n") == 1
+    done = run_tool("tools/pretrain.py", "--resume", "--debug", "--config-file", QUICK,
+                    "OUTPUT_DIR", tmp_path, "DATA.ROOT", image_folder)  # fmt: skip
+    assert done.returncode == 1 and "Traceback" in done.stderr
+    assert "holds no checkpoint to go on from" in done.stderr

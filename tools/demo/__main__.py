@@ -1,0 +1,65 @@
+"""The whole way on drawn pictures: draw, pretrain, convert, fine-tune twice, compare.
+
+python tools/demo                        # goes on where it stopped; ends in output/demo/report.html
+python tools/demo --again pretrain       # one stage anew, and all that depends on it
+python tools/demo --seeds 0 1 2          # more fine-tuning runs of each kind
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import stages
+from cwrgp import cli
+
+NAMES = ("scenes", "pretrain", "convert", "finetune", "report")
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python tools/demo",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--output", type=Path, default=Path("output/demo"), help="folder")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1], help="of fine-tuning")
+    parser.add_argument("--again", choices=NAMES, help="do this stage, and what follows, anew")
+    parser.add_argument("--only", choices=NAMES, help="stop after this stage")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    return parser.parse_args()
+
+
+def main(args: argparse.Namespace) -> None:
+    root = args.output.absolute()
+    planned = stages.plan(root, args.seeds)
+    groups = {name: [stage for stage in planned if stage.kind == name] for name in NAMES}
+    if args.again:
+        for name in NAMES[NAMES.index(args.again) :]:
+            for stage in groups[name]:
+                stages.forget(stage, root)
+        planned = stages.plan(root, args.seeds)
+        groups = {name: [stage for stage in planned if stage.kind == name] for name in NAMES}
+    for name in NAMES:
+        todo = [stage for stage in groups[name] if not stage.done.exists()]
+        # Two small networks on a core each are faster than one after the other on both.
+        cores = os.cpu_count() or 1
+        parallel = min(len(todo), cores)
+        with ThreadPoolExecutor(max(parallel, 1)) as pool:
+            threads = max(cores // max(parallel, 1), 1)
+            list(pool.map(lambda stage, n=threads: stages.run(stage, root, n), todo))
+        if name == args.only:
+            return
+    from collect import collect  # noqa: PLC0415 (imports Detectron2, some seconds)
+    from report import write_report  # noqa: PLC0415
+
+    page = root / "report.html"
+    write_report(page, collect(root, args.seeds))
+    print(f"\nThe report: {page}")
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main, parse_args()))

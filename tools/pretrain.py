@@ -1,0 +1,41 @@
+"""Pretrains a ResNet without labels; see configs/pretrain/ for the recipes.
+
+python tools/pretrain.py --config-file configs/pretrain/cifar10_cwrgp4.yaml DATA.ROOT path/to/data
+torchrun --nproc_per_node 4 tools/pretrain.py --config-file FILE
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from cwrgp import cli
+from cwrgp.build import pretrain
+from cwrgp.config import get_cfg
+from cwrgp.engine import distributed
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--num-gpus", type=int, help="processes on this machine, one for each GPU")
+    parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
+    parser.add_argument("--eval-only", action="store_true", help="evaluate the last checkpoint")
+    cli.add_config_arguments(parser)
+    return parser.parse_args()
+
+
+def worker(args: argparse.Namespace) -> None:
+    cfg = get_cfg()
+    cli.load_config(cfg, args.config_file, args.opts)
+    pretrain(cfg, resume=args.resume, eval_only=args.eval_only)
+
+
+def main(args: argparse.Namespace) -> None:
+    distributed.launch(worker, args.num_gpus, (args,))
+
+
+if __name__ == "__main__":
+    args = parse_args()
+    sys.exit(cli.run(main, args))
