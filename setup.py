@@ -43,7 +43,6 @@ EXTRAS_REQUIRE = {
         "mypy>=1.14",
         "safetensors>=0.4",
     ],
-    "demo": ["matplotlib>=3.8"],
 }
 
 setup(

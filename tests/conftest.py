@@ -1,4 +1,4 @@
-"""Small images that the tests make themselves."""
+"""What tests of several packages share."""
 
 from __future__ import annotations
 
@@ -8,20 +8,9 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
-
-REPOSITORY = Path(__file__).parent.parent
-
-
-def write_images(folder: Path, count: int, *, seed: int = 0, side: int = 40) -> None:
-    """Writes ``count`` random PNG files, smooth enough to be told apart after a crop."""
-    folder.mkdir(parents=True, exist_ok=True)
-    rng = np.random.default_rng(seed)
-    for i in range(count):
-        coarse = Image.fromarray(rng.integers(0, 256, (5, 5, 3), dtype=np.uint8))
-        coarse.resize((side, side), Image.Resampling.BICUBIC).save(folder / f"{i:03d}.png")
+from images import write_images
+from repository import REPOSITORY
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,7 @@ import re
 
 import pytest
 import torch
-from conftest import REPOSITORY
+from repository import REPOSITORY
 
 from cwrgp import cli
 from cwrgp.build import build_learning_rate, build_method, build_plan

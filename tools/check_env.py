@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent
 NOT_READY = 1  # something is missing: install or repair
 MISFIT = 3  # torch and torchvision do not fit: a new environment would not help
 REQUIRED = ("pip", "fvcore", "iopath", "pycocotools", "tensorboard", "tqdm", "tabulate", "yaml")
-EXTRAS = ("matplotlib", "safetensors", "pytest", "pytest_timeout", "ruff", "mypy")
+EXTRAS = ("safetensors", "pytest", "pytest_timeout", "ruff", "mypy")
 PACKAGES = ("cwrgp", "d2_transfer")  # this checkout's own
 
 

@@ -83,7 +83,7 @@ make_venv() {
 install_all() {
     rm -f "$stamp"
     echo "installing into $venv (a first time takes minutes: PyTorch with its libraries is 5 GB)"
-    "$python" -m pip install --disable-pip-version-check -e '.[dev,demo]' -c constraints.txt \
+    "$python" -m pip install --disable-pip-version-check -e '.[dev]' -c constraints.txt \
         || die "pip failed and says why above; the same command again continues where it stopped"
     check torch || [ "$?" -ne "$misfit" ] || die "$message"
     "$python" tools/install_detectron2.py || exit 2

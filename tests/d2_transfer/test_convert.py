@@ -12,6 +12,7 @@ import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.modeling import build_model
 from encoders import authors_checkpoint, make_encoder, own_checkpoint, under
+from repository import REPOSITORY
 from torch import Tensor
 
 from d2_transfer import convert
@@ -213,7 +214,6 @@ def test_a_failed_proof_leaves_the_old_output(
 
 C4 = "configs/quick/detection_faster_rcnn_r18_c4.yaml"
 FPN = "configs/quick/detection_mask_rcnn_r18.yaml"
-REPOSITORY = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize("config", [C4, FPN])

@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 from detectron2.modeling import build_model
+from repository import REPOSITORY
 
 from cwrgp import cli
 from d2_transfer.config import get_cfg
 from d2_transfer.weights import detector_state
 
-CONFIGS = Path(__file__).parents[2] / "configs"
+CONFIGS = REPOSITORY / "configs"
 DETECTION = sorted(CONFIGS.glob("detection/*.yaml"))
 RUNS = [path for path in DETECTION if not path.name.startswith("Base")]
 QUICK = sorted(CONFIGS.glob("quick/detection_*.yaml"))

@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 import torch
 from detectron2.evaluation import DatasetEvaluator
+from repository import REPOSITORY
 
 from d2_transfer import train_net
 from d2_transfer.trainer import Trainer
 
-QUICK = Path(__file__).parents[2] / "configs" / "quick"
+QUICK = REPOSITORY / "configs" / "quick"
 FPN = QUICK / "detection_mask_rcnn_r18.yaml"
 C4 = QUICK / "detection_faster_rcnn_r18_c4.yaml"
 

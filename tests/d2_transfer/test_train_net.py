@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 import torch
+from repository import REPOSITORY
 
 from cwrgp import cli
 from d2_transfer import train_net
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
-REPOSITORY = Path(__file__).parents[2]
 C4 = "configs/quick/detection_faster_rcnn_r18_c4.yaml"
 
 

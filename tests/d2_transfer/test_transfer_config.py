@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 import torch
 from detectron2.config import CfgNode
+from repository import REPOSITORY
 
 from cwrgp import cli
 from d2_transfer.config import choose_device, get_cfg, validate_cfg
 from d2_transfer.datasets import register_custom
 
-REPOSITORY = Path(__file__).parents[2]
 C4 = REPOSITORY / "configs" / "quick" / "detection_faster_rcnn_r18_c4.yaml"
 
 

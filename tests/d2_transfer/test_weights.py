@@ -10,6 +10,7 @@ import pytest
 import torch
 from detectron2.checkpoint.c2_model_loading import align_and_update_state_dicts
 from encoders import authors_checkpoint, make_encoder
+from repository import REPOSITORY
 from torch import Tensor
 
 from d2_transfer.config import get_cfg
@@ -23,7 +24,6 @@ from d2_transfer.weights import (
     read_weights,
 )
 
-REPOSITORY = Path(__file__).parents[2]
 C4 = "configs/quick/detection_faster_rcnn_r18_c4.yaml"
 FPN = "configs/quick/detection_mask_rcnn_r18.yaml"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from conftest import write_images
+from images import write_images
 from PIL import Image
 
 from cwrgp.data.augment import Normalize, build_probe_transform, build_view_transform

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from encoders import authors_checkpoint, make_encoder, own_checkpoint, under
+from repository import REPOSITORY
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 TOOL = "tools/convert_to_d2.py"
@@ -21,7 +22,7 @@ def convert_in_process(*arguments: object) -> int:
 
     from cwrgp import cli
 
-    spec = importlib.util.spec_from_file_location("convert_to_d2", Path(__file__).parents[2] / TOOL)
+    spec = importlib.util.spec_from_file_location("convert_to_d2", REPOSITORY / TOOL)
     assert spec is not None and spec.loader is not None
     tool = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(tool)

@@ -12,7 +12,8 @@ import time
 import pytest
 import torch
 import yaml
-from conftest import REPOSITORY, write_images
+from images import write_images
+from repository import REPOSITORY
 
 from cwrgp import cli
 from cwrgp.build import pretrain

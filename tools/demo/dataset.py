@@ -56,8 +56,8 @@ class DatasetSpec:
     unlabelled: int = 3000
     classes_train: int = 600
     classes_val: int = 300
-    train: int = 64
-    val: int = 200
+    train: int = 32
+    val: int = 100
     portrait_size: int = 72
     scene_size: int = 128
     max_objects: int = 4
