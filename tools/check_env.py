@@ -61,6 +61,11 @@ def import_all() -> None:
     """
     import detectron2.engine  # noqa: F401
 
+    # It does not import all of Detectron2; the rest is compared with what was installed.
+    for note in Path(sysconfig.get_path("purelib")).glob("detectron2-*.dist-info/REPACKAGED.md"):
+        reason = damage(note.parent)
+        if reason is not None:
+            raise ImportError(f"detectron2 is incomplete: {reason}")
     for module in REQUIRED + EXTRAS:
         if importlib.util.find_spec(module) is None:
             raise ImportError(f"No module named {module!r}")
@@ -97,15 +102,21 @@ def damage(info: Path) -> str | None:
     for name in ("METADATA", "RECORD", "INSTALLER"):
         if not (info / name).is_file():
             return f"no {name}"
-    with (info / "RECORD").open(newline="") as record:
-        for name, _, size in csv.reader(record):
-            path = info.parent / name
-            if name.endswith(".pyc"):  # written again when missing
-                continue
-            if not path.is_file():
-                return f"{name} is missing"
-            if size and path.stat().st_size != int(size):
-                return f"{name} has {path.stat().st_size} bytes instead of {size}"
+    try:
+        with (info / "RECORD").open(newline="") as record:
+            sizes = {name: int(size or -1) for name, _, size in csv.reader(record)}
+    except (ValueError, csv.Error):  # what a power failure leaves
+        sizes = {}
+    if f"{info.name}/RECORD" not in sizes:  # it lists itself
+        return "RECORD is not complete"
+    for name, size in sizes.items():
+        path = info.parent / name
+        if name.endswith(".pyc"):  # written again when missing
+            continue
+        if not path.is_file():
+            return f"{name} is missing"
+        if size >= 0 and path.stat().st_size != size:
+            return f"{name} has {path.stat().st_size} bytes instead of {size}"
     return None
 
 

@@ -34,7 +34,7 @@ def build_optimizer(
     if other:
         groups.append({"params": other, "weight_decay": 0.0})
     if name == "adam":
-        return torch.optim.Adam(groups, lr=lr)
+        return torch.optim.Adam(groups, lr=lr, fused=True)
     if name == "sgd":
-        return torch.optim.SGD(groups, lr=lr, momentum=momentum)
+        return torch.optim.SGD(groups, lr=lr, momentum=momentum, fused=True)
     raise ValueError(f"SOLVER.OPTIMIZER {name!r} is unknown; choose 'adam' or 'sgd'")

@@ -1,0 +1,392 @@
+"""tools/install_detectron2.py: what its wheel holds, what it refuses, what it leaves alone."""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import csv
+import email
+import hashlib
+import importlib.util
+import io
+import subprocess
+import sys
+import warnings
+import zipfile
+from pathlib import Path
+
+import pytest
+from repository import REPOSITORY
+
+TOOL = "tools/install_detectron2.py"
+INFO = "detectron2-0.6.dist-info"
+
+
+def load_tool():
+    """The script as a module."""
+    spec = importlib.util.spec_from_file_location("install_detectron2", REPOSITORY / TOOL)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # its dataclasses look themselves up there
+    spec.loader.exec_module(module)
+    return module
+
+
+tool = load_tool()
+
+PATCH = tool.Patch("detectron2/data/common.py", old="sample(names)\n", new="sample(tuple(names))\n")
+# Five times the name, in four files.
+SOURCE = {
+    "LabGym/detectron2/__init__.py": "from LabGym.detectron2.data import common\n",
+    "LabGym/detectron2/data/__init__.py": "",
+    "LabGym/detectron2/data/common.py": "import LabGym.detectron2 as d2\nindex = sample(names)\n",
+    "LabGym/detectron2/data/notes.txt": "See LabGym.detectron2.data, naïve as it is.\r\n",
+    "LabGym/detectron2/engine.py": "name = 'LabGym.detectron2.engine'  # LabGym.detectron2\n",
+}
+RENAMES = 5
+EXPECTED = {
+    "detectron2/__init__.py": "from detectron2.data import common\n",
+    "detectron2/data/__init__.py": "",
+    "detectron2/data/common.py": "import detectron2 as d2\nindex = sample(tuple(names))\n",
+    "detectron2/data/notes.txt": "See detectron2.data, naïve as it is.\r\n",
+    "detectron2/engine.py": "name = 'detectron2.engine'  # detectron2\n",
+}
+BESIDE = {
+    "LabGym/__init__.py": "__version__ = '3.1.2'\n",
+    "LabGym/detectron2.py": "import this\n",
+    "LabGym/detectron2_more/__init__.py": "import LabGym.detectron2\n",
+    "detectron2/other.py": "import this\n",
+    "labgym-3.1.2.dist-info/METADATA": "Name: LabGym\n",
+}
+
+
+def write_source(folder, changes=None):
+    """A source wheel with folders, other packages and ``changes`` to the files; and its recipe."""
+    path = folder / "labgym-3.1.2-py3-none-any.whl"
+    with zipfile.ZipFile(path, "w") as wheel:
+        wheel.writestr("LabGym/detectron2/", "")
+        wheel.writestr("LabGym/detectron2/data/", "")
+        for name, content in {**BESIDE, **SOURCE, **(changes or {})}.items():
+            wheel.writestr(name, content)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    return path, tool.Recipe(digest, num_files=5, num_renames=RENAMES, patches=(PATCH,))
+
+
+def write_args(folder):
+    """Arguments of ``build_wheel`` that are fine."""
+    archive, recipe = write_source(folder)
+    return archive, folder / "out", recipe
+
+
+def with_recipe(recipe, **changes):
+    return tool.Recipe(**{**vars(recipe), **changes})
+
+
+def members(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        assert archive.testzip() is None
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+def assert_record_is_right(files):
+    """Every file is in RECORD, once, with its SHA-256 and its size; RECORD itself without."""
+    rows = list(csv.reader(io.StringIO(files[f"{INFO}/RECORD"].decode())))
+    assert sorted(name for name, _, _ in rows) == sorted(files)
+    for name, digest, size in rows:
+        if name == f"{INFO}/RECORD":
+            assert (digest, size) == ("", "")
+            continue
+        algorithm, _, value = digest.partition("=")
+        assert algorithm == "sha256"
+        assert "=" not in value
+        decoded = base64.urlsafe_b64decode(value + "=")  # 32 bytes: 43 characters and one "="
+        assert decoded.hex() == hashlib.sha256(files[name]).hexdigest()
+        assert int(size) == len(files[name])
+
+
+def test_only_that_folder_under_its_own_name_and_patched(tmp_path):
+    archive, recipe = write_source(tmp_path)
+    wheel = tool.build_wheel(archive, tmp_path / "new" / "out", recipe)
+    assert wheel == tmp_path / "new" / "out" / "detectron2-0.6-py3-none-any.whl"
+    assert list(wheel.parent.iterdir()) == [wheel]
+    files = members(wheel)
+    code = {name: content for name, content in files.items() if not name.startswith(INFO)}
+    assert code == {name: text.encode() for name, text in EXPECTED.items()}
+    assert {name.removeprefix(f"{INFO}/") for name in files.keys() - code.keys()} == {
+        "METADATA",
+        "WHEEL",
+        "RECORD",
+        "REPACKAGED.md",
+        "top_level.txt",
+        "licenses/LICENSE",
+    }
+
+
+def test_the_record_is_right_and_last(tmp_path):
+    wheel = tool.build_wheel(*write_args(tmp_path))
+    files = members(wheel)
+    assert_record_is_right(files)
+    names = list(files)
+    assert names[-1] == f"{INFO}/RECORD"
+    assert all(name.startswith(INFO) for name in names[len(EXPECTED) :])
+
+
+def test_metadata_licence_and_note(tmp_path):
+    files = members(tool.build_wheel(*write_args(tmp_path)))
+    metadata = email.message_from_bytes(files[f"{INFO}/METADATA"])
+    assert metadata["Name"] == "detectron2"
+    assert metadata["Version"] == "0.6"
+    assert metadata["License"] == "Apache-2.0"
+    required = metadata.get_all("Requires-Dist")
+    assert tuple(required) == tool.REQUIREMENTS
+    assert {"fvcore>=0.1.5,<0.1.6", "pycocotools>=2.0.2", "omegaconf>=2.1,<2.4"} <= set(required)
+    note = files[f"{INFO}/REPACKAGED.md"].decode()
+    assert metadata.get_payload(decode=True).decode() == note
+    for fact in ("labgym==3.1.2", "Apache License 2.0", "not an official release", "random.sample"):
+        assert fact in note
+    assert files[f"{INFO}/licenses/LICENSE"] == (REPOSITORY / "LICENSE").read_bytes()
+    wheel = email.message_from_bytes(files[f"{INFO}/WHEEL"])
+    assert (wheel["Root-Is-Purelib"], wheel["Tag"]) == ("true", "py3-none-any")
+    assert files[f"{INFO}/top_level.txt"] == b"detectron2\n"
+
+
+def test_the_same_input_gives_the_same_bytes(tmp_path):
+    archive, recipe = write_source(tmp_path)
+    first = tool.build_wheel(archive, tmp_path / "first", recipe)
+    second = tool.build_wheel(archive, tmp_path / "second", recipe)
+    assert first.read_bytes() == second.read_bytes()
+    with zipfile.ZipFile(first) as wheel:
+        assert {info.date_time for info in wheel.infolist()} == {(1980, 1, 1, 0, 0, 0)}
+        assert {info.external_attr >> 16 for info in wheel.infolist()} == {0o100644}
+
+
+def test_pip_installs_it(tmp_path):
+    wheel = tool.build_wheel(*write_args(tmp_path))
+    options = ["--quiet", "--no-deps", "--no-index", "--no-compile"]
+    target = tmp_path / "target"
+    command = [sys.executable, "-m", "pip", "install", *options, "--target", target, wheel]
+    subprocess.run(command, check=True)
+    installed = {p.relative_to(target).as_posix() for p in target.rglob("*") if p.is_file()}
+    assert EXPECTED.keys() <= installed
+    assert tool.own_installation(target / "detectron2", target) == "whole"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"sha256": "0" * 64}, r"has sha256 [0-9a-f]{64}, expected 0{64}: .*fetch labgym==3.1.2"),
+        ({"num_files": 6}, r"has 5 files in LabGym/detectron2/, expected 6"),
+        ({"num_renames": 4}, r"renamed 'LabGym.detectron2' 5 times, expected 4"),
+        (
+            {"patches": (tool.Patch("detectron2/engine.py", "nowhere", "x"),)},
+            r"detectron2/engine.py: patch target found 0 times, expected 1: 'nowhere'",
+        ),
+        (
+            {"patches": (tool.Patch("detectron2/no_file.py", "nowhere", "x"),)},
+            r"detectron2/no_file.py: patch target found 0 times",
+        ),
+        (
+            {"patches": (tool.Patch("detectron2/engine.py", "engine'", "engine"),)},
+            r"detectron2/engine.py does not parse after rewriting: unterminated string",
+        ),
+    ],
+    ids=["digest", "files", "renames", "patch target", "patched file", "syntax"],
+)
+def test_what_differs_from_the_recipe_is_refused(tmp_path, changes, message):
+    archive, recipe = write_source(tmp_path)
+    with pytest.raises(ValueError, match=message):
+        tool.build_wheel(archive, tmp_path / "out", with_recipe(recipe, **changes))
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        (
+            "data/__init__.py",
+            "import os\nimport LabGym.tools\n",
+            r"detectron2/data/__init__.py: 'LabGym' is left .*: 'import LabGym.tools'",
+        ),
+        ("data/notes.txt", "pip install labgym\n", r"notes.txt: 'LabGym' is left"),
+        ("data/__init__.py", "import LabGym.detectron2x\n", r"'LabGym' is left"),
+        (
+            "data/common.py",
+            "import LabGym.detectron2\n" + "index = sample(names)\n" * 2,
+            r"data/common.py: patch target found 2 times, expected 1",
+        ),
+        ("data/__init__.py", "def broken(:\n", r"data/__init__.py does not parse"),
+        ("data/notes.txt", b"\xff LabGym.detectron2", r"can't decode byte 0xff"),
+        ("extra.py", "", r"has 6 files"),
+    ],
+    ids=["other module", "lower case", "longer name", "twice", "syntax", "encoding", "extra file"],
+)
+def test_another_content_is_refused(tmp_path, name, content, message):
+    archive, recipe = write_source(tmp_path, {f"LabGym/detectron2/{name}": content})
+    with pytest.raises(ValueError, match=message):
+        tool.build_wheel(archive, tmp_path / "out", recipe)
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_licence_must_be_there_and_the_right_one(tmp_path):
+    arguments = write_args(tmp_path)
+    licence = tmp_path / "LICENSE"
+    with pytest.raises(FileNotFoundError, match=r"LICENSE: no such file; the wheel must carry"):
+        tool.build_wheel(*arguments, licence=licence)
+    for text in ("MIT License\n", "Apache License\nVersion 1.1\n", "Version 2.0, January 2004\n"):
+        licence.write_text(text)
+        with pytest.raises(ValueError, match=r"LICENSE is not the Apache License 2.0"):
+            tool.build_wheel(*arguments, licence=licence)
+    assert not (tmp_path / "out").exists()
+
+
+def assert_one_line_error(result, start):
+    assert result.returncode == 2
+    assert result.stderr.startswith(f"error: {start}")
+    assert result.stderr.count("\n") == 1
+    assert "Traceback" not in result.stderr
+
+
+def test_a_mistake_is_one_line_and_exit_code_2(tmp_path, run_tool):
+    result = run_tool(TOOL, "--no-install")
+    assert_one_line_error(result, "--no-install needs --wheel-dir")
+    assert result.stdout == ""
+    archive, _ = write_source(tmp_path)
+    options = ("--no-install", "--wheel-dir", tmp_path / "out", "--source")
+    result = run_tool(TOOL, *options, archive)
+    assert_one_line_error(result, f"{archive.name} has sha256 ")
+    assert not (tmp_path / "out").exists()
+    result = run_tool(TOOL, *options, tmp_path / "nowhere.whl")
+    assert_one_line_error(result, "[Errno 2] No such file")
+    assert "nowhere.whl" in result.stderr
+
+
+def test_the_traceback_is_shown_where_asked(run_tool):
+    result = run_tool(TOOL, "--no-install", "--debug")
+    assert result.returncode == 1
+    assert "Traceback" in result.stderr
+
+
+def make_site(folder, *, installer=True, note=True, compiled=False):
+    """A ``site-packages`` folder with a Detectron2 installation."""
+    package, info = folder / "detectron2", folder / INFO
+    package.mkdir(parents=True)
+    info.mkdir()
+    (package / "__init__.py").touch()
+    for there, path in (
+        (installer, info / "INSTALLER"),
+        (note, info / "REPACKAGED.md"),
+        (compiled, package / "_C.cpython-311-x86_64-linux-gnu.so"),
+    ):
+        if there:
+            path.touch()
+    return package
+
+
+def test_whose_installation_it_is(tmp_path):
+    def ask(name, **how):
+        return tool.own_installation(make_site(tmp_path / name, **how), tmp_path / name)
+
+    assert ask("whole") == "whole"
+    assert ask("interrupted", installer=False) == "partial"
+    assert ask("interrupted-early", installer=False, note=False) == "partial"
+    assert ask("no-note", note=False) == "not own"
+    assert ask("source-build", note=False, compiled=True) == "not own"
+    assert ask("source-build-without-metadata", installer=False, compiled=True) == "not own"
+    checkout = make_site(tmp_path / "checkout")
+    assert tool.own_installation(checkout, tmp_path / "whole") == "not own"
+
+
+def test_a_link_to_site_packages_is_the_same_folder(tmp_path):
+    package = make_site(tmp_path / "lib")
+    (tmp_path / "lib64").symlink_to(tmp_path / "lib")
+    assert tool.own_installation(package, tmp_path / "lib64") == "whole"
+
+
+def run_main(monkeypatch, before, own, **options):
+    """``main`` with a probe that says ``before``; returns the wheels built and installed."""
+    package = Path("/somewhere/detectron2") if before[0] != "missing" else None
+    probes = iter([(*before, package), ("works", "0.6", Path("/somewhere/detectron2"))])
+    done = []
+    monkeypatch.setattr(tool, "probe", lambda: next(probes))
+    monkeypatch.setattr(tool, "own_installation", lambda package, site: own)
+    monkeypatch.setattr(
+        tool, "build_wheel", lambda source, out: done.append(f"built {source}") or out / "w.whl"
+    )
+    monkeypatch.setattr(tool, "install", lambda wheel: done.append(f"installed {wheel.name}"))
+    defaults = {"source": Path("s.whl"), "wheel_dir": None, "no_install": False}
+    tool.main(argparse.Namespace(**{**defaults, **options}))
+    return done
+
+
+BOTH = ["built s.whl", "installed w.whl"]
+
+
+@pytest.mark.parametrize(
+    ("before", "own", "done"),
+    [
+        (("missing", ""), "not own", BOTH),
+        (("works", "0.6"), "whole", []),
+        (("works", "0.6"), "not own", []),
+        (("works", "0.6"), "partial", BOTH),
+        (("broken", "ImportError"), "partial", BOTH),
+        (("broken", "ImportError"), "whole", BOTH),
+    ],
+)
+def test_it_installs_what_is_missing_or_its_own_and_not_whole(monkeypatch, before, own, done):
+    assert run_main(monkeypatch, before, own) == done
+
+
+def test_a_broken_build_of_somebody_else_is_not_touched(monkeypatch):
+    message = r"detectron2 at /somewhere/detectron2 does not import \(ImportError: _C\); repair it"
+    with pytest.raises(ValueError, match=message):
+        run_main(monkeypatch, ("broken", "ImportError: _C"), "not own")
+
+
+def test_the_wheel_is_kept_without_installing(monkeypatch, tmp_path, capsys):
+    works = ("works", "0.6")
+    assert run_main(monkeypatch, works, "whole", wheel_dir=tmp_path) == ["built s.whl"]
+    assert f"wrote {tmp_path / 'w.whl'}" in capsys.readouterr().out
+    missing = ("missing", "")
+    done = run_main(monkeypatch, missing, "not own", wheel_dir=tmp_path, no_install=True)
+    assert done == ["built s.whl"]
+    assert run_main(monkeypatch, missing, "not own", wheel_dir=tmp_path) == BOTH
+
+
+def test_a_failing_pip_is_an_error():
+    with pytest.raises(ValueError, match=r"pip .* no-such-command failed \(exit code 1\)"):
+        tool.run_pip("no-such-command")
+
+
+def test_what_imports_is_left_alone(run_tool):
+    import detectron2
+
+    package = Path(detectron2.__file__).parent
+    before = {p: p.stat().st_mtime_ns for p in package.parent.iterdir()}
+    result = run_tool(TOOL)
+    assert result.returncode == 0, result.stderr
+    version = detectron2.__version__
+    assert result.stdout == f"detectron2 {version} at {package}: nothing to install\n"
+    assert {p: p.stat().st_mtime_ns for p in package.parent.iterdir()} == before
+
+
+@pytest.mark.slow
+def test_the_real_wheel(tmp_path, run_tool):
+    result = run_tool(TOOL, "--wheel-dir", tmp_path, "--no-install")
+    assert result.returncode == 0, result.stderr
+    wheel = tmp_path / "detectron2-0.6-py3-none-any.whl"
+    assert f"wrote {wheel}" in result.stdout
+    files = members(wheel)
+    assert_record_is_right(files)
+    code = {name: content for name, content in files.items() if not name.startswith(INFO)}
+    assert len(code) == tool.RECIPE.num_files
+    assert all(name.startswith("detectron2/") for name in code)
+    assert not any(b"labgym" in content.lower() for content in code.values())
+    assert b"sample(tuple(self._fallback_candidates), k=1)" in code["detectron2/data/common.py"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # invalid escapes in upstream's doc strings
+        for name, content in code.items():
+            if name.endswith(".py"):
+                compile(content, name, "exec")
+    options = ("--dry-run", "--no-deps", "--no-index", "--ignore-installed")
+    result = run_tool("-m", "pip", "install", *options, wheel)
+    assert result.returncode == 0, result.stderr
+    assert "Would install detectron2-0.6" in result.stdout
