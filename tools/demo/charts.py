@@ -18,7 +18,7 @@ _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 @dataclass(frozen=True)
 class Series:
-    """A line, with an optional band between ``low`` and ``high``; values that are not finite are gaps."""
+    """A line, perhaps with a band from ``low`` to ``high``; values that are not finite are gaps."""
 
     label: str
     style: str

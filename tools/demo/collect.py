@@ -1,4 +1,4 @@
-"""Reads what the stages left and makes the report's data of it. Nothing is computed that a stage did."""
+"""Makes the report's data of what the stages left; nothing is computed that a stage did."""
 
 from __future__ import annotations
 

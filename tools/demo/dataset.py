@@ -1,4 +1,6 @@
-"""Draws the demo's data set (`python tools/demo/dataset.py ROOT`): unlabelled images, a class folder for k-NN, and scenes as COCO and VOC.
+"""Draws the demo's data set: unlabelled images, a class folder for k-NN, scenes as COCO and VOC.
+
+    python tools/demo/dataset.py ROOT
 
     ROOT/stamp.json                       what was made; its presence means that everything is there
     ROOT/unlabelled/00000.jpg             for pretraining; one object dominates most of them

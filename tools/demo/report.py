@@ -103,28 +103,33 @@ def _commands(commands: Sequence[Command]) -> str:
     items = "".join(
         f"<li><p><span>{escape(c.purpose)}</span>"
         f"<time>{duration(c.seconds) if c.seconds is not None else ''}</time></p>"
-        f"<div class='code'><pre>{escape(c.line)}</pre><button type='button'>Copy</button></div></li>\n"
+        f"<div class='code'><pre>{escape(c.line)}</pre>"
+        "<button type='button'>Copy</button></div></li>\n"
         for c in commands
     )
     return section(
         "The commands",
-        "What <code>make demo</code> ran, from the root of the repository; each line can be run alone.",
+        "What <code>make demo</code> ran, from the root of the repository; each line can be run "
+        "alone.",
         f"<ol class='commands'>{items}</ol>",
     )
 
 
 def _caveats(data: ReportData) -> str:
     always = (
-        "The data are small and synthetic, and made so that shape and parts matter. Numbers here are "
-        "not comparable with published ones, nor with other data sets.",
-        "Both arms are trained for the same few iterations. A longer schedule or more labels usually "
-        "shrinks the difference between them.",
-        f"{plural(min(len(data.random), len(data.pretrained)), 'seed')} per arm give a rough idea of the "
-        "spread, not a confidence interval. All seeds share one pretraining run and one set of labelled "
-        "images.",
+        "The data are small and synthetic, and made so that shape and parts matter. Numbers here "
+        "are not comparable with published ones, nor with other data sets.",
+        "Both arms are trained for the same few iterations. A longer schedule or more labels "
+        "usually shrinks the difference between them.",
+        f"{plural(min(len(data.random), len(data.pretrained)), 'seed')} per arm give a rough "
+        "idea of the spread, not a confidence interval. All seeds share one pretraining run and "
+        "one set of labelled images.",
     )
     items = "".join(f"<li>{escape(text)}</li>" for text in (*always, *data.caveats))
-    return f"<section>\n<h2>What this does not show</h2>\n<ul class='caveats'>{items}</ul>\n</section>\n"
+    return (
+        "<section>\n<h2>What this does not show</h2>\n"
+        f"<ul class='caveats'>{items}</ul>\n</section>\n"
+    )
 
 
 def _environment(environment: dict[str, str]) -> str:

@@ -40,7 +40,7 @@ class Pretraining:
 
     Attributes:
         iterations, loss: the loss as logged.
-        knn_iterations, knn_top1: k-NN accuracy in percent; the first at iteration 0, random weights.
+        knn_iterations, knn_top1: k-NN accuracy in percent; first at iteration 0, random weights.
         chance: accuracy of guessing, in percent.
     """
 
@@ -63,7 +63,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Command:
-    """A command that was run: what for, the line to type, and how long it took (None: not known)."""
+    """A command that was run: what for, the line to type, its time (None: not known)."""
 
     purpose: str
     line: str

@@ -42,7 +42,10 @@ def results(data: ReportData) -> str:
         description="AP of every seed: "
         + "; ".join(f"{label} {', '.join(map(number, values))}" for label, _, values in rows),
     )
-    keys = f'<span class="key random">{RANDOM}</span> and <span class="key pretrained">{PRETRAINED}</span>'
+    keys = (
+        f'<span class="key random">{RANDOM}</span> and '
+        f'<span class="key pretrained">{PRETRAINED}</span>'
+    )
     lead = (
         f"{keys}: the same detector, the same labelled images, the same schedule; only the "
         "backbone’s starting weights differ."
@@ -149,9 +152,10 @@ def samples(data: ReportData) -> str:
         _sample(sample, index, data) for index, sample in enumerate(data.samples, start=1)
     )
     lead = (
-        f"Evaluation images, with every detection that scores {100 * data.score_threshold:.0f} or more "
-        "out of 100. Found means: the right class, and a box whose intersection over union with the "
-        "true one is at least one half. Both detectors are those of the first seed."
+        f"Evaluation images, with every detection that scores {100 * data.score_threshold:.0f} "
+        "or more out of 100. Found means: the right class, and a box whose intersection over "
+        "union with the true one is at least one half. Both detectors are those of the first "
+        "seed."
     )
     if not data.samples:
         body = '<p class="empty">No sample predictions were recorded.</p>'

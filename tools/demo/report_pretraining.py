@@ -52,8 +52,8 @@ def pretraining(data: ReportData) -> str:
     )
     return section(
         "Pretraining",
-        "No label is used here. k-NN asks whether images whose features are near each other show the "
-        "same class; its first point is the network before any training.",
+        "No label is used here. k-NN asks whether images whose features are near each other show "
+        "the same class; its first point is the network before any training.",
         '<div class="grid2">'
         + figure("Loss", loss, "Of CW-RGP, between views of the same image.")
         + figure("k-NN accuracy", knn, "On object-centred images that pretraining does not see.")
@@ -77,9 +77,9 @@ def _spectrum_caption(ranks: tuple[float, float], size: int) -> str:
     if not all(map(math.isfinite, ranks)):
         return ""
     return (
-        f"Effective rank (exponential of the entropy): {ranks[0]:.0f} before, {ranks[1]:.0f} after, "
-        f"of {size} eigenvalues. The smaller it is, the fewer directions carry the variance. A line "
-        "ends where what follows is no more than rounding."
+        f"Effective rank (exponential of the entropy): {ranks[0]:.0f} before, {ranks[1]:.0f} "
+        f"after, of {size} eigenvalues. The smaller it is, the fewer directions carry the "
+        "variance. A line ends where what follows is no more than rounding."
     )
 
 
@@ -103,8 +103,9 @@ def pictures(data: ReportData) -> str:
     )
     return section(
         "The data",
-        "Drawn by a program from a seed. A class is told mainly by its shape and its parts; colours, "
-        "textures and light are random, apart from parts that are always dark or always light.",
+        "Drawn by a program from a seed. A class is told mainly by its shape and its parts; "
+        "colours, textures and light are random, apart from parts that are always dark or "
+        "always light.",
         f'<div class="card"><dl class="facts">{counts}</dl></div>\n<div class="grid2">'
         + figure("Unlabelled, for pretraining", f'<div class="sheet">{plain}</div>')
         + figure("Labelled, for fine-tuning", f'<div class="sheet large">{drawn}</div>')
@@ -123,8 +124,8 @@ def conversion(data: ReportData) -> str:
     )
     return section(
         "The conversion, checked",
-        "The pretrained encoder and Detectron2’s own backbone, loaded with the converted weights, see "
-        f"the same input, and their features ({escape(', '.join(data.conversion))}) are compared. "
-        f"The largest absolute difference is {small(worst)}, {verdict}",
+        "The pretrained encoder and Detectron2’s own backbone, loaded with the converted "
+        f"weights, see the same input, and their features ({escape(', '.join(data.conversion))}) "
+        f"are compared. The largest absolute difference is {small(worst)}, {verdict}",
         "",
     )

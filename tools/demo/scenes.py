@@ -1,10 +1,10 @@
-"""Procedural scenes of the demo: textured backgrounds, objects with masks; a pure function of a generator.
+"""Procedural scenes: textured backgrounds, objects with masks; a pure function of a generator.
 
-An object's class lies in its shape and its parts (`shapes.py`). Colours, textures, light, size, turn
-and slight deformation are drawn per object from the same distributions for every class. Which parts
-are dark or light does belong to the class (a wheel has a dark tyre), so colour is a weak cue, not
-none: over 600 portraits the neighbour in mean colour is of the same class in 27 to 29 of 100 cases,
-the neighbour in amount of edges in 31 to 33, by chance 17.
+An object's class lies in its shape and its parts (`shapes.py`). Colours, textures, light, size,
+turn and slight deformation are drawn per object from the same distributions for every class. Which
+parts are dark or light does belong to the class (a wheel has a dark tyre), so colour is a weak
+cue, not none: over 600 portraits the neighbour in mean colour is of the same class in 27 to 29 of
+100 cases, the neighbour in amount of edges in 31 to 33, by chance 17.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class _Sprite:
     class_index: int
 
     def windows(self, canvas: int) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
-        """The part of the canvas that the sprite covers, and the part of the sprite that is on it."""
+        """The part of the canvas that the sprite covers, and the part of the sprite on it."""
         height, width = self.inside.shape
         top, left = max(self.row, 0), max(self.column, 0)
         bottom, right = min(self.row + height, canvas), min(self.column + width, canvas)
@@ -78,7 +78,7 @@ def mask_box(mask: NDArray[np.bool_]) -> tuple[int, int, int, int]:
 def _draw_sprite(
     rng: np.random.Generator, class_index: int, side: float, surround: Floats
 ) -> _Sprite:
-    """Draws an object about ``side`` canvas pixels large, in colours that differ from ``surround``."""
+    """Draws an object about ``side`` canvas pixels large; its colours differ from ``surround``."""
     half = side / 2
     pixels = int(np.ceil(side * 1.3))  # room for the corners of a turned object
     line = (np.arange(pixels, dtype=np.float32) + 0.5 - pixels / 2) / np.float32(half)
@@ -108,10 +108,10 @@ def _draw_sprite(
 
 
 def _palette(rng: np.random.Generator, surround: Floats) -> Floats:
-    """Five OKLab colours (5, 3): unused, base, second, dark, light; base is not ``surround``'s colour."""
+    """Five OKLab colours (5, 3): unused, base (unlike ``surround``), second, dark, light."""
     base = random_lab(rng, 8, (0.35, 0.85), (0.05, 0.18))
     distance = np.linalg.norm((base - surround) * np.array([1.0, 1.6, 1.6], np.float32), axis=1)
-    # The first that is different enough; a camouflaged object would be a wrong label, not a hard one.
+    # The first that is different enough: a camouflaged object would be a wrong label.
     chosen = (
         base[int(np.argmax(distance > 0.17))]
         if (distance > 0.17).any()
@@ -160,7 +160,7 @@ def _place(
 
 
 def _mean_pool(values: NDArray[Any], factor: int = SUPERSAMPLE) -> Floats:
-    """Means of factor x factor blocks; adding strided slices is several times faster than reshaping."""
+    """Means of factor x factor blocks; strided slices are several times faster than reshaping."""
     total = np.zeros(
         (values.shape[0] // factor, values.shape[1] // factor, *values.shape[2:]), np.float32
     )
@@ -172,7 +172,7 @@ def _mean_pool(values: NDArray[Any], factor: int = SUPERSAMPLE) -> Floats:
 
 
 def _compose(rng: np.random.Generator, surface: Floats, sprites: list[_Sprite]) -> Scene:
-    """Paints the sprites on the background (OKLab, (size, size, 3)); light, shadow, grain; reads off masks."""
+    """Sprites on a background (OKLab, (size, size, 3)), light, shadow, grain; with masks."""
     size = surface.shape[0]
     canvas = size * SUPERSAMPLE
     owner = _owner(sprites, canvas)
@@ -195,7 +195,7 @@ def _compose(rng: np.random.Generator, surface: Floats, sprites: list[_Sprite]) 
 
 
 def _shadow(rng: np.random.Generator, cover: Floats) -> Floats:
-    """A soft shadow (size, size, 1) in 0..1 of what covers the background, cast to a random side."""
+    """A soft shadow (size, size, 1) in 0..1 of what covers the background, to a random side."""
     size = cover.shape[0]
     reach = max(1, size // 40)
     right, down = (int(n) for n in rng.integers(-reach, reach + 1, 2))
@@ -240,7 +240,7 @@ def draw_scene(
 
 
 def draw_portrait(rng: np.random.Generator, size: int, class_index: int) -> Scene:
-    """Draws an object-centred image: one large object, sometimes with another at the border behind it.
+    """Draws an object-centred image: one large object, sometimes another at the border behind.
 
     Args:
         rng: the only source of randomness.

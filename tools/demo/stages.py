@@ -1,4 +1,4 @@
-"""The stages of the demo: each is one command that a user could type, and is skipped once it is done."""
+"""The stages of the demo: each is one command that a user could type, skipped once done."""
 
 from __future__ import annotations
 

@@ -69,7 +69,7 @@ def value_noise(rng: np.random.Generator, size: int, cells: tuple[float, float])
 
 
 def fractal_noise(rng: np.random.Generator, size: int, cells: float, octaves: int = 3) -> Floats:
-    """Sum of ``octaves`` value noises, each twice as fine and half as strong; (size, size), about 0..1."""
+    """Sum of ``octaves`` noises, each twice as fine, half as strong; (size, size), about 0..1."""
     total = np.zeros((size, size), dtype=np.float32)
     for octave in range(octaves):
         frequency = cells * 2**octave

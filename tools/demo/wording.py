@@ -56,7 +56,7 @@ def duration(seconds: float) -> str:
 
 
 def effective_rank(eigenvalues: Sequence[float]) -> float:
-    """Exponential of the entropy of the normalised spectrum (Roy and Vetterli, 2007); NaN of nothing."""
+    """Exponential of the spectrum's entropy (Roy and Vetterli, 2007); NaN of nothing."""
     positive = [v for v in eigenvalues if v > 0]
     if not positive:
         return math.nan
@@ -109,22 +109,22 @@ def _box_sentence(ap: Comparison) -> str:
     if ap.verdict == "unknown":
         if min(len(ap.random), len(ap.pretrained)) < 2:
             return (
-                f"Box AP was {random} from random weights and {pretrained} from pretrained ones, but "
-                "with fewer than two seeds per arm there is no spread to compare the difference with: "
-                "this is an observation, not a result."
+                f"Box AP was {random} from random weights and {pretrained} from pretrained ones, "
+                "but with fewer than two seeds per arm there is no spread to compare the "
+                "difference with: this is an observation, not a result."
             )
         return "Box AP cannot be compared: at least one run has no value for it."
     margin, spread = f"{signed(ap.margin)} points", f"{number(ap.spread)} points"
     if ap.verdict == "undecided":
         return (
-            f"Pretraining does not change box AP by more than the spread between seeds: {random} from "
-            f"random weights, {pretrained} from pretrained ones ({over}). The margin of {margin} is within "
-            f"the spread of {spread}, so these runs show no benefit."
+            f"Pretraining does not change box AP by more than the spread between seeds: {random} "
+            f"from random weights, {pretrained} from pretrained ones ({over}). The margin of "
+            f"{margin} is within the spread of {spread}, so these runs show no benefit."
         )
     verb = "lifted" if ap.verdict == "wins" else "lowered"
     return (
-        f"Pretraining {verb} box AP from {random} to {pretrained} ({over}). The margin of {margin} is "
-        f"larger than the spread between seeds, {spread}."
+        f"Pretraining {verb} box AP from {random} to {pretrained} ({over}). The margin of "
+        f"{margin} is larger than the spread between seeds, {spread}."
     )
 
 
@@ -135,7 +135,10 @@ def _mask_sentence(ap: Comparison) -> str:
     if ap.verdict == "undecided":
         return f"Mask AP went {change}, which does not exceed its spread of {number(ap.spread)}."
     verb = "rose" if ap.verdict == "wins" else "fell"
-    return f"Mask AP {verb} {change}, a margin of {signed(ap.margin)} against a spread of {number(ap.spread)}."
+    return (
+        f"Mask AP {verb} {change}, a margin of {signed(ap.margin)} "
+        f"against a spread of {number(ap.spread)}."
+    )
 
 
 def _knn_sentence(top1: Sequence[float]) -> str:
