@@ -21,9 +21,8 @@ def run(main: Callable[[argparse.Namespace], Any], args: argparse.Namespace) -> 
     """Runs ``main(args)`` and turns a user's mistake into one line on stderr.
 
     ``ValueError`` and ``OSError`` are the user's (a wrong value, a missing file), and so is a
-    training
-    that diverges (``FloatingPointError``): the message is printed and the exit code is 2. Anything
-    else is a defect and keeps its traceback.
+    training that diverges (``FloatingPointError``): the message is printed and the exit code is 2.
+    Anything else is a defect and keeps its traceback.
 
     Args:
         main: the command.

@@ -52,11 +52,9 @@ def cwrgp_loss(
         num_groups: G; each of the G groups of D // G channels is whitened on its own.
         subbatch_size: N; whitening sees N samples at a time.
         split: int64 (K, B), for each draw an order of the samples, the same for all views; runs of
-            N
-            make the sub-batches. None: one draw, the samples in order.
+            N make the sub-batches. None: one draw, the samples in order.
         permutation: int64, broadcastable to (V, K, S, D), the random partition of the channels.
-            None:
-            neighbouring channels make a group.
+            None: neighbouring channels make a group.
         normalize: cosine form; otherwise the mean squared error.
         eps: S <- (1 - eps) S + eps I.
 

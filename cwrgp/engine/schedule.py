@@ -28,8 +28,7 @@ def build_schedule(
 
     Args:
         name: "step" (times ``gamma`` at each of ``drop_epochs``) or "cosine" (to zero, a new value
-            every
-            epoch, as the paper's ImageNet recipe has it).
+            every epoch, as the paper's ImageNet recipe has it).
         base_lr: the rate after the warm-up.
         total_steps: steps in the run.
         steps_per_epoch: steps in an epoch.

@@ -96,7 +96,7 @@ def test_a_portrait_is_dominated_by_its_class(class_index):
         assert areas.argmax() == len(areas) - 1 and areas[-1] > 0.08 * 72 * 72
 
 
-def test_colour_does_not_tell_the_classes_apart():
+def test_mean_colours_of_the_classes_overlap():
     """The mean colours of two classes' objects differ by less than objects of one class do."""
     means = []
     for class_index in range(len(CLASS_NAMES)):

@@ -114,7 +114,7 @@ def _label(
     colour: str,
     scale: int,
 ) -> None:
-    """Writes ``text`` on a patch of ``colour`` above the box, or inside it for lack of room."""
+    """Writes ``text`` on a patch of ``colour`` above the box, or inside where there is no room."""
     font = ImageFont.load_default(size=6 * scale)
     left, top, right, bottom = draw.textbbox((0, 0), text, font=font)
     pad = scale
@@ -128,7 +128,7 @@ def _label(
 
 
 def count_found(truth: Detections, found: Detections, iou: float = 0.5) -> int:
-    """How many true objects a detection of their class has at this IoU, each used once."""
+    """How many true objects have a detection of their class with this box IoU, each used once."""
     free = set(range(len(found.classes)))
     hits = 0
     for box, class_index in zip(truth.boxes, truth.classes, strict=True):

@@ -63,7 +63,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Command:
-    """A command that was run: what for, the line to type, its time (None: not known)."""
+    """A command that was run: what for, the line to type, how long it took (None: not known)."""
 
     purpose: str
     line: str

@@ -111,7 +111,8 @@ def _palette(rng: np.random.Generator, surround: Floats) -> Floats:
     """Five OKLab colours (5, 3): unused, base (unlike ``surround``), second, dark, light."""
     base = random_lab(rng, 8, (0.35, 0.85), (0.05, 0.18))
     distance = np.linalg.norm((base - surround) * np.array([1.0, 1.6, 1.6], np.float32), axis=1)
-    # The first that is different enough: a camouflaged object would be a wrong label.
+    # The first that is different enough; a camouflaged object would be a wrong label, not a hard
+    # one.
     chosen = (
         base[int(np.argmax(distance > 0.17))]
         if (distance > 0.17).any()
@@ -160,7 +161,7 @@ def _place(
 
 
 def _mean_pool(values: NDArray[Any], factor: int = SUPERSAMPLE) -> Floats:
-    """Means of factor x factor blocks; strided slices are several times faster than reshaping."""
+    """Means of factor x factor blocks; adding strided slices is much faster than reshaping."""
     total = np.zeros(
         (values.shape[0] // factor, values.shape[1] // factor, *values.shape[2:]), np.float32
     )
@@ -172,7 +173,7 @@ def _mean_pool(values: NDArray[Any], factor: int = SUPERSAMPLE) -> Floats:
 
 
 def _compose(rng: np.random.Generator, surface: Floats, sprites: list[_Sprite]) -> Scene:
-    """Sprites on a background (OKLab, (size, size, 3)), light, shadow, grain; with masks."""
+    """Paints sprites on an OKLab surface (size, size, 3); adds light and grain, reads off masks."""
     size = surface.shape[0]
     canvas = size * SUPERSAMPLE
     owner = _owner(sprites, canvas)
@@ -195,7 +196,7 @@ def _compose(rng: np.random.Generator, surface: Floats, sprites: list[_Sprite]) 
 
 
 def _shadow(rng: np.random.Generator, cover: Floats) -> Floats:
-    """A soft shadow (size, size, 1) in 0..1 of what covers the background, to a random side."""
+    """A soft shadow (size, size, 1) in 0..1 of what covers the surface, cast to a random side."""
     size = cover.shape[0]
     reach = max(1, size // 40)
     right, down = (int(n) for n in rng.integers(-reach, reach + 1, 2))

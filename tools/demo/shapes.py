@@ -2,7 +2,8 @@
 
 A painter gets a generator and coordinates x (to the right), y (down), float32 of one shape, the
 object filling about -1..1, and returns an index map (uint8): 0 outside the object, else a tone 1..4
-(base, second, dark, light). Shape and parts make the class; colours are drawn elsewhere.
+(base, second, dark, light). Shape and parts make the class; colours are drawn elsewhere,
+per object.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The stages of the demo: each is one command that a user could type, skipped once done."""
+"""The demo's stages: each is one command that a user could type, and is skipped once done."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ def duration(seconds: float) -> str:
 
 
 def effective_rank(eigenvalues: Sequence[float]) -> float:
-    """Exponential of the spectrum's entropy (Roy and Vetterli, 2007); NaN of nothing."""
+    """Exponential of the normalised spectrum's entropy (Roy and Vetterli, 2007); NaN of nothing."""
     positive = [v for v in eigenvalues if v > 0]
     if not positive:
         return math.nan
