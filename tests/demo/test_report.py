@@ -99,7 +99,7 @@ def data():
         spectrum_after=[1, 1, 1, 0],
         conversion={"res2": 1.5e-15, "res5": 3.25e-12},
         conversion_tolerance=1e-9,
-        samples=[Sample(picture, objects(), objects([0.2, 0.4]), objects([0.9, 0.8]))],
+        samples=[Sample(picture, objects(), objects([0.1, 0.2]), objects([0.9, 0.8]))],
         class_names=["fish", "<star>"],
         unlabelled=[Image.fromarray(picture)] * 2,
         labelled=[(picture, objects())],

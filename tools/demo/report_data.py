@@ -107,7 +107,7 @@ class ReportData:
     counts: dict[str, int]
     commands: Sequence[Command]
     environment: dict[str, str]
-    score_threshold: float = 0.5
+    score_threshold: float = 0.3
     caveats: Sequence[str] = field(default_factory=tuple)
 
 
