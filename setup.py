@@ -22,8 +22,8 @@ def read_version() -> str:
 # Detectron2, which d2_transfer needs, cannot stand here: it is not on PyPI under its own name.
 # tools/install_detectron2.py installs it, and `make setup` runs that.
 INSTALL_REQUIRES = [
-    "torch>=2.6",
-    "torchvision>=0.21",
+    "torch>=2.14",
+    "torchvision>=0.29",
     "fvcore>=0.1.5,<0.1.6",
     "iopath>=0.1.7,<0.1.11",
     "pycocotools>=2.0.7",

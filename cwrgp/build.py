@@ -165,6 +165,10 @@ def build_probe(
         return ProbeImages(dataset, transform, _some(dataset, cfg.EVAL.MAX_IMAGES, cfg.SEED))
 
     splits = [images for images in map(images_of, ("train", "test")) if images is not None]
+    if splits and len(splits[0]) < cfg.EVAL.KNN_K:
+        raise ValueError(
+            f"EVAL.KNN_K {cfg.EVAL.KNN_K} is more than the {len(splits[0])} images that vote"
+        )
 
     def probe() -> dict[str, float]:
         if not splits:
@@ -242,10 +246,15 @@ def pretrain(cfg: CfgNode, *, resume: bool = False, eval_only: bool = False) -> 
         )
     if main:
         folder.mkdir(parents=True, exist_ok=True)
-        if not eval_only:
-            write_atomically(folder / "config.yaml", lambda file: file.write(cfg.dump().encode()))
     setup_logging(folder if main else None)
     start = 0 if state is None else restore(state, method, optimizer, config=cfg.dump())
+    if start > plan.total_steps and not eval_only:
+        raise ValueError(
+            f"the last checkpoint is of iteration {start}, SOLVER.EPOCHS {cfg.SOLVER.EPOCHS} ends "
+            f"at {plan.total_steps}; train longer, or choose another OUTPUT_DIR"
+        )
+    if main and not eval_only:
+        write_atomically(folder / "config.yaml", lambda file: file.write(cfg.dump().encode()))
     logger.info(
         "%s on %d x %s in %s, %d images, %d parameters, iterations %d to %d",
         cfg.METHOD.NAME,

@@ -133,6 +133,7 @@ def validate_cfg(cfg: CN) -> None:
     Raises:
         ValueError: naming the key, its value and what it may be.
     """
+    _check_types(cfg, _C)
     if not cfg.DATA.ROOT:
         raise ValueError("DATA.ROOT is empty; set it to the folder of the images")
     if not cfg.OUTPUT_DIR:
@@ -167,6 +168,19 @@ def validate_cfg(cfg: CN) -> None:
         )
     if cfg.SOLVER.BASE_LR <= 0:
         raise ValueError(f"SOLVER.BASE_LR {cfg.SOLVER.BASE_LR} is not positive")
+
+
+def _check_types(cfg: CN, defaults: CN, prefix: str = "") -> None:
+    """fvcore's merge lets None and the elements of lists pass."""
+    for name, default in defaults.items():
+        value, key = cfg[name], f"{prefix}{name}"
+        if isinstance(default, CN):
+            _check_types(value, default, f"{key}.")
+        elif isinstance(default, list):
+            if not all(type(item) in (int, float) for item in value or [None]):
+                raise ValueError(f"{key} {value} must be a list of numbers")
+        elif type(value) is not type(default) and (type(value), type(default)) != (int, float):
+            raise ValueError(f"{key} {value!r} must be of type {type(default).__name__}")
 
 
 def _value(cfg: CN, key: str) -> Any:

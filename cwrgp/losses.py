@@ -159,9 +159,10 @@ class CWRGPLoss(nn.Module):
         Raises:
             ValueError: fewer than two views, or shapes that cannot be whitened.
         """
+        shapes = [tuple(view.shape) for view in views]
+        if len(shapes) < 2 or len(set(shapes)) > 1 or len(shapes[0]) != 2:
+            raise ValueError(f"CW-RGP needs two views or more, all (B, D), got {shapes}")
         h = views if isinstance(views, Tensor) else torch.stack(tuple(views))
-        if h.dim() != 3 or len(h) < 2:
-            raise ValueError(f"CW-RGP needs two views (B, D) or more, got shape {tuple(h.shape)}")
         num_views, batch_size, num_channels = h.shape
         self.check(batch_size, num_channels)
 

@@ -22,7 +22,11 @@ class _InverseSqrt(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, s: Tensor) -> Tensor:
-        eigenvalues, u = torch.linalg.eigh(s)
+        try:
+            eigenvalues, u = torch.linalg.eigh(s)
+        except torch.linalg.LinAlgError:
+            # It depends on the size and the device whether NaN is passed on or raises.
+            eigenvalues, u = torch.full_like(s[..., 0], torch.nan), torch.full_like(s, torch.nan)
         root = eigenvalues.sqrt()
         ctx.save_for_backward(root, u)
         return (u / root.unsqueeze(-2)) @ u.mT
@@ -80,6 +84,7 @@ def check_whitening(
     axis: str = "channel",
     num_groups: int = 1,
     eps: float = 0.0,
+    ddof: int = 1,
 ) -> None:
     """Says before anything is computed whether the covariance can have full rank.
 
@@ -106,6 +111,12 @@ def check_whitening(
     else:
         variables, rank = group, num_samples - 1
         need = "more samples than channels in a group"
+    observations = group if axis == "channel" else num_samples
+    if observations <= ddof:
+        raise ValueError(
+            f"{axis} whitening of {num_samples} samples x {num_channels} channels in {num_groups} "
+            f"group(s) has {observations} observation(s) a variable; it needs more than {ddof}"
+        )
     if rank < variables and eps == 0:
         raise ValueError(
             f"{axis} whitening of {num_samples} samples x {num_channels} channels in {num_groups} "
@@ -139,8 +150,7 @@ def whiten(
         method: "zca", "pca" (ordered by falling eigenvalue) or "cholesky".
         num_groups: G; the channels are cut into G groups that are whitened on their own.
         permutation: int64, (..., D) or broadcastable to it: channel ``permutation[j]`` goes to
-            place j
-            before the cut, and back after it. None keeps the order.
+            place j before the cut, and back after it. None keeps the order.
         eps: S <- (1 - eps) S + eps I.
         ddof: subtracted from the number of observations in the covariance.
 
@@ -155,7 +165,7 @@ def whiten(
             f"whitening method {method!r} is unknown; choose one of {sorted(_METHODS)}"
         )
     num_samples, num_channels = x.shape[-2:]
-    check_whitening(num_samples, num_channels, axis=axis, num_groups=num_groups, eps=eps)
+    check_whitening(num_samples, num_channels, axis=axis, num_groups=num_groups, eps=eps, ddof=ddof)
 
     with torch.autocast(x.device.type, enabled=False):
         h = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x

@@ -16,7 +16,7 @@ from detectron2.modeling import (
 )
 from fvcore.common.registry import Registry
 
-from d2_transfer.datasets import check_datasets
+from d2_transfer.datasets import check_datasets, check_same_classes
 from d2_transfer.roi_heads import NUM_RES5_BLOCKS
 
 logger = logging.getLogger(__name__)
@@ -71,6 +71,7 @@ def validate_cfg(cfg: CfgNode, *, eval_only: bool = False, num_processes: int = 
             mask_format=cfg.INPUT.MASK_FORMAT if cfg.MODEL.MASK_ON else None,
             evaluate=split == "TEST",
         )
+    check_same_classes([name for split in splits for name in cfg.DATASETS[split]])
 
 
 def _check_model(cfg: CfgNode) -> None:

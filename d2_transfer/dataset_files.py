@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import xml.etree.ElementTree as ET
 from collections.abc import Sequence
@@ -41,10 +42,18 @@ def check_coco(json_file: str, image_root: str, mask_format: str | None, evaluat
     content = _read_coco(json_file)
     if not content["images"]:
         raise ValueError(f"{json_file} lists no images")
+    images = set()
     for image in content["images"]:
+        number = image.get("id")
         if lacking := [key for key in ("id", "file_name", "height", "width") if key not in image]:
-            raise ValueError(f"{json_file}: image {image.get('id')} lacks {', '.join(lacking)}")
-        path = os.path.join(image_root, image["file_name"])
+            raise ValueError(f"{json_file}: image {number} lacks {', '.join(lacking)}")
+        if number in images:
+            raise ValueError(f"{json_file}: the image id {number} occurs twice")
+        images.add(number)
+        if not all(isinstance(image[key], int) and image[key] > 0 for key in ("height", "width")):
+            size = f"{image['width']!r} x {image['height']!r}"
+            raise ValueError(f"{json_file}: image {number} has the size {size}")
+        path = os.path.join(image_root, str(image["file_name"]))
         if not os.path.isfile(path):
             raise FileNotFoundError(f"{path}, listed in {json_file}, does not exist")
     categories = {category["id"] for category in content["categories"]}
@@ -53,26 +62,45 @@ def check_coco(json_file: str, image_root: str, mask_format: str | None, evaluat
     needed += ["segmentation"] if mask_format else []
     needed += ["area", "iscrowd"] if evaluate else []
     for annotation in content["annotations"]:
+        number = annotation.get("id")
+        where = f"{json_file}: annotation {number}"
         if lacking := [key for key in needed if not _has(annotation, key)]:
             reason = " (MODEL.MASK_ON is True)" if lacking == ["segmentation"] else ""
-            raise ValueError(
-                f"{json_file}: annotation {annotation.get('id')} lacks {', '.join(lacking)}{reason}"
-            )
-        number = annotation["id"]
-        if annotation["category_id"] not in categories:
-            raise ValueError(
-                f"{json_file}: annotation {number} has the category {annotation['category_id']},"
-                " which the file does not define"
-            )
-        crowd = annotation.get("iscrowd", 0)  # not trained on
-        if mask_format == "polygon" and not crowd and isinstance(annotation["segmentation"], dict):
-            raise ValueError(
-                f"{json_file}: the mask of annotation {number} is no polygon: set"
-                " INPUT.MASK_FORMAT bitmask"
-            )
+            raise ValueError(f"{where} lacks {', '.join(lacking)}{reason}")
+        for key, known in (("image_id", images), ("category_id", categories)):
+            if annotation[key] not in known:
+                raise ValueError(f"{where} has the {key} {annotation[key]}, which is not defined")
+        box = annotation["bbox"]
+        if not _is_numbers(box) or len(box) != 4 or min(box[2:]) < 0:
+            raise ValueError(f"{where} has the bbox {box}; it must be x, y, width, height")
+        if evaluate and not _is_numbers([annotation["area"], annotation["iscrowd"]]):
+            raise ValueError(f"{where}: area and iscrowd must be numbers")
+        if mask_format and not annotation.get("iscrowd", 0):  # crowds are not trained on
+            _check_mask(where, annotation["segmentation"], mask_format)
         if number in seen:
             raise ValueError(f"{json_file}: the annotation id {number} occurs twice")
         seen.add(number)
+
+
+def _check_mask(where: str, mask: Any, mask_format: str) -> None:
+    if isinstance(mask, dict):
+        if mask_format == "polygon":
+            raise ValueError(f"{where}: its mask is no polygon: set INPUT.MASK_FORMAT bitmask")
+        if not isinstance(mask.get("counts"), str | list) or not _is_numbers(mask.get("size")):
+            raise ValueError(f"{where}: its mask is an RLE without size and counts")
+        return
+    polygons = mask if isinstance(mask, list) else [mask]
+    if not all(_is_numbers(p) and len(p) >= 6 and len(p) % 2 == 0 for p in polygons):
+        raise ValueError(
+            f"{where}: its mask must be an RLE or polygons of three points or more,"
+            " [[x, y, x, y, x, y, ...], ...]"
+        )
+
+
+def _is_numbers(value: Any) -> bool:
+    return isinstance(value, list) and all(
+        isinstance(item, int | float) and math.isfinite(item) for item in value
+    )
 
 
 def _has(annotation: dict[str, Any], key: str) -> bool:
@@ -87,6 +115,14 @@ def _read_coco(json_file: str) -> dict[str, Any]:
     sections = ("images", "annotations", "categories")
     if not isinstance(content, dict) or not all(isinstance(content.get(s), list) for s in sections):
         raise ValueError(f"{json_file} is no COCO annotation file: it needs {', '.join(sections)}")
+    for section in sections:
+        if not all(isinstance(entry, dict) for entry in content[section]):
+            raise ValueError(f"{json_file}: an entry of {section} is no object")
+    categories = content["categories"]
+    if not all(isinstance(c.get("id"), int) and isinstance(c.get("name"), str) for c in categories):
+        raise ValueError(f"{json_file}: a category lacks an integer id or a name")
+    if len({category["id"] for category in categories}) < len(categories):
+        raise ValueError(f"{json_file}: a category id occurs twice")
     return content
 
 

@@ -92,6 +92,25 @@ def check_datasets(
             _check_custom(_registered[name], mask_format, evaluate)
 
 
+def check_same_classes(names: Sequence[str]) -> None:
+    """Says where data sets of one run number their classes differently.
+
+    Raises:
+        ValueError: naming two of them and the first class that differs.
+    """
+    known = {name: MetadataCatalog.get(name).get("thing_classes") for name in names}
+    named = [(name, list(classes)) for name, classes in known.items() if classes is not None]
+    for name, classes in named[1:]:
+        first, expected = named[0]
+        if classes != expected:  # as many as the model has: check_datasets
+            pairs = enumerate(zip(expected, classes, strict=True))
+            place = next(i for i, (a, b) in pairs if a != b)
+            raise ValueError(
+                f"class {place} is {expected[place]!r} in {first!r} and {classes[place]!r} in "
+                f"{name!r}: the data sets of one run need the same classes in the same order"
+            )
+
+
 def _check_custom(entry: dict[str, Any], mask_format: str | None, evaluate: bool) -> None:
     """Reads all annotations. For Detectron2's own data sets, which are large, it is left to it."""
     if entry["FORMAT"] == "coco":

@@ -193,5 +193,9 @@ def test_covariance_penalty_equals_torch_cov():
 def test_shapes_that_cannot_work_are_refused(arguments, shape, message):
     with pytest.raises(ValueError, match=message):
         CWRGPLoss(**arguments)(torch.randn(shape))
+    with pytest.raises(ValueError, match=r"all \(B, D\), got \[\(12, 64\), \(6, 64\)\]"):
+        CWRGPLoss(num_groups=2, subbatch_size=6)([torch.ones(12, 64), torch.ones(6, 64)])
+    with pytest.raises(ValueError, match="needs two views"):
+        CWRGPLoss(num_groups=2, subbatch_size=6)([])
     with pytest.raises(ValueError, match="num_draws 0 is below 1"):
         CWRGPLoss(num_groups=2, subbatch_size=4, num_draws=0)

@@ -165,11 +165,24 @@ def test_half_precision_and_autocast_are_computed_in_fp32():
         ((32, 32), {}, "singular covariance"),
         ((9, 32), {"num_groups": 4}, r"9 samples x 32 channels in 4 group\(s\) of 8"),
         ((8, 8), {"axis": "batch"}, "more samples than channels"),
+        (
+            (8, 8),
+            {"num_groups": 8, "eps": 0.1},
+            r"has 1 observation\(s\) a variable; it needs more",
+        ),
+        ((1, 8), {"axis": "batch", "eps": 0.1}, r"has 1 observation\(s\) a variable"),
     ],
 )
 def test_what_cannot_be_whitened_is_refused(shape, arguments, message):
     with pytest.raises(ValueError, match=message):
         whiten(torch.randn(shape), **arguments)
+
+
+@pytest.mark.parametrize("size", [4, 40])
+def test_what_is_not_a_number_stays_so(size):
+    x = torch.randn(size, 64)
+    x[1, 2] = torch.nan
+    assert whiten(x).isnan().all()
 
 
 def test_the_limits_of_the_rank_are_the_true_ones():

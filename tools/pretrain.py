@@ -1,6 +1,6 @@
 """Pretrains a ResNet without labels; see configs/pretrain/ for the recipes.
 
-python tools/pretrain.py --config-file configs/pretrain/cifar10_cwrgp4_r18.yaml DATA.ROOT path/to/data
+python tools/pretrain.py --config-file configs/pretrain/cifar10_cwrgp4_r18.yaml DATA.ROOT data
 torchrun --nproc_per_node 4 tools/pretrain.py --config-file FILE
 """
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -41,33 +42,36 @@ class ImageFolder:
 
     Args:
         root: the folder.
+        classes: the names of the classes in the order of their labels; None: the sorted names of
+            the subfolders.
 
     Raises:
         FileNotFoundError: no such folder.
-        ValueError: no image below it.
+        ValueError: no image below it, or a subfolder that is not among ``classes``.
     """
 
-    def __init__(self, root: str | os.PathLike[str]) -> None:
+    def __init__(self, root: str | os.PathLike[str], classes: Sequence[str] | None = None) -> None:
         self.root = Path(root).expanduser()
         if not self.root.is_dir():
             raise FileNotFoundError(
-                f"image folder {self.root} does not exist; set DATA.ROOT to one"
+                f"image folder {self.root} does not exist; set DATA.ROOT (EVAL.ROOT) to one"
             )
         # Sorted relative names: the same order on every machine and file system.
-        self.files = sorted(
-            os.path.relpath(os.path.join(folder, file), self.root)
-            for folder, _, files in os.walk(self.root, followlinks=True)
-            for file in files
-            if os.path.splitext(file)[1].lower() in IMAGE_SUFFIXES
-        )
+        self.files = sorted(os.path.relpath(path, self.root) for path in _image_files(self.root))
         if not self.files:
             raise ValueError(
                 f"image folder {self.root} holds no image ({', '.join(sorted(IMAGE_SUFFIXES))})"
             )
         tops = [parts[0] if len(parts := Path(file).parts) > 1 else None for file in self.files]
-        self.classes = sorted({top for top in tops if top is not None})
-        if len(self.classes) < 2 or None in tops:
+        found = sorted({top for top in tops if top is not None})
+        self.classes = list(found if classes is None else classes)
+        if None in tops or (classes is None and len(found) < 2):
             self.classes = []
+        elif unknown := sorted(set(found) - set(self.classes)):
+            raise ValueError(
+                f"{self.root} has the class {unknown[0]}, which the training images have not; "
+                f"theirs are {', '.join(self.classes) or 'none'}"
+            )
         number = {name: label for label, name in enumerate(self.classes)}
         self.labels = [number.get(str(top), -1) for top in tops]
 
@@ -76,6 +80,8 @@ class ImageFolder:
 
     def load(self, index: int) -> Image.Image:
         with Image.open(self.root / self.files[index]) as image:
+            if image.mode.startswith("I"):  # 16 bits, which convert would cut off at 255
+                return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
             return image.convert("RGB")
 
     def name(self, index: int) -> str:
@@ -100,15 +106,37 @@ class TorchvisionImages:
         return f"{type(self.dataset).__name__}[{index}]"
 
 
+def _image_files(root: Path) -> Iterator[str]:
+    """The images below a folder, behind links too, but none twice."""
+    seen = set()
+    for folder, subfolders, files in os.walk(root, followlinks=True):
+        place = os.stat(folder)
+        if (place.st_dev, place.st_ino) in seen:  # a link to a folder above
+            subfolders.clear()
+            continue
+        seen.add((place.st_dev, place.st_ino))
+        for file in files:
+            if os.path.splitext(file)[1].lower() in IMAGE_SUFFIXES:
+                yield os.path.join(folder, file)
+
+
 def _folder(root: str, split: str) -> ImageFolder | None:
     """``root/train`` and ``root/val`` (or ``test``) where there is a ``train``, else all of it."""
     base = Path(root).expanduser()
     if not (base / "train").is_dir():
         return None if split == "test" else ImageFolder(base)
+    for other in sorted(base.iterdir()):
+        known = other.name in ("train", "val", "test")
+        if other.is_dir() and not known and next(_image_files(other), None) is not None:
+            raise ValueError(
+                f"DATA.ROOT {base} has images in train and in {other.name}: is train a split or a "
+                f"class? Move {other.name} elsewhere, or rename train"
+            )
+    train = ImageFolder(base / "train")
     if split != "test":
-        return ImageFolder(base / "train")
+        return train
     held_out = [base / name for name in ("val", "test") if (base / name).is_dir()]
-    return ImageFolder(held_out[0]) if held_out else None
+    return ImageFolder(held_out[0], train.classes) if held_out else None
 
 
 def _cifar(factory: Callable[..., Any]) -> Callable[[str, str], TorchvisionImages]:

@@ -56,8 +56,25 @@ def launch(main: Callable[..., Any], num_gpus: int | None, args: tuple[Any, ...]
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(count)}
-    torch.multiprocessing.spawn(_worker, (main, args), nprocs=count)
+    mistakes = torch.multiprocessing.get_context("spawn").SimpleQueue()
+    try:
+        torch.multiprocessing.spawn(_spawned, (main, args, mistakes), nprocs=count)
+    except torch.multiprocessing.ProcessExitedException:
+        if mistakes.empty():
+            raise
+        raise ValueError(mistakes.get()) from None
     return None
+
+
+def _spawned(
+    local_rank: int, main: Callable[..., Any], args: tuple[Any, ...], mistakes: Any
+) -> None:
+    """Hands a user's mistake to the parent, where it is one line, not a traceback of processes."""
+    try:
+        _worker(local_rank, main, args)
+    except (ValueError, OSError, FloatingPointError) as error:
+        mistakes.put(str(error))
+        raise SystemExit(2) from error
 
 
 def _worker(local_rank: int | None, main: Callable[..., Any], args: tuple[Any, ...]) -> Any:

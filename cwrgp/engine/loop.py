@@ -200,12 +200,13 @@ def restore(
     try:
         method.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
-    except (KeyError, RuntimeError, ValueError) as error:
+        old, start = str(state["config"]).splitlines(), int(state["iteration"]) + 1
+    except (KeyError, RuntimeError, ValueError, TypeError, AttributeError) as error:
         raise ValueError(f"the last checkpoint does not fit this configuration: {error}") from error
-    old, new = state["config"].splitlines(), config.splitlines()
+    new = config.splitlines()
     changed = sorted(set(new) - set(old))
     if changed:
         logger.warning(
             "resuming under a changed configuration: %s", "; ".join(map(str.strip, changed))
         )
-    return int(state["iteration"]) + 1
+    return start

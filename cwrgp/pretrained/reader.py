@@ -14,6 +14,7 @@ import collections
 import pickle
 import re
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -27,18 +28,7 @@ _path_manager.register_handler(HTTPURLHandler())
 # How torch.save's stream format (before 1.6) begins: its magic number, pickled.
 _TORCH_STREAM_START = pickle.dumps(0x1950A86A20F9469CFC6C, protocol=2)
 
-# What NumPy arrays and plain containers are made of in a pickle, under NumPy 1 and 2.
-_INERT_TYPES = {
-    ("collections", "OrderedDict"): collections.OrderedDict,
-    ("numpy", "ndarray"): np.ndarray,
-    ("numpy", "dtype"): np.dtype,
-}
-_NUMPY_FUNCTIONS: dict[str, Any] = {
-    "_reconstruct": np.zeros(1).__reduce__()[0],
-    "_frombuffer": np.zeros(1).__reduce_ex__(5)[0],
-    "scalar": np.float64(0).__reduce__()[0],
-}
-_NUMPY_MODULES = {
+_NUMPY_MODULES = {  # under NumPy 1 and 2
     f"numpy.{core}.{module}" for core in ("core", "_core") for module in ("multiarray", "numeric")
 }
 
@@ -71,7 +61,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
             content = torch.load(str(local), map_location="cpu", weights_only=True)
         else:
             with local.open("rb") as file:
-                content = _arrays_to_tensors(_ArrayUnpickler(file, encoding="latin1").load())
+                content = _to_tensors(_ArrayUnpickler(file, encoding="latin1").load())
     except OSError:
         raise
     except Exception as error:  # a damaged file can break its reader in any way
@@ -107,13 +97,65 @@ class _ArrayUnpickler(pickle.Unpickler):
         super().__init__(file, encoding=encoding)
 
     def find_class(self, module: str, name: str) -> Any:
-        if (module, name) in _INERT_TYPES:
-            return _INERT_TYPES[module, name]
         if module in _NUMPY_MODULES and name in _NUMPY_FUNCTIONS:
             return _NUMPY_FUNCTIONS[name]
-        if (module, name) == ("_codecs", "encode"):
-            return _encode_latin1
+        if (module, name) in _INERT_TYPES:
+            return _INERT_TYPES[module, name]
         raise _ForbiddenType(f"GLOBAL {module}.{name}")
+
+
+class _Dtype:
+    """Stands for ``numpy.dtype``: numbers only, and no attribute that a file could set.
+
+    NumPy's own classes trust what they are given: called or restored with chosen arguments they
+    make arrays of pointers out of bytes.
+    """
+
+    def __init__(self, code: str, *_: Any) -> None:
+        if not re.fullmatch(r"[<>|=]?[biufc]\d{1,2}", code):
+            raise _ForbiddenType(f"GLOBAL numpy.dtype({code!r})")
+        self.numpy = np.dtype(code)
+
+    def __setstate__(self, state: Sequence[Any]) -> None:
+        if state[1] in ("<", ">"):
+            self.numpy = self.numpy.newbyteorder(state[1])
+
+
+class _Array:
+    """Stands for an array; NumPy checks that bytes, type and shape fit."""
+
+    numpy: np.ndarray
+
+    def __setstate__(self, state: Sequence[Any]) -> None:
+        _, shape, dtype, fortran, data = state
+        # Python 2 wrote text.
+        content = data.encode("latin1") if isinstance(data, str) else data
+        self.numpy = _array(content, dtype, shape, "F" if fortran else "C")
+
+
+def _array(data: Any, dtype: _Dtype, shape: Any, order: Any) -> np.ndarray:
+    array = np.frombuffer(data, dtype.numpy) if len(data) else np.empty(0, dtype.numpy)
+    return array.reshape(tuple(shape), order=order)
+
+
+def _reconstruct(*_: Any) -> _Array:
+    return _Array()  # its state follows
+
+
+def _array_type(*_: Any) -> None:
+    """Stands for ``numpy.ndarray``, which is named in a pickle but never called."""
+    raise _ForbiddenType("GLOBAL numpy.ndarray()")
+
+
+def _from_buffer(data: Any, dtype: _Dtype, shape: Any, order: Any) -> _Array:
+    array = _Array()
+    array.numpy = _array(data, dtype, shape, order)
+    return array
+
+
+def _scalar(dtype: _Dtype, data: Any) -> int | float | complex | bool:
+    content = data.encode("latin1") if isinstance(data, str) else data
+    return np.frombuffer(content, dtype.numpy, count=1)[0].item()
 
 
 def _encode_latin1(text: str, encoding: str) -> bytes:
@@ -123,12 +165,29 @@ def _encode_latin1(text: str, encoding: str) -> bytes:
     return text.encode("latin1")
 
 
-def _arrays_to_tensors(value: Any) -> Any:
+def _no_bytes() -> bytes:
+    """What pickles of protocol 2 call for empty bytes."""
+    return b""
+
+
+_INERT_TYPES = {
+    ("collections", "OrderedDict"): collections.OrderedDict,
+    ("numpy", "ndarray"): _array_type,
+    ("numpy", "dtype"): _Dtype,
+    ("_codecs", "encode"): _encode_latin1,
+    ("__builtin__", "bytes"): _no_bytes,
+}
+_NUMPY_FUNCTIONS = {"_reconstruct": _reconstruct, "_frombuffer": _from_buffer, "scalar": _scalar}
+
+
+def _to_tensors(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _arrays_to_tensors(item) for key, item in value.items()}
-    if isinstance(value, np.ndarray):
-        # torch shares the memory, and wants it writable.
-        return torch.from_numpy(value if value.flags.writeable else value.copy())
+        return {key: _to_tensors(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(map(_to_tensors, value))
+    if isinstance(value, _Array):
+        # torch wants memory that is writable, and its own byte order.
+        return torch.from_numpy(value.numpy.astype(value.numpy.dtype.newbyteorder("="), copy=True))
     return value
 
 

@@ -14,7 +14,7 @@ from detectron2.data.datasets import register_coco_instances, register_pascal_vo
 from detectron2.data.datasets.pascal_voc import load_voc_instances
 from detectron2.structures import BoxMode
 
-from d2_transfer.datasets import check_datasets, register_custom
+from d2_transfer.datasets import check_datasets, check_same_classes, register_custom
 
 CLASSES = ("square", "bar")
 _numbers = itertools.count()
@@ -146,6 +146,15 @@ def test_unknown_names_and_other_classes(scenes: Any) -> None:
         check("voc_2007_val", num_classes=20, mask_format="polygon")
 
 
+def test_data_sets_of_one_run_have_the_same_classes(scenes: Any, tmp_path: Path) -> None:
+    one, same, other = new_name(), new_name(), new_name()
+    register_custom([scenes.coco(one), scenes.voc(same)])
+    check_same_classes([one, same])
+    register_custom([scenes.voc(other) | {"CLASSES": ["bar", "square"]}])
+    with pytest.raises(ValueError, match=f"class 0 is 'square' in '{one}' and 'bar' in '{other}'"):
+        check_same_classes([one, same, other])
+
+
 @pytest.mark.parametrize("root", [None, "/data"])
 def test_missing_files_of_detectron2s_own_data_sets(
     root: str | None, monkeypatch: pytest.MonkeyPatch
@@ -168,7 +177,7 @@ def test_missing_files_of_detectron2s_own_data_sets(
 COCO_FAULTS = {
     "category": (
         lambda c: c["annotations"][0].update(category_id=7),
-        "annotation 1 has the category 7, which the file does not define",
+        "annotation 1 has the category_id 7, which is not defined",
     ),
     "area": (lambda c: c["annotations"][1].pop("area"), "annotation 2 lacks area"),
     "mask": (
@@ -177,10 +186,33 @@ COCO_FAULTS = {
     ),
     "rle": (
         lambda c: c["annotations"][0].update(segmentation={"size": [64, 64], "counts": [4096]}),
-        "the mask of annotation 1 is no polygon: set INPUT.MASK_FORMAT bitmask",
+        "annotation 1: its mask is no polygon: set INPUT.MASK_FORMAT bitmask",
     ),
     "twice": (lambda c: c["annotations"][1].update(id=1), "the annotation id 1 occurs twice"),
     "image key": (lambda c: c["images"][2].pop("height"), "image 3 lacks height"),
+    "image twice": (lambda c: c["images"][2].update(id=1), "the image id 1 occurs twice"),
+    "size": (lambda c: c["images"][2].update(height="64"), "image 3 has the size 64 x '64'"),
+    "image": (
+        lambda c: c["annotations"][0].update(image_id=99),
+        "annotation 1 has the image_id 99, which is not defined",
+    ),
+    "box": (
+        lambda c: c["annotations"][0].update(bbox=[1, 2, -3, 4]),
+        r"annotation 1 has the bbox \[1, 2, -3, 4\]; it must be x, y, width, height",
+    ),
+    "nan": (lambda c: c["annotations"][0].update(bbox=[1, 2, 3, float("nan")]), "has the bbox"),
+    "short polygon": (
+        lambda c: c["annotations"][0].update(segmentation=[[1, 2, 3, 4]]),
+        "annotation 1: its mask must be an RLE or polygons of three points",
+    ),
+    "flat polygon": (
+        lambda c: c["annotations"][0].update(segmentation=[1, 2, 3, 4, 5, 6]),
+        "annotation 1: its mask must be an RLE or polygons of three points",
+    ),
+    "crowd": (
+        lambda c: c["annotations"][0].update(iscrowd="no"),
+        "annotation 1: area and iscrowd must be numbers",
+    ),
     "no images": (lambda c: c["images"].clear(), "lists no images"),
 }
 
@@ -196,6 +228,25 @@ def test_faults_in_a_coco_file_are_named(scenes: Any, tmp_path: Path, fault: str
     register_custom([scenes.coco(name, path)])
     with pytest.raises(ValueError, match=f"faulty.json.*{message}"):
         check(name, mask_format="polygon")
+
+
+@pytest.mark.parametrize(
+    ("section", "entry", "message"),
+    [
+        ("annotations", 7, "an entry of annotations is no object"),
+        ("categories", {"id": 3}, "a category lacks an integer id or a name"),
+        ("categories", {"id": 10, "name": "again"}, "a category id occurs twice"),
+    ],
+)
+def test_faults_that_keep_a_coco_file_from_being_registered(
+    scenes: Any, tmp_path: Path, section: str, entry: Any, message: str
+) -> None:
+    content = json.loads((scenes.root / "coco.json").read_text())
+    content[section].append(entry)
+    path = tmp_path / "faulty.json"
+    path.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=f"faulty.json.*{message}"):
+        register_custom([scenes.coco(new_name(), path)])
 
 
 def test_masks_and_areas_are_needed_only_where_they_are_used(scenes: Any, tmp_path: Path) -> None:

@@ -43,6 +43,35 @@ def test_train_and_val_are_used_where_they_are(tmp_path):
     assert sizes == [6, 6, 4]
 
 
+def test_held_out_images_have_the_numbers_of_the_training_classes(tmp_path):
+    for place in ("train/a", "train/b", "train/c", "val/c", "val/b"):
+        write_images(tmp_path / place, 1)
+    assert build_dataset("imagefolder", str(tmp_path), "test").labels == [1, 2]
+    write_images(tmp_path / "val" / "d", 1)
+    with pytest.raises(ValueError, match="val has the class d, which the training images have not"):
+        build_dataset("imagefolder", str(tmp_path), "test")
+
+
+def test_a_class_called_train_is_not_taken_for_a_split(tmp_path):
+    for name in ("bus", "car", "train"):
+        write_images(tmp_path / name, 1)
+    with pytest.raises(ValueError, match="has images in train and in bus: is train a split or a"):
+        build_dataset("imagefolder", str(tmp_path), "pretrain")
+
+
+def test_a_link_to_a_folder_above_counts_nothing_twice(tmp_path):
+    write_images(tmp_path / "a", 2)
+    (tmp_path / "a" / "loop").symlink_to(tmp_path)
+    assert len(ImageFolder(tmp_path)) == 2
+
+
+def test_sixteen_bits_are_scaled_to_eight(tmp_path):
+    grey = np.linspace(0, 65535, 64).astype(np.uint16).reshape(8, 8)
+    Image.fromarray(grey).save(tmp_path / "grey.png")
+    loaded = np.asarray(ImageFolder(tmp_path).load(0))
+    assert (loaded == (grey >> 8)[..., None]).all()
+
+
 def test_no_held_out_part_is_none(image_folder):
     assert build_dataset("imagefolder", str(image_folder), "test") is None
 

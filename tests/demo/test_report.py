@@ -142,7 +142,7 @@ def test_a_clear_win_is_said_with_its_margin(data):
     text = text_of(html)
     assert "margin of +10.2 points is larger than the spread between seeds, 2.5 points" in text
     assert "from 31.0\N{NO-BREAK SPACE}% with random weights to 76.4" in text
-    assert "largest absolute difference is 3.2 × 10−12, within the 1.0 × 10−9 allowed" in text
+    assert "largest relative difference is 3.2 × 10−12, within the 1.0 × 10−9 allowed" in text
     assert "1 min 20 s" in text and "3,000" in text
 
 

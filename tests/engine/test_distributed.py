@@ -121,6 +121,19 @@ def test_one_process_keeps_its_batch_norm():
     assert distributed.gather(x) is x
 
 
+def _mistaken(number: int) -> None:
+    raise ValueError(f"value {number} is wrong\nin {dist.get_world_size()} processes")
+
+
+@pytest.mark.dist
+def test_a_mistake_in_a_started_process_is_the_parents(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    for name in ("MASTER_ADDR", "MASTER_PORT", "WORLD_SIZE"):
+        monkeypatch.setenv(name, "")  # set by launch, and put back
+    with pytest.raises(ValueError, match="value 3 is wrong\nin 2 processes"):
+        distributed.launch(_mistaken, 2, (3,))
+
+
 def test_more_processes_than_gpus_are_refused():
     count = torch.cuda.device_count() + 2
     with pytest.raises(ValueError, match=f"--num-gpus {count}: this machine shows"):

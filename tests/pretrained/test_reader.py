@@ -65,6 +65,36 @@ def test_a_hostile_file_executes_nothing(tmp_path: Path, kind: str) -> None:
     assert witness.exists()
 
 
+def array_calls() -> dict[str, bytes]:
+    """Pickles that make NumPy read pointers out of bytes, if its own classes are called."""
+    objects = b"cnumpy\nndarray\n((I1\ntVO\nC\x08AAAAAAAAtR."
+    structured = b"cnumpy\ndtype\n(VO\nI0\nI1\ntR."
+    reconstruct = (
+        b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(I0\ntC\x01btR"
+        b"(I1\n(I1\ntcnumpy\ndtype\n(VO8\nI0\nI1\ntRI00\nC\x08AAAAAAAAtb."
+    )
+    return {"ndarray": objects, "dtype": structured, "reconstruct": reconstruct}
+
+
+@pytest.mark.parametrize("name", ["ndarray", "dtype", "reconstruct"])
+def test_arrays_of_objects_cannot_be_made_of_bytes(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "pointers.pkl"
+    path.write_bytes(array_calls()[name])
+    with pytest.raises(ValueError, match="is refused: it needs the type .numpy"):
+        read_checkpoint(path)
+
+
+@pytest.mark.parametrize("dtype", [">f4", "<i8", "float16", "?"])
+def test_arrays_of_every_order_and_type_come_out_right(tmp_path: Path, dtype: str) -> None:
+    path = tmp_path / "arrays.pkl"
+    array = np.arange(6).reshape(2, 3).astype(dtype)
+    content = {"c": array, "f": np.asfortranarray(array), "empty": array[:0], "list": [array]}
+    path.write_bytes(pickle.dumps(content, 2))
+    found = read_checkpoint(path)
+    assert np.array_equal(found["c"].numpy(), array) and np.array_equal(found["f"].numpy(), array)
+    assert found["empty"].shape == (0, 3) and np.array_equal(found["list"][0].numpy(), array)
+
+
 def test_a_codec_is_not_reachable_from_a_pickle(tmp_path: Path) -> None:
     path = tmp_path / "codec.pkl"
     path.write_bytes(b"c_codecs\nencode\n(Vabc\nVrot13\ntR.")

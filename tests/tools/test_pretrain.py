@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -122,6 +123,30 @@ def test_a_finished_run_is_not_overwritten_and_can_be_evaluated(image_folder, fi
     assert (finished_run / "model_final.pth").stat().st_mtime_ns == before
 
 
+def test_a_resume_that_is_refused_leaves_the_configuration(image_folder, finished_run, tmp_path):
+    shutil.copytree(finished_run, tmp_path / "run")
+    before = (tmp_path / "run" / "config.yaml").read_text()
+    for opts, message in (
+        (["MODEL.PROJECTOR.OUT", 64, "METHOD.CWRGP.NUM_GROUPS", 1], "does not fit this config"),
+        (["SOLVER.EPOCHS", 2], "the last checkpoint is of iteration 8, SOLVER.EPOCHS 2 ends at 4"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            pretrain(make_cfg(image_folder, tmp_path / "run", *opts), resume=True)
+    assert (tmp_path / "run" / "config.yaml").read_text() == before
+
+
+@pytest.mark.parametrize("damage", [{"config": None}, {"iteration": "x"}, {"optimizer": []}])
+def test_a_checkpoint_with_other_contents_is_refused(image_folder, finished_run, tmp_path, damage):
+    shutil.copytree(finished_run, tmp_path / "run")
+    path = tmp_path / "run" / "model_final.pth"
+    state = torch.load(path, weights_only=True) | damage
+    if damage == {"config": None}:
+        del state["config"]
+    torch.save(state, path)
+    with pytest.raises(ValueError, match="last checkpoint does not fit this configuration"):
+        pretrain(make_cfg(image_folder, tmp_path / "run"), resume=True)
+
+
 def test_a_loss_that_is_not_finite_stops_the_run(image_folder, tmp_path):
     opts = ["SOLVER.OPTIMIZER", "sgd", "SOLVER.BASE_LR", 1e30]
     with pytest.raises(FloatingPointError, match="the loss is nan between iterations"):
@@ -157,8 +182,14 @@ MISTAKES = [
         ["DATA.NAME", "imagenet22k"],
         "DATA.NAME 'imagenet22k' is unknown; choose one of ['imagefolder'",
     ),
-    (["DATA.ROOT", "/nowhere"], "image folder /nowhere does not exist; set DATA.ROOT to one"),
+    (
+        ["DATA.ROOT", "/nowhere"],
+        "image folder /nowhere does not exist; set DATA.ROOT",
+    ),
     (["DATA.ROOT", ""], "DATA.ROOT is empty"),
+    (["DATA.MEAN", "['a', 'b', 'c']"], "DATA.MEAN ['a', 'b', 'c'] must be a list of numbers"),
+    (["SOLVER.EPOCHS", "None"], "SOLVER.EPOCHS None must be of type int"),
+    (["EVAL.KNN_K", "500"], "EVAL.KNN_K 500 is more than the 128 images that vote"),
     (["OUTPUT_DIR", ""], "OUTPUT_DIR is empty"),
     (["METHOD.NAME", "moco9"], "METHOD.NAME 'moco9' is unknown; choose one of ['cwrgp'"),
     (["METHOD.CWRGP.SUBBATCH_SIZE", "48"], "sub-batches of 2, 4, 8, 16, 32, 64 would"),

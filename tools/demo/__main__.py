@@ -13,6 +13,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import dataset
 import stages
 from cwrgp import cli
 
@@ -37,6 +38,9 @@ def main(args: argparse.Namespace) -> None:
     root = args.output.absolute()
     planned = stages.plan(root, args.seeds)
     groups = {name: [stage for stage in planned if stage.kind == name] for name in NAMES}
+    pictures = root / "scenes"
+    if pictures.exists() and not dataset.is_complete(pictures, dataset.DatasetSpec()):
+        args.again = NAMES[0]  # they were drawn by another version
     if args.again:
         for name in NAMES[NAMES.index(args.again) :]:
             for stage in groups[name]:

@@ -126,6 +126,6 @@ def conversion(data: ReportData) -> str:
         "The conversion, checked",
         "The pretrained encoder and Detectron2’s own backbone, loaded with the converted "
         f"weights, see the same input, and their features ({escape(', '.join(data.conversion))}) "
-        f"are compared. The largest absolute difference is {small(worst)}, {verdict}",
+        f"are compared. The largest relative difference is {small(worst)}, {verdict}",
         "",
     )
