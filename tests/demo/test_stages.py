@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
+import importlib.util
+
 import pytest
+from repository import REPOSITORY
 
 import stages
 
@@ -52,3 +56,21 @@ def test_a_stage_that_fails_names_its_last_line_and_its_log(tmp_path):
     ):
         stages.run(stage, tmp_path, num_threads=1)
     assert not stage.done.exists()
+
+
+def test_pictures_of_another_version_are_drawn_again_and_all_that_came_of_them(
+    tmp_path, monkeypatch
+):
+    path = REPOSITORY / "tools" / "demo" / "__main__.py"
+    spec = importlib.util.spec_from_file_location("demo_main", path)
+    demo = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(demo)
+    for name in ("scenes", "pretrain"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "scenes" / "stamp.json").write_text('{"version": 0}')
+    (tmp_path / "pretrain" / "model_final.pth").touch()
+    done = []
+    monkeypatch.setattr(stages, "run", lambda stage, *_: done.append(stage.kind))
+    demo.main(argparse.Namespace(output=tmp_path, seeds=[0], again=None, only="scenes"))
+    assert done == ["scenes"]
+    assert not (tmp_path / "scenes").exists() and not (tmp_path / "pretrain").exists()
