@@ -173,10 +173,9 @@ def build_probe(
     def probe() -> dict[str, float]:
         if not splits:
             return {}
-        features = [
-            tensor
-            for images in splits
-            for tensor in extract_features(
+        features: list[torch.Tensor] = []
+        for images in splits:
+            features += extract_features(
                 encoder,
                 images,
                 normalize=Normalize(cfg.DATA.MEAN, cfg.DATA.STD).to(device),
@@ -185,7 +184,12 @@ def build_probe(
                 device=device,
                 autocast=autocast(device, cfg.SOLVER.AMP.ENABLED),
             )
-        ]
+            skipped = len(images) - len(features[-1])
+            if skipped > cfg.DATA.MAX_UNREADABLE:
+                raise ValueError(
+                    f"{skipped} of {len(images)} images of the probe cannot be read, more than "
+                    f"DATA.MAX_UNREADABLE {cfg.DATA.MAX_UNREADABLE}"
+                )
         return {"knn/top1": knn_accuracy(*features, k=cfg.EVAL.KNN_K)}
 
     return probe
@@ -255,6 +259,9 @@ def pretrain(cfg: CfgNode, *, resume: bool = False, eval_only: bool = False) -> 
         )
     if main and not eval_only:
         write_atomically(folder / "config.yaml", lambda file: file.write(cfg.dump().encode()))
+    if start == plan.total_steps and not eval_only:
+        logger.info("the run is finished, nothing is left to do")
+        return {}
     logger.info(
         "%s on %d x %s in %s, %d images, %d parameters, iterations %d to %d",
         cfg.METHOD.NAME,

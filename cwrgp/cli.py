@@ -73,15 +73,27 @@ def load_config(cfg: CfgNode, config_file: str, opts: list[str]) -> None:
         raise ValueError(f"{config_file}: {_unknown_key(cfg, error)}") from error
     except (ValueError, AssertionError, AttributeError) as error:
         raise ValueError(f"{config_file}: {error}") from error
+    if flags := [word for word in opts[::2] if word.startswith("--")]:
+        raise ValueError(f"{flags[0]} must stand before the KEY VALUE pairs")
     if len(opts) % 2:
         raise ValueError(f"{opts[-1]!r} has no value: options are KEY VALUE pairs, got {opts}")
     for key, value in zip(opts[::2], opts[1::2], strict=True):
         try:
-            cfg.merge_from_list([key, value])
+            cfg.merge_from_list([key, _as_default(cfg, key, value)])
         except (KeyError, AssertionError) as error:
             raise ValueError(_unknown_key(cfg, key)) from error
         except (ValueError, SyntaxError) as error:
             raise ValueError(f"{key} {value!r}: {error}") from error
+
+
+def _as_default(cfg: CfgNode, key: str, text: str) -> str:
+    """``1`` for a float is 1.0, and for a text it is "1"."""
+    node: Any = cfg
+    for part in key.split("."):
+        node = node.get(part) if isinstance(node, CfgNode) else None
+    if isinstance(node, float) and text.lstrip("+-").isdigit():
+        return f"{text}.0"
+    return repr(text) if isinstance(node, str) and text.isdigit() else text
 
 
 def _keys(cfg: CfgNode, prefix: str = "") -> Iterator[str]:

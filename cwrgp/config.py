@@ -161,6 +161,8 @@ def validate_cfg(cfg: CN) -> None:
     }.items():
         if len(_value(cfg, key)) != length:
             raise ValueError(f"{key} {_value(cfg, key)} must have {length} numbers")
+    if min(cfg.DATA.STD) <= 0:
+        raise ValueError(f"DATA.STD {cfg.DATA.STD} must be positive")
     if cfg.DATA.PROBE_RESIZE < cfg.DATA.IMAGE_SIZE:
         raise ValueError(
             f"DATA.PROBE_RESIZE {cfg.DATA.PROBE_RESIZE} is below "

@@ -136,6 +136,8 @@ class CWRGPLoss(nn.Module):
         Raises:
             ValueError: naming the values that would work.
         """
+        if batch_size < 2:
+            raise ValueError(f"a batch of {batch_size} sample(s) per process cannot be whitened")
         if self.subbatch_size < 1 or batch_size % self.subbatch_size:
             divisors = [n for n in range(2, batch_size + 1) if batch_size % n == 0]
             raise ValueError(

@@ -15,7 +15,7 @@ def replacing(path: Path) -> Iterator[Path]:
     If the block raises, ``path`` stays as it was. The file is on the disk before it is renamed, so
     that a crash leaves the old file or the new one, never a part.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.tmp")  # a killed run's is overwritten
     try:
         yield temporary
         _sync(temporary)

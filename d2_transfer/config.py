@@ -58,6 +58,7 @@ def validate_cfg(cfg: CfgNode, *, eval_only: bool = False, num_processes: int = 
         ValueError: what is wrong, in one line that names the key.
     """
     _check_model(cfg)
+    _check_name("INPUT.MASK_FORMAT", cfg.INPUT.MASK_FORMAT, ("polygon", "bitmask"))
     if not eval_only:
         _check_solver(cfg, num_processes)
     splits = ["TEST"] if eval_only else ["TRAIN", "TEST"]
@@ -110,6 +111,8 @@ def _check_solver(cfg: CfgNode, num_processes: int) -> None:
     for key in ("MAX_ITER", "CHECKPOINT_PERIOD"):
         if solver[key] < 1:
             raise ValueError(f"SOLVER.{key} {solver[key]} is not positive")
+    if solver.BASE_LR <= 0:
+        raise ValueError(f"SOLVER.BASE_LR {solver.BASE_LR} is not positive")
     if solver.AMP.ENABLED and not cfg.MODEL.DEVICE.startswith("cuda"):
         raise ValueError(f"SOLVER.AMP.ENABLED True needs a GPU, MODEL.DEVICE is {cfg.MODEL.DEVICE}")
 

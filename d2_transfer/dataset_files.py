@@ -42,17 +42,21 @@ def check_coco(json_file: str, image_root: str, mask_format: str | None, evaluat
     content = _read_coco(json_file)
     if not content["images"]:
         raise ValueError(f"{json_file} lists no images")
-    images = set()
+    if not content["annotations"]:
+        raise ValueError(f"{json_file} has no annotations")
+    images: dict[Any, list[int]] = {}
     for image in content["images"]:
         number = image.get("id")
+        if not isinstance(number, int | str | None):
+            raise ValueError(f"{json_file}: the image id {number} is no number")
         if lacking := [key for key in ("id", "file_name", "height", "width") if key not in image]:
             raise ValueError(f"{json_file}: image {number} lacks {', '.join(lacking)}")
         if number in images:
             raise ValueError(f"{json_file}: the image id {number} occurs twice")
-        images.add(number)
         if not all(isinstance(image[key], int) and image[key] > 0 for key in ("height", "width")):
             size = f"{image['width']!r} x {image['height']!r}"
             raise ValueError(f"{json_file}: image {number} has the size {size}")
+        images[number] = [image["height"], image["width"]]
         path = os.path.join(image_root, str(image["file_name"]))
         if not os.path.isfile(path):
             raise FileNotFoundError(f"{path}, listed in {json_file}, does not exist")
@@ -63,31 +67,35 @@ def check_coco(json_file: str, image_root: str, mask_format: str | None, evaluat
     needed += ["area", "iscrowd"] if evaluate else []
     for annotation in content["annotations"]:
         number = annotation.get("id")
+        if not isinstance(number, int | None):
+            raise ValueError(f"{json_file}: the annotation id {number!r} is no integer")
         where = f"{json_file}: annotation {number}"
         if lacking := [key for key in needed if not _has(annotation, key)]:
             reason = " (MODEL.MASK_ON is True)" if lacking == ["segmentation"] else ""
             raise ValueError(f"{where} lacks {', '.join(lacking)}{reason}")
         for key, known in (("image_id", images), ("category_id", categories)):
-            if annotation[key] not in known:
+            if not isinstance(annotation[key], int | str) or annotation[key] not in known:
                 raise ValueError(f"{where} has the {key} {annotation[key]}, which is not defined")
         box = annotation["bbox"]
-        if not _is_numbers(box) or len(box) != 4 or min(box[2:]) < 0:
+        if not _is_numbers(box) or len(box) != 4 or min(box[2:]) <= 0:
             raise ValueError(f"{where} has the bbox {box}; it must be x, y, width, height")
         if evaluate and not _is_numbers([annotation["area"], annotation["iscrowd"]]):
             raise ValueError(f"{where}: area and iscrowd must be numbers")
         if mask_format and not annotation.get("iscrowd", 0):  # crowds are not trained on
-            _check_mask(where, annotation["segmentation"], mask_format)
+            _check_mask(
+                where, annotation["segmentation"], mask_format, images[annotation["image_id"]]
+            )
         if number in seen:
             raise ValueError(f"{json_file}: the annotation id {number} occurs twice")
         seen.add(number)
 
 
-def _check_mask(where: str, mask: Any, mask_format: str) -> None:
+def _check_mask(where: str, mask: Any, mask_format: str, size: list[int]) -> None:
     if isinstance(mask, dict):
         if mask_format == "polygon":
             raise ValueError(f"{where}: its mask is no polygon: set INPUT.MASK_FORMAT bitmask")
-        if not isinstance(mask.get("counts"), str | list) or not _is_numbers(mask.get("size")):
-            raise ValueError(f"{where}: its mask is an RLE without size and counts")
+        if not isinstance(mask.get("counts"), str | list) or mask.get("size") != size:
+            raise ValueError(f"{where}: its mask must be an RLE with counts and the size {size}")
         return
     polygons = mask if isinstance(mask, list) else [mask]
     if not all(_is_numbers(p) and len(p) >= 6 and len(p) % 2 == 0 for p in polygons):

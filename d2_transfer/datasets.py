@@ -123,7 +123,10 @@ def _check_custom(entry: dict[str, Any], mask_format: str | None, evaluate: bool
 
 def _normal_entry(entry: Mapping[str, Any]) -> dict[str, Any]:
     """The entry with absolute paths and defaults filled in."""
-    if not isinstance(entry, Mapping) or "NAME" not in entry or entry.get("FORMAT") not in _KEYS:
+    texts = isinstance(entry, Mapping) and all(
+        isinstance(entry.get(key), str) for key in ("NAME", "FORMAT")
+    )
+    if not texts or entry["FORMAT"] not in _KEYS:
         raise ValueError(
             f"DATASETS.CUSTOM: {entry!r} is not like"
             " {'NAME': 'x', 'FORMAT': 'coco', 'JSON': FILE, 'IMAGES': FOLDER} or"

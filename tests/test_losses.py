@@ -197,5 +197,7 @@ def test_shapes_that_cannot_work_are_refused(arguments, shape, message):
         CWRGPLoss(num_groups=2, subbatch_size=6)([torch.ones(12, 64), torch.ones(6, 64)])
     with pytest.raises(ValueError, match="needs two views"):
         CWRGPLoss(num_groups=2, subbatch_size=6)([])
+    with pytest.raises(ValueError, match="a batch of 0 sample"):
+        CWRGPLoss(num_groups=2, subbatch_size=6)(torch.ones(2, 0, 64))
     with pytest.raises(ValueError, match="num_draws 0 is below 1"):
         CWRGPLoss(num_groups=2, subbatch_size=4, num_draws=0)

@@ -80,7 +80,9 @@ class ImageFolder:
 
     def load(self, index: int) -> Image.Image:
         with Image.open(self.root / self.files[index]) as image:
-            if image.mode.startswith("I"):  # 16 bits, which convert would cut off at 255
+            if image.mode in ("I", "F"):  # their range is anybody's guess
+                raise OSError(f"{self.name(index)}: 32 bits a pixel are not supported, 8 or 16 are")
+            if image.mode.startswith("I;16"):  # which convert would cut off at 255
                 return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
             return image.convert("RGB")
 
@@ -107,14 +109,17 @@ class TorchvisionImages:
 
 
 def _image_files(root: Path) -> Iterator[str]:
-    """The images below a folder, behind links too, but none twice."""
-    seen = set()
+    """The images below a folder, behind links too; a link that leads in a circle ends there."""
+    places: dict[str, frozenset[tuple[int, int]]] = {}  # of a folder and those above it
     for folder, subfolders, files in os.walk(root, followlinks=True):
-        place = os.stat(folder)
-        if (place.st_dev, place.st_ino) in seen:  # a link to a folder above
+        subfolders.sort()
+        above = places.get(os.path.dirname(folder), frozenset())
+        status = os.stat(folder)
+        place = (status.st_dev, status.st_ino)
+        if place in above:  # a link to a folder that it is in
             subfolders.clear()
             continue
-        seen.add((place.st_dev, place.st_ino))
+        places[folder] = above | {place}
         for file in files:
             if os.path.splitext(file)[1].lower() in IMAGE_SUFFIXES:
                 yield os.path.join(folder, file)
@@ -200,8 +205,12 @@ class UnreadableImages:
 
     def check(self, dataset: LabelledImages) -> None:
         """Raises ValueError when more than the limit were met, naming the first."""
+        if not len(self):
+            return
+        first = dataset.name(int(self._flags.nonzero()[0]))
+        if len(self) == len(dataset):
+            raise ValueError(f"none of the {len(dataset)} images can be read; the first is {first}")
         if len(self) > self.limit:
-            first = dataset.name(int(self._flags.nonzero()[0]))
             raise ValueError(
                 f"{len(self)} of {len(dataset)} images cannot be read, more than "
                 f"DATA.MAX_UNREADABLE {self.limit}; the first is {first}"
@@ -255,4 +264,4 @@ class Views(Dataset):
             except UNREADABLE:
                 self.unreadable.add(candidate)
                 self.unreadable.check(self.dataset)
-        raise ValueError("no image can be read")
+        raise AssertionError("the check above lets no data set pass of which nothing can be read")

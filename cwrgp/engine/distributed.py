@@ -50,6 +50,10 @@ def launch(main: Callable[..., Any], num_gpus: int | None, args: tuple[Any, ...]
             f"--num-gpus {count}: this machine shows {available} GPU(s); several processes on the "
             f"CPU start with torchrun --nproc_per_node {count}"
         )
+    if num_gpus == 0 and available:
+        raise ValueError(
+            "--num-gpus 0: set CUDA_VISIBLE_DEVICES= (to nothing) to run on this machine's CPU"
+        )
     if count <= 1:
         return main(*args)
     with socket.socket() as probe:

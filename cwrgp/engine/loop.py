@@ -174,8 +174,8 @@ def _finite_mean(losses: list[Tensor], step: int) -> float:
     if not math.isfinite(mean):
         raise FloatingPointError(
             f"the loss is {mean} between iterations {step - len(losses) + 1} and {step}; "
-            "nothing was saved since. "
-            "A larger METHOD.CWRGP.EPS (try 1e-4) or a smaller SOLVER.BASE_LR helps"
+            "nothing was saved since. A larger METHOD.CWRGP.EPS (try 1e-4; needed where a "
+            "sub-batch may hold an image twice) or a smaller SOLVER.BASE_LR helps"
         )
     return mean
 

@@ -180,15 +180,22 @@ _INERT_TYPES = {
 _NUMPY_FUNCTIONS = {"_reconstruct": _reconstruct, "_frombuffer": _from_buffer, "scalar": _scalar}
 
 
-def _to_tensors(value: Any) -> Any:
+def _to_tensors(value: Any, done: dict[int, Any] | None = None) -> Any:
+    """Each object once, however often it is contained: nesting could double it at every level."""
+    done = {} if done is None else done
+    if id(value) in done:
+        return done[id(value)]
+    result = value
     if isinstance(value, dict):
-        return {key: _to_tensors(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return type(value)(map(_to_tensors, value))
-    if isinstance(value, _Array):
+        result = {key: _to_tensors(item, done) for key, item in value.items()}
+    elif isinstance(value, list | tuple):
+        result = type(value)(_to_tensors(item, done) for item in value)
+    elif isinstance(value, _Array):
         # torch wants memory that is writable, and its own byte order.
-        return torch.from_numpy(value.numpy.astype(value.numpy.dtype.newbyteorder("="), copy=True))
-    return value
+        native = value.numpy.dtype.newbyteorder("=")
+        result = torch.from_numpy(value.numpy.astype(native, copy=True))
+    done[id(value)] = result
+    return result
 
 
 def _check_archive(local: Path) -> None:

@@ -188,6 +188,12 @@ COCO_FAULTS = {
         lambda c: c["annotations"][0].update(segmentation={"size": [64, 64], "counts": [4096]}),
         "annotation 1: its mask is no polygon: set INPUT.MASK_FORMAT bitmask",
     ),
+    "rle size": (
+        lambda c: c["annotations"][0].update(segmentation={"size": [9, 64], "counts": [576]}),
+        "annotation 1: its mask is no polygon",
+    ),
+    "no annotations": (lambda c: c["annotations"].clear(), "has no annotations"),
+    "id": (lambda c: c["annotations"][0].update(id=[1]), r"annotation id \[1\] is no integer"),
     "twice": (lambda c: c["annotations"][1].update(id=1), "the annotation id 1 occurs twice"),
     "image key": (lambda c: c["images"][2].pop("height"), "image 3 lacks height"),
     "image twice": (lambda c: c["images"][2].update(id=1), "the image id 1 occurs twice"),
@@ -197,8 +203,8 @@ COCO_FAULTS = {
         "annotation 1 has the image_id 99, which is not defined",
     ),
     "box": (
-        lambda c: c["annotations"][0].update(bbox=[1, 2, -3, 4]),
-        r"annotation 1 has the bbox \[1, 2, -3, 4\]; it must be x, y, width, height",
+        lambda c: c["annotations"][0].update(bbox=[1, 2, 0, 4]),
+        r"annotation 1 has the bbox \[1, 2, 0, 4\]; it must be x, y, width, height",
     ),
     "nan": (lambda c: c["annotations"][0].update(bbox=[1, 2, 3, float("nan")]), "has the bbox"),
     "short polygon": (

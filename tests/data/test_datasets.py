@@ -63,6 +63,8 @@ def test_a_link_to_a_folder_above_counts_nothing_twice(tmp_path):
     write_images(tmp_path / "a", 2)
     (tmp_path / "a" / "loop").symlink_to(tmp_path)
     assert len(ImageFolder(tmp_path)) == 2
+    (tmp_path / "0").symlink_to(tmp_path / "a")  # a link to a folder beside it is a folder
+    assert ImageFolder(tmp_path).classes == ["0", "a"]
 
 
 def test_sixteen_bits_are_scaled_to_eight(tmp_path):
@@ -70,6 +72,9 @@ def test_sixteen_bits_are_scaled_to_eight(tmp_path):
     Image.fromarray(grey).save(tmp_path / "grey.png")
     loaded = np.asarray(ImageFolder(tmp_path).load(0))
     assert (loaded == (grey >> 8)[..., None]).all()
+    Image.fromarray(grey.astype(np.int32)).save(tmp_path / "grey.tif")
+    with pytest.raises(OSError, match="grey.tif: 32 bits a pixel are not supported"):
+        ImageFolder(tmp_path).load(1)
 
 
 def test_no_held_out_part_is_none(image_folder):
@@ -137,7 +142,7 @@ def test_unreadable_images_are_counted_and_replaced(tmp_path, num_workers):
 def test_a_folder_of_broken_images_is_an_error(tmp_path):
     for i in range(3):
         (tmp_path / f"{i}.jpg").write_bytes(b"")
-    with pytest.raises(ValueError, match="no image can be read"):
+    with pytest.raises(ValueError, match="none of the 3 images can be read; the first is"):
         views_of(tmp_path, limit=3)[0, 0]
 
 

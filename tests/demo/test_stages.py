@@ -58,19 +58,23 @@ def test_a_stage_that_fails_names_its_last_line_and_its_log(tmp_path):
     assert not stage.done.exists()
 
 
-def test_pictures_of_another_version_are_drawn_again_and_all_that_came_of_them(
-    tmp_path, monkeypatch
-):
+def test_what_came_of_another_recipe_is_done_again(tmp_path, monkeypatch):
     path = REPOSITORY / "tools" / "demo" / "__main__.py"
     spec = importlib.util.spec_from_file_location("demo_main", path)
     demo = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(demo)
     for name in ("scenes", "pretrain"):
         (tmp_path / name).mkdir()
-    (tmp_path / "scenes" / "stamp.json").write_text('{"version": 0}')
+    (tmp_path / "scenes" / "stamp.json").touch()
+    (tmp_path / "recipe.txt").write_text("another")
+    (tmp_path / "finetune_random_7").mkdir()
     (tmp_path / "pretrain" / "model_final.pth").touch()
     done = []
     monkeypatch.setattr(stages, "run", lambda stage, *_: done.append(stage.kind))
     demo.main(argparse.Namespace(output=tmp_path, seeds=[0], again=None, only="scenes"))
     assert done == ["scenes"]
-    assert not (tmp_path / "scenes").exists() and not (tmp_path / "pretrain").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["recipe.txt"]
+    (tmp_path / "scenes").mkdir()
+    (tmp_path / "scenes" / "stamp.json").touch()
+    demo.main(argparse.Namespace(output=tmp_path, seeds=[0], again=None, only="scenes"))
+    assert done == ["scenes"]

@@ -84,6 +84,14 @@ def test_arrays_of_objects_cannot_be_made_of_bytes(tmp_path: Path, name: str) ->
         read_checkpoint(path)
 
 
+def test_a_small_file_that_unfolds_without_end_is_read_at_once(tmp_path: Path) -> None:
+    nested: Any = [0]
+    for _ in range(60):
+        nested = [nested, nested]
+    (tmp_path / "nested.pkl").write_bytes(pickle.dumps({"a": nested}))
+    assert len(read_checkpoint(tmp_path / "nested.pkl")["a"]) == 2
+
+
 @pytest.mark.parametrize("dtype", [">f4", "<i8", "float16", "?"])
 def test_arrays_of_every_order_and_type_come_out_right(tmp_path: Path, dtype: str) -> None:
     path = tmp_path / "arrays.pkl"

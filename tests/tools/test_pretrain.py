@@ -189,6 +189,8 @@ MISTAKES = [
     (["DATA.ROOT", ""], "DATA.ROOT is empty"),
     (["DATA.MEAN", "['a', 'b', 'c']"], "DATA.MEAN ['a', 'b', 'c'] must be a list of numbers"),
     (["SOLVER.EPOCHS", "None"], "SOLVER.EPOCHS None must be of type int"),
+    (["DATA.STD", "[0.2, 0.0, 0.2]"], "DATA.STD [0.2, 0.0, 0.2] must be positive"),
+    (["SEED", "3", "--resume"], "--resume must stand before the KEY VALUE pairs"),
     (["EVAL.KNN_K", "500"], "EVAL.KNN_K 500 is more than the 128 images that vote"),
     (["OUTPUT_DIR", ""], "OUTPUT_DIR is empty"),
     (["METHOD.NAME", "moco9"], "METHOD.NAME 'moco9' is unknown; choose one of ['cwrgp'"),

@@ -1,7 +1,7 @@
 """The whole way on drawn pictures: draw, pretrain, convert, fine-tune twice, compare.
 
 python tools/demo                        # goes on where it stopped; ends in output/demo/report.html
-python tools/demo --again pretrain       # one stage anew, and all that depends on it
+python tools/demo --again pretrain       # one stage anew, and all that follow
 python tools/demo --seeds 0 1 2          # more fine-tuning runs of each kind
 """
 
@@ -13,7 +13,6 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import dataset
 import stages
 from cwrgp import cli
 
@@ -36,17 +35,15 @@ def parse_args() -> argparse.Namespace:
 
 def main(args: argparse.Namespace) -> None:
     root = args.output.absolute()
+    recipe = root / "recipe.txt"
+    if root.exists() and (not recipe.exists() or recipe.read_text() != stages.recipe()):
+        args.again = NAMES[0]  # what is there came of another version of the demo
+    if args.again:
+        forget(root, args.again)
+    root.mkdir(parents=True, exist_ok=True)
+    recipe.write_text(stages.recipe())
     planned = stages.plan(root, args.seeds)
     groups = {name: [stage for stage in planned if stage.kind == name] for name in NAMES}
-    pictures = root / "scenes"
-    if pictures.exists() and not dataset.is_complete(pictures, dataset.DatasetSpec()):
-        args.again = NAMES[0]  # they were drawn by another version
-    if args.again:
-        for name in NAMES[NAMES.index(args.again) :]:
-            for stage in groups[name]:
-                stages.forget(stage, root)
-        planned = stages.plan(root, args.seeds)
-        groups = {name: [stage for stage in planned if stage.kind == name] for name in NAMES}
     for name in NAMES:
         todo = [stage for stage in groups[name] if not stage.done.exists()]
         # Two small networks on a core each are faster than one after the other on both.
@@ -63,6 +60,14 @@ def main(args: argparse.Namespace) -> None:
     page = root / "report.html"
     write_report(page, collect(root, args.seeds))
     print(f"\nThe report: {page}")
+
+
+def forget(root: Path, first: str) -> None:
+    """Removes what the stages from ``first`` on left, of all seeds there are."""
+    seeds = {int(folder.name.rsplit("_", 1)[1]) for folder in root.glob("finetune_*")}
+    for stage in stages.plan(root, sorted(seeds)):
+        if NAMES.index(stage.kind) >= NAMES.index(first):
+            stages.forget(stage, root)
 
 
 if __name__ == "__main__":

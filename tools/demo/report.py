@@ -125,7 +125,7 @@ def _caveats(data: ReportData) -> str:
         "idea of the spread, not a confidence interval. All seeds share one pretraining run and "
         "one set of labelled images.",
     )
-    items = "".join(f"<li>{escape(text)}</li>" for text in (*always, *data.caveats))
+    items = "".join(f"<li>{escape(text)}</li>" for text in always)
     return (
         "<section>\n<h2>What this does not show</h2>\n"
         f"<ul class='caveats'>{items}</ul>\n</section>\n"

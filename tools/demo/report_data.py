@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -80,7 +80,7 @@ class ReportData:
         pretraining: curves.
         spectrum_before: eigenvalues of the embedding's covariance with random weights, any order.
         spectrum_after: the same after pretraining.
-        conversion: largest absolute feature difference per level ("res2" ... "res5").
+        conversion: largest relative feature difference, by what was compared.
         conversion_tolerance: what the conversion allows.
         samples: images with predictions.
         class_names: in the order of the class indices.
@@ -90,7 +90,6 @@ class ReportData:
         commands: in the order in which they ran.
         environment: versions and hardware, in the order shown.
         score_threshold: detections below it are not drawn and not counted.
-        caveats: sentences (plain text) besides those that every demo page has.
     """
 
     random: Sequence[Run]
@@ -108,7 +107,6 @@ class ReportData:
     commands: Sequence[Command]
     environment: dict[str, str]
     score_threshold: float = 0.3
-    caveats: Sequence[str] = field(default_factory=tuple)
 
 
 @dataclass(frozen=True)

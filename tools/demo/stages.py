@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shlex
@@ -12,6 +13,8 @@ import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
+
+from dataset import VERSION, DatasetSpec
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 ARMS = ("random", "pretrained")
@@ -35,6 +38,14 @@ class Stage:
     command: tuple[str, ...]
     folder: Path
     done: Path
+
+
+def recipe() -> str:
+    """A digest of the configs and the data set's specification: what the demo's numbers come of."""
+    configs = REPOSITORY / "configs"
+    files = sorted([*configs.glob("quick/*.yaml"), *configs.glob("detection/Base*.yaml")])
+    parts = [path.read_bytes() for path in files] + [repr((VERSION, DatasetSpec())).encode()]
+    return hashlib.sha256(b"\0".join(parts)).hexdigest()
 
 
 def plan(root: Path, seeds: list[int]) -> list[Stage]:
