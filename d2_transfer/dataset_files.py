@@ -131,6 +131,8 @@ def _read_coco(json_file: str) -> dict[str, Any]:
         raise ValueError(f"{json_file}: a category lacks an integer id or a name")
     if len({category["id"] for category in categories}) < len(categories):
         raise ValueError(f"{json_file}: a category id occurs twice")
+    if len({category["name"] for category in categories}) < len(categories):
+        raise ValueError(f"{json_file}: two categories have the same name")
     return content
 
 
@@ -201,16 +203,16 @@ def _voc_record(root: str, image_id: str, classes: list[str]) -> dict[str, Any]:
     path = os.path.join(root, "Annotations", f"{image_id}.xml")
     root_tag = _parse_xml(path)
     try:
-        size = {
-            side: int(root_tag.findtext(f"size/{side}", default="")) for side in ("height", "width")
-        }
+        size = {side: int(_text(root_tag, f"size/{side}")) for side in ("height", "width")}
         objects = []
         for thing in root_tag.iter("object"):
             name = thing.findtext("name", default="").strip()
             if name not in classes:
                 raise ValueError(f"class {name!r} is not among {', '.join(classes)}")
             corners = ("xmin", "ymin", "xmax", "ymax")
-            box = [float(thing.findtext(f"bndbox/{corner}", default="")) for corner in corners]
+            box = [float(_text(thing, f"bndbox/{corner}")) for corner in corners]
+            if not (box[0] <= box[2] and box[1] <= box[3]):
+                raise ValueError(f"the box {box} of {name!r} is empty")
             # VOC counts pixels from 1 and includes the last: 1..W covers the image, here 0..W.
             objects.append(
                 {
@@ -227,6 +229,13 @@ def _voc_record(root: str, image_id: str, classes: list[str]) -> dict[str, Any]:
         **size,
         "annotations": objects,
     }
+
+
+def _text(tag: ET.Element, path: str) -> str:
+    text = tag.findtext(path, default="").strip()
+    if not text:
+        raise ValueError(f"<{tag.tag}> lacks {path}")
+    return text
 
 
 def _voc_image(root: str, image_id: str) -> str:

@@ -242,6 +242,7 @@ def test_faults_in_a_coco_file_are_named(scenes: Any, tmp_path: Path, fault: str
         ("annotations", 7, "an entry of annotations is no object"),
         ("categories", {"id": 3}, "a category lacks an integer id or a name"),
         ("categories", {"id": 10, "name": "again"}, "a category id occurs twice"),
+        ("categories", {"id": 3, "name": "bar"}, "two categories have the same name"),
     ],
 )
 def test_faults_that_keep_a_coco_file_from_being_registered(
@@ -289,6 +290,11 @@ VOC_FAULTS = {
         "000001.xml: class 'pole' is not among square, bar",
     ),
     "xml": (lambda r: edit_xml(r, "</annotation>", ""), "000001.xml is not valid XML"),
+    "size": (
+        lambda r: edit_xml(r, "<width>64</width>", ""),
+        "000001.xml: <annotation> lacks size/width",
+    ),
+    "empty box": (lambda r: edit_xml(r, "<xmin>", "<xmin>99"), "000001.xml: the box .* is empty"),
     "box": (lambda r: edit_xml(r, "<xmin>", "<xmin>a"), "000001.xml: could not convert string"),
     "float box": (
         lambda r: edit_xml(r, "</xmin>", ".5</xmin>"),
