@@ -33,15 +33,20 @@ INSTALL_REQUIRES = [
     "tqdm>=4.60",
     "tabulate>=0.9",
     "pyyaml>=6.0",
+    "safetensors>=0.4",
 ]
 
+# For the zoo's files at Google Drive; it brings eight packages that nothing else here needs.
+DRIVE = ["gdown>=6.5"]
+
 EXTRAS_REQUIRE = {
+    "drive": DRIVE,
     "dev": [
         "pytest>=8.0",
         "pytest-timeout>=2.2",
         "ruff>=0.9",
         "mypy>=1.14",
-        "safetensors>=0.4",
+        *DRIVE,
     ],
 }
 

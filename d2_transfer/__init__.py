@@ -12,3 +12,4 @@ if importlib.util.find_spec("detectron2") is None:
     )
 
 from d2_transfer import roi_heads as _roi_heads  # noqa: E402, F401  (registers the ROI heads)
+from d2_transfer import zoo as _zoo  # noqa: E402, F401  (registers cwrgp://NAME)

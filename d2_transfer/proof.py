@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,6 +13,8 @@ from detectron2.config import get_cfg
 from detectron2.layers import ShapeSpec
 from detectron2.modeling.backbone import build_resnet_backbone
 from torch import Tensor, nn
+
+from cwrgp.pretrained.resnet import ARCHITECTURES
 
 STAGES = ("res2", "res3", "res4", "res5")
 
@@ -45,7 +48,7 @@ def verify(
     Args:
         encoder_state: under torchvision's names, without ``fc``; float32 or float64.
         d2_state: under Detectron2's names.
-        arch: ``"resnet18"``, ``"resnet34"``, ``"resnet50"``, ``"resnet101"`` or ``"resnet152"``.
+        arch: a key of `cwrgp.pretrained.resnet.ARCHITECTURES`.
 
     Returns:
         The largest relative differences; the one in float64 is within `TOLERANCE_FLOAT64`.
@@ -68,6 +71,22 @@ def verify(
             f" {largest:.1e} (relative, float64; at most {TOLERANCE_FLOAT64:.0e} is allowed)"
         )
     return Verification(largest, max(differences[torch.float32].values()))
+
+
+def resnet_config(arch: str) -> dict[str, Any]:
+    """The keys of Detectron2's ``MODEL.RESNETS`` that describe an architecture.
+
+    Args:
+        arch: a key of `cwrgp.pretrained.resnet.ARCHITECTURES`.
+    """
+    layout = ARCHITECTURES[arch]
+    return {
+        "DEPTH": layout.depth,
+        "RES2_OUT_CHANNELS": 256 if layout.bottleneck else 64,
+        "NUM_GROUPS": layout.groups,
+        "WIDTH_PER_GROUP": layout.width,
+        "STRIDE_IN_1X1": False,  # torchvision strides in the 3x3 convolution
+    }
 
 
 class _Stages(nn.Module):
@@ -98,12 +117,9 @@ def _torchvision_network(arch: str, state_dict: Mapping[str, Tensor]) -> nn.Modu
 def _detectron2_backbone(arch: str, state_dict: Mapping[str, Tensor]) -> nn.Module:
     cfg = get_cfg()
     cfg.MODEL.BACKBONE.FREEZE_AT = 0
-    resnets = cfg.MODEL.RESNETS
-    resnets.DEPTH = int(arch.removeprefix("resnet"))
-    resnets.RES2_OUT_CHANNELS = 64 if resnets.DEPTH < 50 else 256
-    resnets.NORM = "BN"
-    resnets.STRIDE_IN_1X1 = False  # torchvision strides in the 3x3 convolution
-    resnets.OUT_FEATURES = list(STAGES)
+    cfg.MODEL.RESNETS.NORM = "BN"
+    cfg.MODEL.RESNETS.OUT_FEATURES = list(STAGES)
+    cfg.MODEL.RESNETS.update(resnet_config(arch))
     with torch.device("meta"):
         backbone = build_resnet_backbone(cfg, ShapeSpec(channels=3))
     _load_strictly(backbone, state_dict, f"Detectron2's {arch}")
@@ -123,7 +139,29 @@ def _load_strictly(network: nn.Module, state_dict: Mapping[str, Tensor], what: s
 def _features(network: nn.Module, dtype: torch.dtype) -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(1, 3, 96, 64, generator=generator, dtype=torch.float64)
-    return network.eval().to(dtype)(images.to(dtype))
+    for module in network.modules():
+        if module._parameters or module._buffers:
+            module.forward = partial(_forward_in, dtype, module, module.forward)
+    return network.eval()(images.to(dtype))
+
+
+def _forward_in(
+    dtype: torch.dtype, module: nn.Module, forward: Callable[[Tensor], Tensor], x: Tensor
+) -> Tensor:
+    """Runs one layer in another precision; the network as a whole would take twice its memory."""
+    stored: list[tuple[Any, str, Tensor]] = [
+        (place, name, tensor)
+        for place in (module._parameters, module._buffers)
+        for name, tensor in place.items()
+        if tensor is not None and tensor.is_floating_point()
+    ]
+    for place, name, tensor in stored:
+        place[name] = tensor.to(dtype)
+    try:
+        return forward(x)
+    finally:
+        for place, name, tensor in stored:
+            place[name] = tensor
 
 
 def _relative_difference(expected: Tensor, found: Tensor, stage: str) -> float:

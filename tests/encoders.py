@@ -7,10 +7,17 @@ import torchvision
 from torch import Tensor
 
 
-def make_encoder(depth: int = 18, seed: int = 0) -> dict[str, Tensor]:
-    """A ResNet's state dict without ``fc``; BatchNorm's tensors are random, as after training."""
+def make_encoder(depth: int | str = 18, seed: int = 0) -> dict[str, Tensor]:
+    """A ResNet's state dict without ``fc``; BatchNorm's tensors are random, as after training.
+
+    Args:
+        depth: or torchvision's name of the architecture.
+        seed: of the values.
+    """
     generator = torch.Generator().manual_seed(seed)
-    network = getattr(torchvision.models, f"resnet{depth}")(weights=None)
+    arch = f"resnet{depth}" if isinstance(depth, int) else depth
+    with torch.device("meta"):
+        network = getattr(torchvision.models, arch)(weights=None)
     state = {}
     for name, tensor in network.state_dict().items():
         if name.startswith("fc."):

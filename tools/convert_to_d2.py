@@ -1,19 +1,23 @@
 """Converts a checkpoint's ResNet encoder for Detectron2, and proves that it is the same network.
 
     python tools/convert_to_d2.py output/pretrain/model_final.pth output/encoder.pkl
+    python tools/convert_to_d2.py --list
 
-OUTPUT (.pkl or .pth) is what `MODEL.WEIGHTS` of d2_transfer/train_net.py takes.
+OUTPUT (.pkl, .pth or .safetensors) is what `MODEL.WEIGHTS` of d2_transfer/train_net.py takes.
+With `--to torchvision` the way back: from Detectron2's file, a fine-tuned detector too.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
-from collections import defaultdict
+from pathlib import Path
 
 from cwrgp import cli
-from cwrgp.pretrained.sources import source_names
-from d2_transfer.convert import Conversion, convert_file
+from cwrgp.pretrained.sources import BRANCHES, describe_sources, source_names
+from d2_transfer.convert import convert_file
+from d2_transfer.report import as_json, as_table
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -21,48 +25,54 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("input", metavar="INPUT", help="checkpoint: a file or a URL")
-    parser.add_argument("output", metavar="OUTPUT", help="file to write: NAME.pkl or NAME.pth")
     parser.add_argument(
-        "--source", default="auto", choices=source_names(), help="format of INPUT (default: found)"
+        "input", metavar="INPUT", nargs="?", help="checkpoint: a file, a URL, or cwrgp://NAME"
     )
+    parser.add_argument("output", metavar="OUTPUT", nargs="?", help="NAME.pkl|.pth|.safetensors")
+    parser.add_argument(
+        "--source", default="auto", metavar="NAME", help="format of INPUT (default: told by itself)"
+    )
+    parser.add_argument(
+        "--branch", choices=BRANCHES, help="which network, where INPUT has a moving average too"
+    )
+    parser.add_argument(
+        "--to", choices=("detectron2", "torchvision"), default="detectron2", help="names in OUTPUT"
+    )
+    parser.add_argument("--no-verify", action="store_true", help="leave out the proof")
+    parser.add_argument(
+        "--unsafe-load", action="store_true", help="let INPUT run code: only files you made"
+    )
+    parser.add_argument("--report", metavar="FILE", help="write what was done as JSON")
+    parser.add_argument("--list", action="store_true", help="show the known formats")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    if not args.list and args.output is None:
+        parser.error("INPUT and OUTPUT are needed (or --list)")
+    if args.source not in source_names():
+        parser.error(f"--source {args.source}: choose one of {', '.join(source_names())}")
+    return args
 
 
 def main(args: argparse.Namespace) -> None:
     """Converts and prints what was done."""
-    conversion = convert_file(args.input, args.output, args.source)
-    print(report(conversion, args.output))
-
-
-def report(conversion: Conversion, output: str) -> str:
-    """A small table for the terminal."""
-    reasons: dict[str, list[str]] = defaultdict(list)
-    for key, reason in conversion.dropped.items():
-        reasons[reason].append(key)
-    proof = conversion.verification
-    rows = [
-        ("source", conversion.encoder.source),
-        ("architecture", conversion.encoder.arch),
-        ("tensors used", f"{conversion.num_tensors_out}, each once"),
-        *(
-            (f"dropped {len(keys)}", f"{reason}: {_examples(keys)}")
-            for reason, keys in reasons.items()
-        ),
-        *(("warning", warning) for warning in conversion.warnings),
-        ("proof float64", f"largest difference of res2..res5: {proof.float64:.1e} (relative)"),
-        ("proof float32", f"largest difference of res2..res5: {proof.float32:.1e} (relative)"),
-        ("sha256 in", conversion.sha256_in),
-        ("sha256 out", conversion.sha256_out),
-        ("written", output),
-    ]
-    width = max(len(name) for name, _ in rows)
-    return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
-
-
-def _examples(keys: list[str], limit: int = 3) -> str:
-    return ", ".join(keys[:limit]) + (", ..." if len(keys) > limit else "")
+    if args.list:
+        print(describe_sources())
+        return
+    if args.report and Path(args.report).is_dir():
+        raise ValueError(f"--report {args.report} is a folder; name a file")
+    conversion = convert_file(
+        args.input,
+        args.output,
+        args.source,
+        branch=args.branch,
+        to=args.to,
+        check=not args.no_verify,
+        unsafe=args.unsafe_load,
+    )
+    print(as_table(conversion, args.output))
+    if args.report:
+        content = as_json(conversion, args.input, args.output)
+        Path(args.report).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -3,50 +3,66 @@
 The kind of file is told by its first bytes, never by its name:
 
 - a zip archive, or the older stream format, as ``torch.save`` writes them;
+- safetensors;
 - a pickle of NumPy arrays, the classic ``.pkl`` of Detectron2's model zoo.
 
-Both are unpickled through an allow-list of inert types; a file that needs another is refused.
+Pickles are read through an allow-list of inert types (`cwrgp.pretrained.inert`); a file that needs
+another is refused.
 """
 
 from __future__ import annotations
 
-import collections
 import pickle
 import re
+import threading
+import warnings
 import zipfile
-from collections.abc import Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-import numpy as np
 import torch
 from iopath.common.file_io import HTTPURLHandler, PathManager
+from safetensors import safe_open
+
+from cwrgp.pretrained.inert import STAND_INS
+from cwrgp.pretrained.unpickle import InertUnpickler, make_plain
+from cwrgp.pretrained.zoo import ZooHandler
 
 _path_manager = PathManager()
 _path_manager.register_handler(HTTPURLHandler())
+_path_manager.register_handler(ZooHandler())  # cwrgp://NAME
 
 # How torch.save's stream format (before 1.6) begins: its magic number, pickled.
 _TORCH_STREAM_START = pickle.dumps(0x1950A86A20F9469CFC6C, protocol=2)
+_MAX_SAFETENSORS_HEADER = 100_000_000  # the library's own limit
+_SMALL = 1 << 20  # bytes that a tensor may take however small its file is
 
-_NUMPY_MODULES = {  # under NumPy 1 and 2
-    f"numpy.{core}.{module}" for core in ("core", "_core") for module in ("multiarray", "numeric")
-}
+_torch_allow_list = threading.RLock()  # it is global to the process
 
 
-def read_checkpoint(path: str | Path) -> dict[str, Any]:
+def read_checkpoint(path: str | Path, *, unsafe: bool = False) -> dict[str, Any]:
     """Reads a checkpoint to CPU memory without executing anything in it.
+
+    Reading takes the memory of the tensors once, or less: those of a zip archive or of safetensors
+    are mapped from the file, so that only what is used is read, and those of a pickle share the
+    pickle's bytes. (Bytes stored as text, by Python 2 or protocol 2, are held twice while reading.)
 
     Args:
         path: a file, or a URL that iopath can fetch (``https://...``).
+        unsafe: True lets the file run code of its own choice, as ``torch.load`` with
+            ``weights_only=False`` and ``pickle.load`` do. For files of one's own making only.
 
     Returns:
-        The dictionary in the file; NumPy arrays are turned into tensors. Tensors of a zip archive
-        are mapped from the file, so that only what is used is read into memory.
+        The dictionary in the file; NumPy arrays are turned into tensors. **The tensors must not be
+        written to, nor the file while they are in use.** An object of an inert type
+        (``argparse.Namespace``, ...) is there as a stand-in without contents; dictionaries of other
+        packages are plain ones. A safetensors file that was made for Detectron2 gives
+        ``{"model": tensors, **metadata}``, any other its tensors.
 
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: the file is damaged, is not a checkpoint, holds no dictionary, or needs a type
-            other than tensors, arrays, numbers, text and containers of them. The message names it.
+            that is not known to be harmless. The message names it.
     """
     local = local_file(path)
     with local.open("rb") as file:
@@ -54,16 +70,23 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     if not start:
         raise ValueError(f"{path} is empty (0 bytes): the file was never written or is cut off")
     try:
-        if start.startswith(b"PK"):
-            _check_archive(local)
-            content = torch.load(str(local), map_location="cpu", weights_only=True, mmap=True)
-        elif start == _TORCH_STREAM_START:
-            content = torch.load(str(local), map_location="cpu", weights_only=True)
-        else:
-            with local.open("rb") as file:
-                content = _to_tensors(_ArrayUnpickler(file, encoding="latin1").load())
+        with warnings.catch_warnings():
+            # Tensors on read-only bytes; a file that torch then refuses in one line anyway.
+            warnings.filterwarnings("ignore", "The given NumPy array is not writable")
+            warnings.filterwarnings("ignore", "Detected pickle protocol")
+            if start.startswith(b"PK"):
+                content = _read_archive(local, unsafe)
+            elif start == _TORCH_STREAM_START:
+                content = _torch_load(local, unsafe)
+            elif _is_safetensors(start):
+                content = _read_safetensors(local)
+            else:
+                content = _read_pickle(local, unsafe)
+            content = make_plain(content, max(local.stat().st_size, _SMALL))
     except OSError:
         raise
+    except ImportError as error:
+        raise ValueError(f"{path} needs a package that is not installed: {error}") from error
     except Exception as error:  # a damaged file can break its reader in any way
         raise ValueError(_explain(path, error)) from error
     if not isinstance(content, dict):
@@ -85,125 +108,53 @@ def local_file(path: str | Path) -> Path:
     return local
 
 
-class _ForbiddenType(pickle.UnpicklingError):
-    """A pickle asks for a type outside the allow-list."""
-
-
-class _ArrayUnpickler(pickle.Unpickler):
-    """Unpickles NumPy arrays and plain containers; every other type raises `_ForbiddenType`."""
-
-    def __init__(self, file: IO[bytes], encoding: str) -> None:
-        # latin1: the arrays of Python 2 pickles are text strings of bytes.
-        super().__init__(file, encoding=encoding)
-
-    def find_class(self, module: str, name: str) -> Any:
-        if module in _NUMPY_MODULES and name in _NUMPY_FUNCTIONS:
-            return _NUMPY_FUNCTIONS[name]
-        if (module, name) in _INERT_TYPES:
-            return _INERT_TYPES[module, name]
-        raise _ForbiddenType(f"GLOBAL {module}.{name}")
-
-
-class _Dtype:
-    """Stands for ``numpy.dtype``: numbers only, and no attribute that a file could set.
-
-    NumPy's own classes trust what they are given: called or restored with chosen arguments they
-    make arrays of pointers out of bytes.
-    """
-
-    def __init__(self, code: str, *_: Any) -> None:
-        if not re.fullmatch(r"[<>|=]?[biufc]\d{1,2}", code):
-            raise _ForbiddenType(f"GLOBAL numpy.dtype({code!r})")
-        self.numpy = np.dtype(code)
-
-    def __setstate__(self, state: Sequence[Any]) -> None:
-        if state[1] in ("<", ">"):
-            self.numpy = self.numpy.newbyteorder(state[1])
-
-
-class _Array:
-    """Stands for an array; NumPy checks that bytes, type and shape fit."""
-
-    numpy: np.ndarray
-
-    def __setstate__(self, state: Sequence[Any]) -> None:
-        _, shape, dtype, fortran, data = state
-        # Python 2 wrote text.
-        content = data.encode("latin1") if isinstance(data, str) else data
-        self.numpy = _array(content, dtype, shape, "F" if fortran else "C")
-
-
-def _array(data: Any, dtype: _Dtype, shape: Any, order: Any) -> np.ndarray:
-    array = np.frombuffer(data, dtype.numpy) if len(data) else np.empty(0, dtype.numpy)
-    return array.reshape(tuple(shape), order=order)
-
-
-def _reconstruct(*_: Any) -> _Array:
-    return _Array()  # its state follows
-
-
-def _array_type(*_: Any) -> None:
-    """Stands for ``numpy.ndarray``, which is named in a pickle but never called."""
-    raise _ForbiddenType("GLOBAL numpy.ndarray()")
-
-
-def _from_buffer(data: Any, dtype: _Dtype, shape: Any, order: Any) -> _Array:
-    array = _Array()
-    array.numpy = _array(data, dtype, shape, order)
-    return array
-
-
-def _scalar(dtype: _Dtype, data: Any) -> int | float | complex | bool:
-    content = data.encode("latin1") if isinstance(data, str) else data
-    return np.frombuffer(content, dtype.numpy, count=1)[0].item()
-
-
-def _encode_latin1(text: str, encoding: str) -> bytes:
-    """What pickles of protocol 2 call to build bytes, without its access to every other codec."""
-    if encoding != "latin1":
-        raise _ForbiddenType(f"GLOBAL codec {encoding}")
-    return text.encode("latin1")
-
-
-def _no_bytes() -> bytes:
-    """What pickles of protocol 2 call for empty bytes."""
-    return b""
-
-
-_INERT_TYPES = {
-    ("collections", "OrderedDict"): collections.OrderedDict,
-    ("numpy", "ndarray"): _array_type,
-    ("numpy", "dtype"): _Dtype,
-    ("_codecs", "encode"): _encode_latin1,
-    ("__builtin__", "bytes"): _no_bytes,
-}
-_NUMPY_FUNCTIONS = {"_reconstruct": _reconstruct, "_frombuffer": _from_buffer, "scalar": _scalar}
-
-
-def _to_tensors(value: Any, done: dict[int, Any] | None = None) -> Any:
-    """Each object once, however often it is contained: nesting could double it at every level."""
-    done = {} if done is None else done
-    if id(value) in done:
-        return done[id(value)]
-    result = value
-    if isinstance(value, dict):
-        result = {key: _to_tensors(item, done) for key, item in value.items()}
-    elif isinstance(value, list | tuple):
-        result = type(value)(_to_tensors(item, done) for item in value)
-    elif isinstance(value, _Array):
-        # torch wants memory that is writable, and its own byte order.
-        native = value.numpy.dtype.newbyteorder("=")
-        result = torch.from_numpy(value.numpy.astype(native, copy=True))
-    done[id(value)] = result
-    return result
-
-
-def _check_archive(local: Path) -> None:
-    """Compares every record with its checksum, which torch.load does not do."""
+def _read_archive(local: Path, unsafe: bool) -> Any:
     with zipfile.ZipFile(local) as archive:
-        damaged = archive.testzip()
+        records = archive.infolist()
+        damaged = archive.testzip()  # compares checksums, which torch.load does not do
     if damaged is not None:
         raise zipfile.BadZipFile(f"the checksum of its record {damaged!r} does not fit")
+    if any(record.filename.endswith("/constants.pkl") for record in records):
+        raise ValueError("it is a TorchScript program; save its state_dict() instead")
+    if any(record.compress_type != zipfile.ZIP_STORED for record in records):
+        # torch would map the compressed bytes as if they were numbers.
+        raise ValueError("its records were compressed by another program; save it with torch.save")
+    return _torch_load(local, unsafe, mmap=True)
+
+
+def _torch_load(local: Path, unsafe: bool, mmap: bool = False) -> Any:
+    with _torch_allow_list, local.open("rb") as file:
+        # By a path, torch would take what ends in .safetensors for that; only a path can be mapped.
+        mmap = mmap and local.suffix != ".safetensors"
+        with torch.serialization.safe_globals([(t, name) for name, t in STAND_INS.items()]):
+            return torch.load(
+                str(local) if mmap else file, map_location="cpu", weights_only=not unsafe, mmap=mmap
+            )
+
+
+def _is_safetensors(start: bytes) -> bool:
+    """Whether a file begins with the length of a JSON header and the header."""
+    length = int.from_bytes(start[:8], "little")
+    return start[8:9] == b"{" and length <= _MAX_SAFETENSORS_HEADER
+
+
+def _read_safetensors(local: Path) -> dict[str, Any]:
+    with safe_open(local, framework="pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        metadata: dict[str, Any] = dict(file.metadata() or {})
+    if not metadata.keys() & {"matching_heuristics", "__author__"}:
+        return tensors
+    if "matching_heuristics" in metadata:  # all values of the format are text
+        text = metadata["matching_heuristics"]
+        if text.lower() not in ("true", "false"):
+            raise ValueError(f"matching_heuristics is {text!r}, neither true nor false")
+        metadata["matching_heuristics"] = text.lower() == "true"
+    return {**metadata, "model": tensors}
+
+
+def _read_pickle(local: Path, unsafe: bool) -> Any:
+    with local.open("rb") as file:
+        return pickle.load(file, encoding="latin1") if unsafe else InertUnpickler(file).load()
 
 
 def _explain(path: str | Path, error: Exception) -> str:
@@ -214,6 +165,7 @@ def _explain(path: str | Path, error: Exception) -> str:
         return (
             f"{path} is refused: it needs the type {name!r}, which is not among those that are safe"
             " to read from a file; save it again with tensors, numbers and text only"
+            " (--unsafe-load would read it, and run the code in it)"
         )
     first_line = message.strip().splitlines()[0] if message.strip() else type(error).__name__
     if first_line.startswith("Weights only load failed"):  # torch's advice to disable the check

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import cache
 from typing import Literal
 
@@ -13,13 +15,37 @@ from torch import Tensor
 
 Stem = Literal["imagenet", "small"]
 
-# Whether a block has a third convolution; blocks in layer1..4 (He et al., CVPR 2016, table 1).
-ARCHITECTURES: dict[str, tuple[bool, tuple[int, int, int, int]]] = {
-    "resnet18": (False, (2, 2, 2, 2)),
-    "resnet34": (False, (3, 4, 6, 3)),
-    "resnet50": (True, (3, 4, 6, 3)),
-    "resnet101": (True, (3, 4, 23, 3)),
-    "resnet152": (True, (3, 8, 36, 3)),
+
+@dataclass(frozen=True)
+class Arch:
+    """What tells the architectures apart (He et al., 2016; Xie et al., 2017; Zagoruyko, 2016).
+
+    Attributes:
+        depth: layers.
+        bottleneck: whether a block has a third convolution.
+        blocks: in layer1..4.
+        groups: of the 3x3 convolutions; above 1 in ResNeXt.
+        width: channels of a group in layer1's 3x3 convolutions.
+    """
+
+    depth: int
+    bottleneck: bool
+    blocks: tuple[int, int, int, int]
+    groups: int = 1
+    width: int = 64
+
+
+ARCHITECTURES: dict[str, Arch] = {
+    "resnet18": Arch(18, False, (2, 2, 2, 2)),
+    "resnet34": Arch(34, False, (3, 4, 6, 3)),
+    "resnet50": Arch(50, True, (3, 4, 6, 3)),
+    "resnet101": Arch(101, True, (3, 4, 23, 3)),
+    "resnet152": Arch(152, True, (3, 8, 36, 3)),
+    "resnext50_32x4d": Arch(50, True, (3, 4, 6, 3), groups=32, width=4),
+    "resnext101_32x8d": Arch(101, True, (3, 4, 23, 3), groups=32, width=8),
+    "resnext101_64x4d": Arch(101, True, (3, 4, 23, 3), groups=64, width=4),
+    "wide_resnet50_2": Arch(50, True, (3, 4, 6, 3), width=128),
+    "wide_resnet101_2": Arch(101, True, (3, 4, 23, 3), width=128),
 }
 
 _NORM = r"(?:weight|bias|running_mean|running_var|num_batches_tracked)"
@@ -35,7 +61,7 @@ def is_resnet_name(name: str) -> bool:
 
 
 def identify_arch(state_dict: Mapping[str, Tensor]) -> tuple[str, Stem]:
-    """Tells the architecture from the kind and the number of blocks, and the stem from ``conv1``.
+    """Tells the architecture from the kind, number and width of blocks, the stem from ``conv1``.
 
     Args:
         state_dict: tensors under torchvision's names; need not be complete (see `check_resnet`).
@@ -49,15 +75,34 @@ def identify_arch(state_dict: Mapping[str, Tensor]) -> tuple[str, Stem]:
     """
     blocks = tuple(_num_blocks(state_dict, layer) for layer in range(1, 5))
     bottleneck = any(name.endswith(".conv3.weight") for name in state_dict)
-    for arch, layout in ARCHITECTURES.items():
-        if layout == (bottleneck, blocks):
+    like = {
+        n: a for n, a in ARCHITECTURES.items() if (a.bottleneck, a.blocks) == (bottleneck, blocks)
+    }
+    if not like:
+        kind = "bottleneck" if bottleneck else "basic"
+        known = ", ".join(
+            f"{n} {a.blocks}" for n, a in ARCHITECTURES.items() if a.bottleneck == bottleneck
+        )
+        raise ValueError(
+            f"{kind} blocks {blocks} in layer1..4 are those of no known ResNet ({known})"
+        )
+    groups, width = _widths(state_dict)
+    for arch, layout in like.items():
+        if (layout.groups, layout.width) == (groups, width):
             return arch, _identify_stem(state_dict)
-    kind = "bottleneck" if bottleneck else "basic"
-    known = ", ".join(f"{a} {n}" for a, (third, n) in ARCHITECTURES.items() if third == bottleneck)
-    raise ValueError(f"{kind} blocks {blocks} in layer1..4 are those of no known ResNet ({known})")
+    raise ValueError(
+        f"3x3 convolutions of {groups} x {width} channels in layer1 are those of no known ResNet ("
+        + ", ".join(f"{n} {a.groups} x {a.width}" for n, a in like.items())
+        + "); Detectron2's backbone has no place for others"
+    )
 
 
-def check_resnet(state_dict: Mapping[str, Tensor], arch: str, stem: Stem, prefix: str = "") -> None:
+def check_resnet(
+    state_dict: Mapping[str, Tensor],
+    arch: str,
+    stem: Stem,
+    key: Callable[[str], str] = str,
+) -> None:
     """Compares a state dict with its architecture: all tensors there, none left over, shapes equal.
 
     Args:
@@ -65,7 +110,7 @@ def check_resnet(state_dict: Mapping[str, Tensor], arch: str, stem: Stem, prefix
             everywhere or nowhere.
         arch: a key of `ARCHITECTURES`.
         stem: whether ``conv1`` is 7x7 or 3x3.
-        prefix: what stood before the names in the file, for the messages.
+        key: torchvision's name -> the name in the file, for the messages.
 
     Raises:
         ValueError: names the first tensors at fault.
@@ -75,19 +120,16 @@ def check_resnet(state_dict: Mapping[str, Tensor], arch: str, stem: Stem, prefix
         expected["conv1.weight"] = (64, 3, 3, 3)
     if not any(name.endswith(".num_batches_tracked") for name in state_dict):
         expected = {k: v for k, v in expected.items() if not k.endswith(".num_batches_tracked")}
-    missing = [prefix + name for name in expected if name not in state_dict]
+    missing = [key(name) for name in expected if name not in state_dict]
     if missing:
         raise ValueError(f"{len(missing)} tensors of {arch} are missing: {_first(missing)}")
-    extra = [prefix + name for name in state_dict if name not in expected]
+    extra = [key(name) for name in state_dict if name not in expected]
     if extra:
         raise ValueError(f"{len(extra)} tensors are left over, {arch} has no {_first(extra)}")
     for name, shape in expected.items():
         found = tuple(state_dict[name].shape)
         if found != shape:
-            raise ValueError(
-                f"{prefix + name!r} has shape {found}, but {arch} needs {shape} (wide and grouped"
-                " variants are not supported)"
-            )
+            raise ValueError(f"{key(name)!r} has shape {found}, but {arch} needs {shape}")
 
 
 @cache
@@ -96,6 +138,17 @@ def resnet_shapes(arch: str) -> dict[str, tuple[int, ...]]:
     with torch.device("meta"):
         network = getattr(torchvision.models, arch)(weights=None)
     return {k: tuple(v.shape) for k, v in network.state_dict().items() if not k.startswith("fc.")}
+
+
+def _widths(state_dict: Mapping[str, Tensor]) -> tuple[int, int]:
+    """Groups, and channels of a group in layer1, by the 3x3 convolutions; the most frequent."""
+    found: Counter[tuple[int, int]] = Counter()
+    for name, tensor in state_dict.items():
+        layer = re.fullmatch(r"layer([1-4])\.\d+\.conv2\.weight", name)
+        if layer and tensor.ndim == 4 and tensor.shape[1]:
+            groups = tensor.shape[0] // tensor.shape[1]
+            found[groups, tensor.shape[1] >> (int(layer[1]) - 1)] += 1
+    return found.most_common(1)[0][0] if found else (1, 64)
 
 
 def _num_blocks(state_dict: Mapping[str, Tensor], layer: int) -> int:

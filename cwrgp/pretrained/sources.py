@@ -1,203 +1,235 @@
-"""The table of known checkpoint formats: any of them -> a ResNet in torchvision's names, strict.
+"""The table of known checkpoint formats: where in a file its ResNets stand.
 
-To add a format, add a row to `SOURCES`. Detection looks at the structure alone, never at a file's
-name; exactly one row must fit. Whatever a row does not expect inside the backbone is an error, so
-that a checkpoint is either read completely or refused with the tensor's name.
+To add a format, add a row to `SOURCES`; `cwrgp.pretrained.encoder` reads by it. Several publishers
+may write the same structure: then all their names are given.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
-import torch
-from torch import Tensor
+BRANCHES = ("online", "momentum")
 
-from cwrgp.pretrained.resnet import Stem, check_resnet, identify_arch, is_resnet_name
+
+class Layout:
+    """Where the ResNets of one kind of file stand.
+
+    A place is written "container: prefix". The container is the path to a dictionary in the file,
+    with dots, or nothing; the prefix stands before torchvision's names and is matched whole,
+    including its dot.
+
+    Args:
+        online: place of the network that is trained by gradients.
+        momentum: places that its moving average may have.
+        copies: places where the same tensors stand once more.
+        default: the branch that is taken unless another is asked for: the one that the publishers
+            evaluate.
+        complete: the layout is known only by having both branches.
+    """
+
+    def __init__(
+        self,
+        online: str,
+        *momentum: str,
+        copies: tuple[str, ...] = (),
+        default: str = "online",
+        complete: bool = False,
+    ) -> None:
+        self.branches = {"online": (_place(online),), "momentum": tuple(map(_place, momentum))}
+        self.copies = tuple(map(_place, copies))
+        self.default = default
+        self.complete = complete
+
+    def places(self) -> set[tuple[str, str]]:
+        """All of them."""
+        return {*self.branches["online"], *self.branches["momentum"], *self.copies}
+
+
+def _place(text: str) -> tuple[str, str]:
+    container, _, prefix = text.partition(":")
+    return container.strip(), prefix.strip()
 
 
 @dataclass(frozen=True)
 class Source:
-    """One way in which a ResNet is stored in a file.
+    """A publisher's or a library's way to store a ResNet.
 
     Attributes:
         name: what a user calls it (``--source``).
-        containers: keys of the file's dictionary under which the tensors may lie; ``""`` is the
-            dictionary itself.
-        prefix: what stands before torchvision's names, whole, including the dot.
-        heads: beginnings of the names that belong to no backbone, seen from the container; they are
-            dropped and listed.
         note: whose files these are.
+        layouts: the kinds of file.
+        mark: a beginning of keys in the container that only this row has among the rows of the
+            same places.
     """
 
     name: str
-    containers: tuple[str, ...]
-    prefix: str
-    heads: tuple[str, ...]
     note: str
+    layouts: tuple[Layout, ...]
+    mark: str = ""
 
 
 SOURCES: tuple[Source, ...] = (
-    Source("cwrgp", ("model",), "encoder.", ("projector.",), "this project's pretraining"),
-    Source("cwrgp-ddp", ("state_dict",), "module.model.", ("module.head.",), "authors, ImageNet"),
-    Source("cwrgp-small", ("state_dict",), "model.module.", ("head.",), "authors, small images"),
-    Source("torchvision", ("", "state_dict", "model"), "", ("fc.",), "torchvision's own names"),
+    Source(
+        "cwrgp",
+        "this project: tools/pretrain.py, tools/publish_checkpoint.py",
+        (Layout("model: encoder.", "model: momentum_encoder."),),
+        mark="projector.",
+    ),
+    Source("cwrgp-ddp", "CW-RGP's authors, ImageNet", (Layout("state_dict: module.model."),)),
+    Source("cwrgp-small", "CW-RGP's authors, small images", (Layout("state_dict: model.module."),)),
+    Source(
+        "cwrgp-linear",
+        "CW-RGP's authors, linear probe",
+        (Layout("state_dict: module."),),
+        mark="module.fc.",
+    ),
+    Source("wmse", "W-MSE's authors", (Layout(": model.module."),)),
+    Source(
+        "intl",
+        "INTL's authors",
+        (Layout("state_dict: module.backbone.", "state_dict: module.momentum_backbone."),),
+    ),
+    Source(
+        "moco",
+        "MoCo v1 and v2",
+        (Layout("state_dict: module.encoder_q.", "state_dict: module.encoder_k."),),
+    ),
+    Source(
+        "moco_v3",
+        "MoCo v3",
+        (Layout("state_dict: module.base_encoder.", "state_dict: module.momentum_encoder."),),
+    ),
+    Source("simsiam", "SimSiam", (Layout("state_dict: module.encoder."),)),
+    Source(
+        "barlow_twins",
+        "Barlow Twins: backbone, full",
+        (Layout(":"), Layout("model: module.backbone.")),
+    ),
+    Source("vicreg", "VICReg: backbone, full", (Layout(":"), Layout("model: module.backbone."))),
+    Source(
+        "swav",
+        "SwAV, DeepCluster-v2: released, while training",
+        (Layout(": module."), Layout("state_dict: module.")),
+        mark="module.projection_head.",
+    ),
+    Source(
+        "dino",
+        "DINO: backbone, full (its publishers evaluate the teacher)",
+        (
+            Layout(":"),
+            Layout(
+                "student: module.backbone.",
+                "teacher: module.backbone.",
+                "teacher: backbone.",
+                default="momentum",
+            ),
+        ),
+    ),
+    Source(
+        "densecl",
+        "DenseCL: extracted, full",
+        (
+            Layout("state_dict:"),
+            Layout(
+                "state_dict: backbone.",
+                "state_dict: encoder_k.0.",
+                copies=("state_dict: encoder_q.0.",),
+            ),
+        ),
+    ),
+    Source(
+        "mmselfsup",
+        "OpenSelfSup, mmselfsup, mmpretrain: extracted, full",
+        (
+            Layout("state_dict:"),
+            Layout(
+                "state_dict: backbone.",
+                "state_dict: encoder_k.0.",
+                "state_dict: target_net.0.",
+                copies=("state_dict: encoder_q.0.", "state_dict: online_net.0."),
+            ),
+        ),
+    ),
+    Source("pixpro", "PixPro", (Layout("model: module.encoder.", "model: module.encoder_k."),)),
+    Source(
+        "pycontrast",
+        "PyContrast: InfoMin, CMC and others",
+        (
+            Layout("model: module.encoder.", "model_ema: module.encoder.", "model_ema: encoder."),
+            Layout("model: encoder.", "model_ema: module.encoder.", "model_ema: encoder."),
+        ),
+    ),
+    Source(
+        "byol",
+        "BYOL in PyTorch",
+        (
+            Layout(
+                "model: module.online_network.encoder.", "model: module.target_network.encoder."
+            ),
+            Layout("model: online_network.encoder.", "model: target_network.encoder."),
+        ),
+    ),
+    Source(
+        "solo_learn",
+        "solo-learn, and before 2021",
+        (
+            Layout("state_dict: backbone.", "state_dict: momentum_backbone."),
+            Layout("state_dict: encoder.", "state_dict: momentum_encoder."),
+        ),
+    ),
+    Source(
+        "lightly",
+        "lightly: benchmarks, DINO's, tutorials",
+        (
+            Layout(
+                "state_dict: backbone.",
+                "state_dict: teacher_backbone.",
+                "state_dict: key_backbone.",
+                "state_dict: backbone_momentum.",
+            ),
+            Layout(
+                "state_dict: student_backbone.",
+                "state_dict: backbone.",
+                default="momentum",
+                complete=True,
+            ),
+            Layout(": backbone.", ": teacher_backbone.", ": backbone_momentum."),
+        ),
+    ),
+    Source(
+        "vissl",
+        "VISSL",
+        (
+            Layout("classy_state_dict.base_model.model.trunk: _feature_blocks."),
+            Layout("model_state_dict: _feature_blocks."),
+        ),
+    ),
+    Source(
+        "torchvision",
+        "torchvision's own names",
+        (Layout(":"), Layout("state_dict:"), Layout("model:")),
+    ),
+    Source("timm", "timm", (Layout(":"), Layout("state_dict:", "state_dict_ema:"))),
 )
 
-
-@dataclass(frozen=True)
-class Encoder:
-    """A ResNet without its classifier, complete and checked.
-
-    Attributes:
-        arch: torchvision's name of the architecture, ``"resnet18"`` to ``"resnet152"``.
-        state_dict: its tensors under torchvision's names, without ``fc``; the counters
-            ``num_batches_tracked`` are there for every BatchNorm layer or for none.
-        source: name of the row of `SOURCES` that it was read as.
-        stem: ``"imagenet"`` (7x7, stride 2) or ``"small"`` (3x3, stride 1).
-        dropped: key in the file -> why it was left out.
-    """
-
-    arch: str
-    state_dict: dict[str, Tensor]
-    source: str
-    stem: Stem
-    dropped: dict[str, str] = field(default_factory=dict)
-
-
-def extract_encoder(checkpoint: Mapping[str, Any], source: str = "auto") -> Encoder:
-    """Finds the ResNet in a checkpoint and returns it under torchvision's names.
-
-    Args:
-        checkpoint: what `cwrgp.pretrained.reader.read_checkpoint` returns.
-        source: name of a row of `SOURCES`, or ``"auto"`` to find the only one that fits.
-
-    Returns:
-        The encoder; its tensors are those of ``checkpoint``, not copies.
-
-    Raises:
-        ValueError: no row fits, or more than one; a tensor is missing, left over, of the wrong
-            shape, or holds NaN or Inf. The message names it.
-    """
-    row, container = _find(checkpoint, source)
-    tensors = _open(checkpoint, container)
-    assert tensors is not None
-    state: dict[str, Tensor] = {}
-    dropped = {key: "not part of the network" for key in checkpoint if container not in ("", key)}
-    for key, value in tensors.items():
-        name = key.removeprefix(row.prefix)
-        if key.startswith(row.prefix) and is_resnet_name(name):
-            state[name] = _checked(key, value)
-        elif key.startswith((*row.heads, f"{row.prefix}fc.")):
-            dropped[key] = "head"
-        elif not key.startswith(row.prefix):
-            dropped[key] = f"not under {row.prefix!r}"
-        elif not isinstance(value, Tensor):
-            dropped[key] = "not a tensor"
-        else:
-            raise ValueError(
-                f"{key!r} is left over: a ResNet has no such tensor (read as {row.name})"
-            )
-    _refuse_second_encoder(row, tensors)
-    _drop_incomplete_counters(row, state, dropped)
-    arch, stem = identify_arch(state)
-    check_resnet(state, arch, stem, prefix=row.prefix)
-    return Encoder(arch=arch, state_dict=state, source=row.name, stem=stem, dropped=dropped)
+# What stands beside a backbone under the same prefix: classifiers, projectors, queues, prototypes.
+HEADS: tuple[str, ...] = ("fc.", "head.", "heads.", "classifier.", "prototypes.", "neck.", "queue")
+HEADS += ("projector.", "projection_head.", "predictor.")
 
 
 def source_names() -> list[str]:
-    """The names that `extract_encoder` takes."""
+    """The names that `--source` takes."""
     return ["auto", *(row.name for row in SOURCES)]
 
 
-def _find(checkpoint: Mapping[str, Any], source: str) -> tuple[Source, str]:
-    """The only row that fits, and the container in which it does."""
-    if source not in source_names():
-        raise ValueError(f"unknown source {source!r}; known: {', '.join(source_names())}")
-    rows = [row for row in SOURCES if source in ("auto", row.name)]
-    found = [
-        (row, container)
-        for row in rows
-        for container in row.containers
-        if _has_encoder(_open(checkpoint, container), row.prefix)
-    ]
-    if len(found) == 1:
-        return found[0]
-    if found:
-        candidates = ", ".join(f"{row.name} (in {where or 'the file'!r})" for row, where in found)
-        raise ValueError(f"more than one known format fits, so none is chosen: {candidates}")
-    expected = ", ".join(
-        f"{row.name}: {'/'.join(repr(c) for c in row.containers)} + {row.prefix!r}" for row in rows
-    )
-    seen = ", ".join(_prefixes(checkpoint))
-    raise ValueError(f"no ResNet found: the keys begin with {seen}; known formats are {expected}")
-
-
-def _open(checkpoint: Mapping[str, Any], container: str) -> Mapping[str, Any] | None:
-    content = checkpoint.get(container) if container else checkpoint
-    if not isinstance(content, Mapping) or not all(isinstance(key, str) for key in content):
-        return None
-    return content
-
-
-def _has_encoder(tensors: Mapping[str, Any] | None, prefix: str) -> bool:
-    """Whether ``prefix`` holds a ResNet: its first convolution, or at least the first block's."""
-    marks = (f"{prefix}conv1.weight", f"{prefix}layer1.0.conv1.weight")
-    return tensors is not None and any(mark in tensors for mark in marks)
-
-
-def _checked(key: str, value: Any) -> Tensor:
-    if not isinstance(value, Tensor):
-        raise ValueError(f"{key!r} is a {type(value).__name__}, not a tensor")
-    if key.endswith("num_batches_tracked"):
-        return value
-    if not value.is_floating_point():
-        raise ValueError(f"{key!r} has dtype {value.dtype}, not a floating-point one")
-    if not torch.isfinite(value).all():
-        raise ValueError(f"{key!r} holds NaN or Inf: the training diverged, or the file is damaged")
-    if key.endswith("running_var") and (value < 0).any():
-        raise ValueError(f"{key!r} holds a negative variance")
-    return value
-
-
-def _refuse_second_encoder(row: Source, tensors: Mapping[str, Any]) -> None:
-    """A second whole ResNet (a momentum copy?) that no row names must not be dropped silently."""
-    marks = ("conv1.weight", "layer4.0.conv1.weight")
-    for key in tensors:
-        other = key.removesuffix(marks[1])
-        if other == key or other == row.prefix or not other.endswith("."):
-            continue
-        if f"{other}{marks[0]}" in tensors and not other.startswith(row.heads):
-            raise ValueError(
-                f"two encoders, under {row.prefix!r} and {other!r}: which one is meant is not known"
-            )
-
-
-def _drop_incomplete_counters(
-    row: Source, state: dict[str, Tensor], dropped: dict[str, str]
-) -> None:
-    counters = [name for name in state if name.endswith(".num_batches_tracked")]
-    if len(counters) == sum(name.endswith(".running_mean") for name in state):
-        return
-    for name in counters:
-        del state[name]
-        dropped[f"{row.prefix}{name}"] = "counter that other BatchNorm layers lack"
-
-
-def _prefixes(checkpoint: Mapping[str, Any], limit: int = 8) -> list[str]:
-    """What the names begin with, container by container: at most ``limit`` examples."""
-    found: dict[str, None] = {}
-    for container in ("", *checkpoint):
-        for key in _tensor_names(_open(checkpoint, container)):
-            parts = re.match(r"(.*?)(?:(?:conv1|bn1|layer\d+|stem|res\d)\.|$)", key)
-            assert parts is not None
-            prefix = parts[1] if parts[1] != key or "." not in key else f"{key.rpartition('.')[0]}."
-            found[f"{container}: {prefix}" if container else prefix] = None
-    shown = [repr(prefix) for prefix in found][:limit]
-    return shown + (["..."] if len(found) > limit else []) or ["(no tensors)"]
-
-
-def _tensor_names(tensors: Mapping[str, Any] | None) -> Iterable[str]:
-    return (key for key, value in (tensors or {}).items() if isinstance(value, Tensor))
+def describe_sources() -> str:
+    """The table for a terminal: name, whose files, where the networks stand."""
+    lines = []
+    for row in SOURCES:
+        lines.append(f"{row.name:<13} {row.note}")
+        for layout in row.layouts:
+            for branch, places in layout.branches.items():
+                for container, prefix in places:
+                    where = f"{container}: {prefix}" if container else prefix or "(no prefix)"
+                    lines.append(f"{'':<13}   {branch:<9} {where}")
+    return "\n".join(lines)

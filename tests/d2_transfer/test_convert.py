@@ -1,155 +1,156 @@
-"""Names against an independent oracle, the proof, and whole files."""
+"""Whole files: every layout in, every format out, and back."""
 
 from __future__ import annotations
 
 import os
 import pickle
-from collections.abc import Callable
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+import safetensors
 import torch
+import torchvision
+from d2names import replaced
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.modeling import build_model
-from encoders import authors_checkpoint, make_encoder, own_checkpoint, under
+from encoders import make_encoder
+from published import PUBLISHED
 from repository import REPOSITORY
 from torch import Tensor
 
+from cwrgp.pretrained.reader import read_checkpoint
+from cwrgp.pretrained.resnet import ARCHITECTURES
 from d2_transfer import convert
 from d2_transfer.config import get_cfg
-from d2_transfer.convert import convert_file, sha256, to_detectron2, to_torchvision
-from d2_transfer.proof import TOLERANCE_FLOAT64, verify
+from d2_transfer.convert import SUFFIXES, convert_file, sha256
+from d2_transfer.proof import TOLERANCE_FLOAT64, resnet_config
 
 deep = pytest.mark.slow
-DEPTHS = [18, 34, 50, pytest.param(101, marks=deep), pytest.param(152, marks=deep)]
+SHALLOW = ["resnet18", "resnet34", "resnet50", "resnext50_32x4d"]
+DEEP = [pytest.param(arch, marks=deep) for arch in ARCHITECTURES if arch not in SHALLOW]
+C4 = "configs/quick/detection_faster_rcnn_r18_c4.yaml"
+FPN = "configs/quick/detection_mask_rcnn_r18.yaml"
 
 
-def replaced(name: str) -> str:
-    """The names as the field's converters make them: a chain of replacements."""
-    name = name.replace("downsample.0", "shortcut").replace("downsample.1", "shortcut.norm")
-    for i in (1, 2, 3):
-        name = name.replace(f"bn{i}", f"conv{i}.norm")
-    if "layer" not in name:
-        return f"stem.{name}"
-    for i in (4, 3, 2, 1):
-        name = name.replace(f"layer{i}", f"res{i + 1}")
-    return name
-
-
-@pytest.mark.parametrize("depth", [18, 50, 152])
-def test_names_are_those_of_the_field_and_go_back(depth: int) -> None:
-    state = make_encoder(depth)
-    converted = to_detectron2(state)
-    assert list(converted) == [replaced(name) for name in state]
-    assert len(set(converted)) == len(state)
-    back = to_torchvision(converted)
-    assert list(back) == list(state)
-    assert all(back[name] is state[name] for name in state)
-
-
-@pytest.mark.parametrize(
-    "name", ["fc.weight", "layer5.0.conv1.weight", "layer1.0.conv4.weight", "bn1"]
-)
-def test_a_name_that_is_no_resnets_is_refused(name: str) -> None:
-    with pytest.raises(ValueError, match=f"'{name}' is no name of a torchvision ResNet"):
-        to_detectron2({name: torch.ones(1)})
-
-
-@pytest.mark.parametrize(
-    "name", ["stem.fc.weight", "res6.0.conv1.weight", "conv1.weight", "linear.weight"]
-)
-def test_a_name_that_is_no_backbones_is_refused(name: str) -> None:
-    with pytest.raises(ValueError, match=f"'{name}' is no name of a Detectron2 ResNet"):
-        to_torchvision({name: torch.ones(1)})
-
-
-@pytest.mark.parametrize("depth", DEPTHS)
-def test_the_proof_passes_for_a_right_conversion(depth: int) -> None:
-    state = make_encoder(depth)
-    proof = verify(state, to_detectron2(state), f"resnet{depth}")
-    assert 0 <= proof.float64 <= 1e-9
-    assert 0 <= proof.float32 <= 1e-4
-
-
-def swap_blocks(state: dict[str, Tensor]) -> None:
-    first, second = "res3.0.conv2.weight", "res3.1.conv2.weight"
-    state[first], state[second] = state[second], state[first]
-
-
-FAULTS: dict[str, Callable[[dict[str, Tensor]], None]] = {
-    "two layers swapped": swap_blocks,
-    "input channels permuted": lambda s: s.update(
-        {"res2.0.conv1.weight": s["res2.0.conv1.weight"].flip(1)}
-    ),
-    "statistics not copied": lambda s: s["res5.1.conv2.norm.running_mean"].zero_(),
-    "one weight off by a little": lambda s: s["stem.conv1.weight"][0, 0, 3, 3].mul_(1 + 1e-5),
-}
-
-
-@pytest.mark.parametrize("fault", FAULTS)
-def test_the_proof_fails_for_a_wrong_conversion(fault: str) -> None:
-    state = make_encoder(18)
-    wrong = {name: tensor.clone() for name, tensor in to_detectron2(state).items()}
-    FAULTS[fault](wrong)
-    with pytest.raises(ValueError, match=r"the proof failed: res\d of Detectron2's .* differs"):
-        verify(state, wrong, "resnet18")
-
-
-def test_the_proof_loads_strictly() -> None:
-    state = make_encoder(18)
-    converted = to_detectron2(state)
-    for wrong in (
-        {k: v for k, v in converted.items() if k != "res4.0.shortcut.norm.bias"},
-        {**converted, "res4.0.conv3.weight": torch.ones(1)},
-        {**converted, "res4.0.shortcut.norm.bias": torch.ones(3)},
-    ):
-        with pytest.raises(ValueError, match="Detectron2's resnet18 does not load"):
-            verify(state, wrong, "resnet18")
-    state.pop("bn1.bias")
-    with pytest.raises(ValueError, match="torchvision's resnet18 does not load"):
-        verify(state, converted, "resnet18")
-
-
-def test_the_proof_refuses_features_that_prove_nothing() -> None:
-    state = {k: torch.zeros_like(v) for k, v in make_encoder(18).items()}
-    with pytest.raises(ValueError, match="weights are broken: the largest feature of res2 is 0.0"):
-        verify(state, to_detectron2(state), "resnet18")
-    state = make_encoder(18)
-    state["bn1.weight"] = torch.full((64,), 1e38)
-    with pytest.raises(ValueError, match="the largest feature of res\\d is (inf|nan)"):
-        verify(state, to_detectron2(state), "resnet18")
-
-
-LAYOUTS: dict[str, Callable[[], dict[str, object]]] = {
-    "cwrgp": lambda: own_checkpoint(18),
-    "cwrgp-ddp": lambda: authors_checkpoint(50),
-    "cwrgp-small": lambda: {"state_dict": under("model.module.", make_encoder(34)), "epoch": 1},
-    "torchvision": lambda: {**make_encoder(18), "fc.weight": torch.ones(4, 512)},
-}
-
-
-@pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("suffix", [".pkl", ".pth"])
-def test_files_of_every_layout(tmp_path: Path, layout: str, suffix: str) -> None:
+@pytest.mark.parametrize(("number", "name"), list(enumerate(PUBLISHED)))
+def test_files_of_every_layout(tmp_path: Path, number: int, name: str) -> None:
+    file, suffix = PUBLISHED[name], SUFFIXES[number % len(SUFFIXES)]
     source, output = tmp_path / "in.pth", tmp_path / "new" / f"out{suffix}"
-    torch.save(LAYOUTS[layout](), source)
+    torch.save(file.build(18), source)
     conversion = convert_file(source, output)
-    assert conversion.encoder.source == layout
+    assert file.source in conversion.encoder.source.split(", ")
+    assert conversion.verification is not None
     assert conversion.verification.float64 <= TOLERANCE_FLOAT64
     assert (conversion.sha256_in, conversion.sha256_out) == (sha256(source), sha256(output))
     assert conversion.warnings == []
     assert [path.name for path in output.parent.iterdir()] == [output.name]
+    state = make_encoder(18, file.taken)
+    assert_holds(output, {replaced(k): v for k, v in state.items() if not k.endswith("tracked")})
+    assert conversion.num_tensors_out == 100
 
-    content = torch.load(output) if suffix == ".pth" else pickle.loads(output.read_bytes())
-    assert content["matching_heuristics"] is True
-    depth = {"cwrgp-ddp": 50, "cwrgp-small": 34}.get(layout, 18)
-    expected = {
-        replaced(k): v for k, v in make_encoder(depth).items() if "num_batches_tracked" not in k
-    }
-    assert conversion.num_tensors_out == len(expected)
-    assert content["model"].keys() == expected.keys()
+
+def assert_holds(path: Path, expected: dict[str, Tensor]) -> None:
+    """Reads the file with the library that it was made for."""
+    if path.suffix == ".safetensors":
+        with safetensors.safe_open(path, "pt") as archive:
+            assert archive.metadata()["matching_heuristics"] == "True"
+            model = {name: archive.get_tensor(name) for name in archive.keys()}  # noqa: SIM118
+    else:
+        torch_file = path.suffix == ".pth"
+        content = torch.load(path) if torch_file else pickle.loads(path.read_bytes())
+        assert content["matching_heuristics"] is True
+        model = content["model"]
+    assert model.keys() == expected.keys()
     for name, tensor in expected.items():
-        assert torch.equal(torch.as_tensor(content["model"][name]), tensor)
+        assert torch.equal(torch.as_tensor(model[name]), tensor)
+
+
+@pytest.mark.parametrize("number", range(3))
+def test_the_way_back_is_exact(tmp_path: Path, number: int) -> None:
+    state = make_encoder(18)
+    torch.save(state, tmp_path / "in.pth")
+    there = tmp_path / f"there{SUFFIXES[number]}"
+    convert_file(tmp_path / "in.pth", there)
+    back = tmp_path / f"back{SUFFIXES[number - 1]}"
+    conversion = convert_file(there, back, to="torchvision")
+    assert (conversion.encoder.source, conversion.encoder.arch) == ("detectron2", "resnet18")
+    assert conversion.verification is not None
+    found = read_checkpoint(back)
+    assert found.keys() == {name for name in state if not name.endswith("tracked")}
+    assert all(torch.equal(found[name], state[name]) for name in found)
+    torchvision.models.resnet18(weights=None).load_state_dict(
+        {**found, "fc.weight": torch.ones(1000, 512), "fc.bias": torch.ones(1000)}
+    )
+    with pytest.raises(ValueError, match="must have one Detectron2 ResNet, under '' or 'backbone"):
+        convert_file(back, tmp_path / "again.pth", to="torchvision")
+    with pytest.raises(ValueError, match="no ResNet found"):
+        convert_file(there, tmp_path / "again.pth")
+
+
+@pytest.mark.parametrize("config", [C4, FPN])
+def test_the_way_back_from_a_detector(tmp_path: Path, config: str) -> None:
+    cfg = get_cfg()
+    cfg.merge_from_file(str(REPOSITORY / config))
+    cfg.MODEL.DEVICE = "cpu"
+    cfg.MODEL.BACKBONE.FREEZE_AT = 2  # frozen layers have no counters
+    model = build_model(cfg)
+    torch.save({"model": model.state_dict(), "iteration": 7}, tmp_path / "model_final.pth")
+    conversion = convert_file(
+        tmp_path / "model_final.pth", tmp_path / "encoder.pth", to="torchvision"
+    )
+    found, expected = read_checkpoint(tmp_path / "encoder.pth"), model.state_dict()
+    assert len(found) == 100
+    body, res5 = ("backbone.", "roi_heads.") if config == C4 else ("backbone.bottom_up.",) * 2
+    for name, tensor in found.items():
+        key = replaced(name)
+        assert torch.equal(tensor, expected[(res5 if key.startswith("res5") else body) + key])
+    assert any(key.startswith("proposal_generator.") for key in conversion.dropped)
+    state = model.state_dict()
+    lost = f"{res5}res5.1.conv1.weight"
+    del state[lost]
+    torch.save({"model": state}, tmp_path / "cut.pth")
+    with pytest.raises(ValueError, match=f"missing: '{lost}'"):
+        convert_file(tmp_path / "cut.pth", tmp_path / "no.pth", to="torchvision")
+    assert not (tmp_path / "no.pth").exists()
+
+
+def test_without_proof(tmp_path: Path, checkpoint_file: Path) -> None:
+    conversion = convert_file(checkpoint_file, tmp_path / "out.pkl", check=False)
+    assert conversion.verification is None
+    assert (tmp_path / "out.pkl").is_file()
+
+
+MEASURE = """
+import resource, sys
+from d2_transfer.convert import convert_file
+convert_file(sys.argv[1], sys.argv[2])
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("suffix", [".pkl", ".pth", ".safetensors"])
+def test_peak_memory_is_twice_the_files_tensors(tmp_path: Path, suffix: str) -> None:
+    peaks = {}
+    sizes = {}
+    for arch in ("resnet18", "wide_resnet101_2"):
+        source = tmp_path / f"{arch}.pth"
+        torch.save(make_encoder(arch), source)
+        sizes[arch] = source.stat().st_size
+        command = [sys.executable, "-c", MEASURE, source, tmp_path / f"out{suffix}"]
+        peaks[arch] = int(subprocess.check_output(command, text=True, cwd=REPOSITORY))
+    more = peaks["wide_resnet101_2"] - peaks["resnet18"]
+    assert more < 2.1 * (sizes["wide_resnet101_2"] - sizes["resnet18"])
+
+
+def test_what_does_not_fit_float32_is_refused(tmp_path: Path) -> None:
+    state = make_encoder(18)
+    state["bn1.weight"] = torch.full((64,), 1e300, dtype=torch.float64)
+    torch.save(state, tmp_path / "in.pth")
+    with pytest.raises(ValueError, match="'bn1.weight' is too large for float32"):
+        convert_file(tmp_path / "in.pth", tmp_path / "out.pkl")
 
 
 def test_other_dtypes_are_cast_with_a_warning(tmp_path: Path) -> None:
@@ -178,7 +179,7 @@ def test_a_refused_input_leaves_no_output(tmp_path: Path, checkpoint_file: Path)
     torch.save(state, source)
     with pytest.raises(ValueError, match="cannot be transferred: its first convolution is 3x3"):
         convert_file(source, output)
-    with pytest.raises(ValueError, match="the name must end in .pkl or .pth"):
+    with pytest.raises(ValueError, match="the name must end in .pkl or .pth or .safetensors"):
         convert_file(checkpoint_file, tmp_path / "out.npz")
     with pytest.raises(FileNotFoundError, match="nowhere.pth: no such file"):
         convert_file(tmp_path / "nowhere.pth", output)
@@ -212,28 +213,21 @@ def test_a_failed_proof_leaves_the_old_output(
     assert output.stat().st_size > 40e6
 
 
-C4 = "configs/quick/detection_faster_rcnn_r18_c4.yaml"
-FPN = "configs/quick/detection_mask_rcnn_r18.yaml"
-
-
 @pytest.mark.parametrize("config", [C4, FPN])
-@pytest.mark.parametrize("depth", DEPTHS)
-def test_detectron2_itself_fills_the_whole_backbone(
-    tmp_path: Path, config: str, depth: int
-) -> None:
+@pytest.mark.parametrize("arch", SHALLOW + DEEP)
+def test_detectron2_itself_fills_the_whole_backbone(tmp_path: Path, config: str, arch: str) -> None:
     """With upstream's own checkpointer: no tensor of the backbone stays at its initial value."""
-    torch.save(make_encoder(depth), tmp_path / "in.pth")
+    torch.save(make_encoder(arch), tmp_path / "in.pth")
     convert_file(tmp_path / "in.pth", tmp_path / "out.pkl")
     cfg = get_cfg()
     cfg.merge_from_file(str(REPOSITORY / config))
     cfg.MODEL.DEVICE = "cpu"
-    cfg.MODEL.RESNETS.DEPTH = depth
-    cfg.MODEL.RESNETS.RES2_OUT_CHANNELS = 64 if depth < 50 else 256
+    cfg.MODEL.RESNETS.update(resnet_config(arch))
     model = build_model(cfg)
     DetectionCheckpointer(model).load(str(tmp_path / "out.pkl"))
     found = model.state_dict()
     body, res5 = ("backbone.", "roi_heads.") if config == C4 else ("backbone.bottom_up.",) * 2
-    for name, tensor in make_encoder(depth).items():
+    for name, tensor in make_encoder(arch).items():
         if name.endswith("num_batches_tracked"):
             continue
         key = replaced(name)

@@ -5,12 +5,15 @@ from __future__ import annotations
 import argparse
 import os
 import pickle
+import zipfile
+from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from cwrgp.pretrained.reader import read_checkpoint
 
@@ -111,13 +114,14 @@ def test_a_codec_is_not_reachable_from_a_pickle(tmp_path: Path) -> None:
 
 
 def test_a_type_that_is_not_allowed_is_named(tmp_path: Path) -> None:
-    path = tmp_path / "namespace.pth"
-    torch.save({"model": TENSORS, "args": argparse.Namespace(lr=1)}, path)
+    path = tmp_path / "formatter.pth"
+    torch.save({"model": TENSORS, "args": argparse.HelpFormatter}, path)
     with pytest.raises(
-        ValueError, match="refused: it needs the type 'argparse.Namespace'"
+        ValueError, match="refused: it needs the type 'argparse.HelpFormatter'"
     ) as error:
         read_checkpoint(path)
     assert "\n" not in str(error.value)
+    assert "--unsafe-load would read it, and run the code in it" in str(error.value)
 
 
 def test_missing_files(tmp_path: Path) -> None:
@@ -165,3 +169,76 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
     torch.save(torch.ones(3), tmp_path / "tensor.pth")
     with pytest.raises(ValueError, match="holds a Tensor, not a dictionary"):
         read_checkpoint(tmp_path / "tensor.pth")
+
+
+@pytest.mark.parametrize("kind", ["pickle", "zip", "stream"])
+def test_a_files_code_runs_only_where_it_is_asked_for(tmp_path: Path, kind: str) -> None:
+    path, witness = tmp_path / "own.pth", tmp_path / "executed"
+    content: dict[str, Any] = {"a": TENSORS["a"], "args": argparse.Namespace(lr=1)}
+    content["code"] = Hostile(witness)
+    if kind == "pickle":
+        path.write_bytes(pickle.dumps({**content, "a": content["a"].numpy()}))
+    else:
+        torch.save(content, path, _use_new_zipfile_serialization=kind == "zip")
+    with pytest.raises(ValueError, match="--unsafe-load"):
+        read_checkpoint(path)
+    assert not witness.exists()
+    found = read_checkpoint(path, unsafe=True)
+    assert witness.exists()
+    assert torch.equal(found["a"], TENSORS["a"]) and found["args"].lr == 1
+
+
+def test_a_missing_package_is_named_where_code_may_run(tmp_path: Path) -> None:
+    (tmp_path / "other.pkl").write_bytes(b"cnowhere_to_be_found\nConfig\n.")
+    with pytest.raises(ValueError, match="not installed: No module named 'nowhere_to_be_found'"):
+        read_checkpoint(tmp_path / "other.pkl", unsafe=True)
+
+
+@pytest.mark.parametrize("name", ["encoder.safetensors", "encoder.pth"])
+def test_safetensors(tmp_path: Path, name: str) -> None:
+    save_file(TENSORS, tmp_path / name)
+    found = read_checkpoint(tmp_path / name)
+    assert found.keys() == TENSORS.keys()
+    assert all(torch.equal(found[key], tensor) for key, tensor in TENSORS.items())
+    save_file(TENSORS, tmp_path / name, {"matching_heuristics": "True", "__author__": "x"})
+    found = read_checkpoint(tmp_path / name)
+    assert torch.equal(found.pop("model")["a"], TENSORS["a"])
+    assert found == {"matching_heuristics": True, "__author__": "x"}
+    save_file(TENSORS, tmp_path / name, {"matching_heuristics": "no"})
+    with pytest.raises(ValueError, match="'no', neither true nor false"):
+        read_checkpoint(tmp_path / name)
+    (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:-3])
+    with pytest.raises(ValueError, match="damaged or cut off") as error:
+        read_checkpoint(tmp_path / name)
+    assert "\n" not in str(error.value)
+
+
+def test_the_name_does_not_tell_the_kind(tmp_path: Path) -> None:
+    torch.save(TENSORS, tmp_path / "archive.safetensors")
+    assert torch.equal(read_checkpoint(tmp_path / "archive.safetensors")["a"], TENSORS["a"])
+
+
+def test_compressed_archives_and_programs_are_refused(tmp_path: Path) -> None:
+    torch.save(TENSORS, tmp_path / "saved.pth")
+    with zipfile.ZipFile(tmp_path / "saved.pth") as saved:
+        records = {name: saved.read(name) for name in saved.namelist()}
+    with zipfile.ZipFile(tmp_path / "zipped.pth", "w", zipfile.ZIP_DEFLATED) as zipped:
+        for name, content in records.items():
+            zipped.writestr(name, content)
+    with pytest.raises(ValueError, match="compressed by another program"):
+        read_checkpoint(tmp_path / "zipped.pth")
+    with zipfile.ZipFile(tmp_path / "saved.pth", "a") as saved:
+        saved.writestr("saved/constants.pkl", b"")
+    with pytest.raises(ValueError, match="is a TorchScript program"):
+        read_checkpoint(tmp_path / "saved.pth")
+
+
+def test_attributes_cannot_hide_a_dictionarys_methods(tmp_path: Path) -> None:
+    state = OrderedDict(a=torch.ones(2))
+    # As a module's state dict has it, and another that no module has.
+    vars(state).update(_metadata={"": {"version": 2}}, values="hidden")
+    torch.save({"model": state}, tmp_path / "hidden.pth")
+    assert torch.load(tmp_path / "hidden.pth")["model"].values == "hidden"
+    found = read_checkpoint(tmp_path / "hidden.pth")["model"]
+    assert len(found.values()) == 1
+    assert found._metadata == {"": {"version": 2}}

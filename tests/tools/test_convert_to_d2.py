@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from encoders import authors_checkpoint, make_encoder, own_checkpoint, under
+from published import PUBLISHED
 from repository import REPOSITORY
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -37,8 +39,11 @@ def test_what_is_printed_is_what_was_done(tmp_path: Path, run_tool: Run) -> None
     assert result.stderr == ""
     rows = dict(line.split("  ", maxsplit=1) for line in result.stdout.splitlines())
     rows = {name.strip(): value.strip() for name, value in rows.items()}
-    assert rows["source"] == "cwrgp-ddp"
+    assert rows["source"] == "cwrgp-ddp (online branch)"
     assert rows["architecture"] == "resnet18"
+    assert rows["MODEL.RESNETS"].startswith("DEPTH 18 RES2_OUT_CHANNELS 64 NUM_GROUPS 1")
+    # 20 convolutions, 20 x 5 of BatchNorm, 2 of the head, 1 of the optimizer.
+    assert rows["tensors in"] == "123"
     assert rows["tensors used"] == "100, each once"
     # Beside the encoder: two tensors of the head, three entries, a counter per BatchNorm layer.
     assert rows["dropped 2"] == "head: module.head.0.weight, module.head.1.running_mean"
@@ -51,13 +56,12 @@ def test_what_is_printed_is_what_was_done(tmp_path: Path, run_tool: Run) -> None
 
 
 def test_a_mistake_is_one_line_and_exit_code_2(tmp_path: Path, run_tool: Run) -> None:
-    state = {"state_dict": under("module.encoder_q.", make_encoder(18))}
-    torch.save(state, tmp_path / "moco.pth")
-    result = run_tool(TOOL, tmp_path / "moco.pth", tmp_path / "out.pkl")
+    state = {"state_dict": under("module.net.", make_encoder(18))}
+    torch.save(state, tmp_path / "net.pth")
+    result = run_tool(TOOL, tmp_path / "net.pth", tmp_path / "out.pkl")
     assert result.returncode == 2
     assert result.stdout == ""
-    assert result.stderr.startswith("error: no ResNet found: the keys begin with")
-    assert "'state_dict: module.encoder_q.'" in result.stderr
+    assert result.stderr.startswith("error: no known format has a ResNet under 'module.net.'")
     assert result.stderr.count("\n") == 1
     assert not (tmp_path / "out.pkl").exists()
 
@@ -74,13 +78,13 @@ def test_the_format_can_be_chosen(tmp_path: Path, capsys: pytest.CaptureFixture[
     both = {**own_checkpoint(18), "state_dict": authors_checkpoint(18)["state_dict"]}
     torch.save(both, source)
     assert convert_in_process(source, output) == 2
-    assert "more than one known format fits" in capsys.readouterr().err
+    assert "two encoders or more, under 'encoder.' in 'model'" in capsys.readouterr().err
     assert not output.exists()
     assert convert_in_process(source, output, "--source", "cwrgp") == 0
-    assert "cwrgp\n" in capsys.readouterr().out
+    assert "cwrgp (online branch)\n" in capsys.readouterr().out
     with pytest.raises(SystemExit, match="2"):
-        convert_in_process(source, output, "--source", "moco")
-    assert "'cwrgp-ddp'" in capsys.readouterr().err
+        convert_in_process(source, output, "--source", "mocov2")
+    assert "--source mocov2: choose one of auto, cwrgp" in capsys.readouterr().err
 
 
 def test_a_cast_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -88,3 +92,32 @@ def test_a_cast_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     torch.save(halves, tmp_path / "half.pth")
     assert convert_in_process(tmp_path / "half.pth", tmp_path / "out.pkl") == 0
     assert "warning        20 tensors were float16, stored as float32" in capsys.readouterr().out
+
+
+def test_the_report_is_complete(tmp_path: Path) -> None:
+    source, output, report = (tmp_path / name for name in ("in.pth", "out.pkl", "report.json"))
+    torch.save(PUBLISHED["moco"].build(18), source)
+    assert convert_in_process(source, output, "--branch", "momentum", "--report", report) == 0
+    content = json.loads(report.read_text())
+    assert (content["source"], content["branch"]) == (["moco"], "momentum")
+    assert content["architecture"] == "resnet18"
+    assert content["dropped"]["module.queue"] == "head"
+    assert content["dropped"]["module.encoder_q.bn1.bias"] == "online branch"
+    assert content["tensors_used"] == 100
+    assert content["tensors_in"] == 2 * 120 + 3 + 1 + 1  # two encoders, heads, pointer, optimizer
+    assert content["largest_relative_difference"]["float64"] <= 1e-9
+    assert content["sha256_out"] == hashlib.sha256(output.read_bytes()).hexdigest()
+
+
+def test_no_proof_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    torch.save(make_encoder(18), tmp_path / "in.pth")
+    assert convert_in_process(tmp_path / "in.pth", tmp_path / "out.pkl", "--no-verify") == 0
+    assert "proof          none (--no-verify)" in capsys.readouterr().out
+
+
+def test_the_list(capsys: pytest.CaptureFixture[str]) -> None:
+    assert convert_in_process("--list") == 0
+    assert "momentum  state_dict: module.momentum_backbone." in capsys.readouterr().out
+    with pytest.raises(SystemExit, match="2"):
+        convert_in_process("in.pth")
+    assert "INPUT and OUTPUT are needed" in capsys.readouterr().err

@@ -24,8 +24,8 @@ from cwrgp.data.augment import Normalize, build_probe_transform
 from cwrgp.data.datasets import ImageFolder
 from cwrgp.engine.metrics import read_metrics
 from cwrgp.evaluation.spectrum import covariance_spectrum
+from cwrgp.pretrained.encoder import extract_encoder
 from cwrgp.pretrained.reader import read_checkpoint
-from cwrgp.pretrained.sources import extract_encoder
 from d2_transfer.proof import TOLERANCE_FLOAT64, verify
 from drawing import Detections
 from report_data import Command, Pretraining, ReportData, Run, Sample

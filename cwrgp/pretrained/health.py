@@ -1,0 +1,75 @@
+"""Whether tensors can be those of a trained network: what is refused, and what is warned of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def check_kind(key: str, value: Any) -> Tensor:
+    """Returns the tensor that a key of a checkpoint holds.
+
+    Raises:
+        ValueError: it is no plain floating-point tensor of 16 bits or more. The message names the
+            key.
+    """
+    if not isinstance(value, Tensor):
+        raise ValueError(f"{key!r} is a {type(value).__name__}, not a tensor")
+    if value.is_meta or value.layout is not torch.strided:
+        raise ValueError(f"{key!r} has no plain values (layout {value.layout}, {value.device})")
+    if key.endswith("num_batches_tracked"):
+        return value
+    if not value.is_floating_point():
+        raise ValueError(f"{key!r} has dtype {value.dtype}, not a floating-point one")
+    if value.element_size() < 2:
+        raise ValueError(f"{key!r} has dtype {value.dtype}; 8 bits are too few for a network")
+    return value
+
+
+def check_values(key: str, tensor: Tensor) -> None:
+    """Whether these can be values of a trained network.
+
+    Raises:
+        ValueError: NaN or Inf, a negative variance, or a convolution whose values are all equal.
+            The message names the key.
+    """
+    if not torch.isfinite(tensor).all():
+        raise ValueError(f"{key!r} holds NaN or Inf: the training diverged, or the file is damaged")
+    if key.endswith("running_var") and (tensor < 0).any():
+        raise ValueError(f"{key!r} holds a negative variance")
+    if tensor.ndim == 4 and tensor.numel() > 1 and tensor.min() == tensor.max():
+        raise ValueError(f"{key!r} holds the same value everywhere: no training leaves that")
+
+
+def describe_untrained(state: Mapping[str, Tensor]) -> list[str]:
+    """Sentences about BatchNorm layers that training has not touched, or that it has killed.
+
+    Args:
+        state: tensors under torchvision's names.
+    """
+    means = [name for name in state if name.endswith(".running_mean")]
+    untouched = [
+        name
+        for name in means
+        if not state[name].any() and _is_one(state[name.replace("running_mean", "running_var")])
+    ]
+    dead = [name for name in state if name.endswith(".running_var") and not state[name].any()]
+    warnings = []
+    if untouched:
+        warnings.append(
+            f"the statistics of {len(untouched)} of {len(means)} BatchNorm layers were never"
+            f" updated (mean 0, variance 1), first {untouched[0]!r}: was this network trained?"
+        )
+    if dead:
+        warnings.append(
+            f"{len(dead)} BatchNorm layers have variance 0 in all channels, the first is"
+            f" {dead[0]!r}: the network has collapsed there"
+        )
+    return warnings
+
+
+def _is_one(tensor: Tensor) -> bool:
+    return bool((tensor == 1).all())
