@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from cwrgp.pretrained.encoder import Encoder, extract_encoder
+from cwrgp.pretrained.locate import count_tensors
 from cwrgp.pretrained.reader import local_file, read_checkpoint
 from d2_transfer.atomic import replacing
 from d2_transfer.names import to_detectron2
@@ -105,7 +106,7 @@ def convert_file(
             " stride 1 (made for small images), that of Detectron2's ResNets is 7x7 with stride 2;"
             " pretrain with the ImageNet stem"
         )
-    num_tensors_in = _count_tensors(checkpoint)
+    num_tensors_in = count_tensors(checkpoint)
     del checkpoint
     dropped = dict(encoder.dropped)
     tensors, cast = _to_float32(_without_counters(encoder, dropped))
@@ -135,12 +136,6 @@ def sha256(path: str | Path) -> str:
     return digest.hexdigest()
 
 
-def _count_tensors(content: Any) -> int:
-    if isinstance(content, Mapping):
-        return sum(map(_count_tensors, content.values()))
-    return isinstance(content, Tensor)
-
-
 def _without_counters(encoder: Encoder, dropped: dict[str, str]) -> dict[str, Tensor]:
     """Leaves out BatchNorm's counters: they change no output, and FrozenBN has no place for one."""
     counters = [name for name in encoder.state_dict if name.endswith(".num_batches_tracked")]
@@ -155,12 +150,18 @@ def _to_float32(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[
     warnings = [
         f"{count} tensors were {dtype}, stored as float32" for dtype, count in others.items()
     ]
-    return {name: _own_float32(name, tensor) for name, tensor in tensors.items()}, warnings
+    own: dict[str, Tensor] = {}
+    storages: set[int] = set()
+    for name, tensor in tensors.items():
+        own[name] = _own_float32(name, tensor, storages)
+        storages.add(own[name].untyped_storage().data_ptr())
+    return own, warnings
 
 
-def _own_float32(name: str, tensor: Tensor) -> Tensor:
+def _own_float32(name: str, tensor: Tensor, taken: set[int]) -> Tensor:
     tensor = tensor.detach()
-    whole = tensor.untyped_storage().nbytes() == tensor.nbytes
+    storage = tensor.untyped_storage()
+    whole = storage.nbytes() == tensor.nbytes and storage.data_ptr() not in taken
     if tensor.dtype == torch.float32 and tensor.is_contiguous() and whole:
         return tensor  # a copy would cost the file's size in memory
     own = tensor.to(torch.float32, copy=True, memory_format=torch.contiguous_format)

@@ -68,4 +68,6 @@ def as_json(conversion: Conversion, input_file: str, output_file: str) -> dict[s
 
 
 def _examples(keys: list[str], limit: int = 3) -> str:
-    return ", ".join(keys[:limit]) + (", ..." if len(keys) > limit else "")
+    # Escaped: a key may hold anything, a line of this table too.
+    shown = [repr(key)[1:-1] for key in keys[:limit]]
+    return ", ".join(shown) + (", ..." if len(keys) > limit else "")

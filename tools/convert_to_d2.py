@@ -58,8 +58,8 @@ def main(args: argparse.Namespace) -> None:
     if args.list:
         print(describe_sources())
         return
-    if args.report and Path(args.report).is_dir():
-        raise ValueError(f"--report {args.report} is a folder; name a file")
+    if args.report:
+        _check_report(Path(args.report), args.input, args.output)
     conversion = convert_file(
         args.input,
         args.output,
@@ -73,6 +73,14 @@ def main(args: argparse.Namespace) -> None:
     if args.report:
         content = as_json(conversion, args.input, args.output)
         Path(args.report).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def _check_report(report: Path, *others: str) -> None:
+    """Before the conversion, which may take long, and so that no weights are overwritten."""
+    if not report.parent.is_dir() or report.is_dir():
+        raise ValueError(f"--report {report}: name a file in a folder that exists")
+    if report.resolve() in [Path(other).resolve() for other in others]:
+        raise ValueError(f"--report {report} is INPUT or OUTPUT: choose another name")
 
 
 if __name__ == "__main__":

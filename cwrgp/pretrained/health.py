@@ -57,7 +57,14 @@ def describe_untrained(state: Mapping[str, Tensor]) -> list[str]:
         if not state[name].any() and _is_one(state[name.replace("running_mean", "running_var")])
     ]
     dead = [name for name in state if name.endswith(".running_var") and not state[name].any()]
+    gains = [name.replace("running_mean", "weight") for name in means]
+    silent = [name for name in gains if not state[name].any()]
     warnings = []
+    if silent:
+        warnings.append(
+            f"{len(silent)} BatchNorm layers multiply all channels by 0, first {silent[0]!r}: their"
+            " blocks add nothing, as before any training"
+        )
     if untouched:
         warnings.append(
             f"the statistics of {len(untouched)} of {len(means)} BatchNorm layers were never"

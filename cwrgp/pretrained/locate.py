@@ -89,7 +89,7 @@ def seen_prefixes(checkpoint: Mapping[str, Any], limit: int = 8) -> list[str]:
     found: dict[str, None] = {}
     for container, tensors in _containers(checkpoint):
         for key in (key for key, value in tensors.items() if isinstance(value, Tensor)):
-            parts = re.match(r"(.*?)(?:(?:conv1|bn1|layer\d+|stem|res\d)\.|$)", key)
+            parts = re.match(r"(.*?)(?:(?:conv1|bn1|layer\d+|stem|res\d)\.|\Z)", key, re.DOTALL)
             assert parts is not None
             prefix = parts[1] if parts[1] != key or "." not in key else f"{key.rpartition('.')[0]}."
             found[f"{container}: {prefix}" if container else prefix] = None
@@ -97,17 +97,30 @@ def seen_prefixes(checkpoint: Mapping[str, Any], limit: int = 8) -> list[str]:
     return shown + (["..."] if len(found) > limit else []) or ["(no tensors)"]
 
 
-def _containers(
-    content: Any, path: str = "", depth: int = 0, done: set[int] | None = None
-) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Every dictionary with text keys, each object once: shared ones could nest without end."""
-    done = set() if done is None else done
-    if not _has_text_keys(content) or id(content) in done or depth > _MAX_DEPTH:
+def count_tensors(checkpoint: Mapping[str, Any]) -> int:
+    """Tensors in a file, in all its dictionaries; each object once."""
+    return sum(
+        isinstance(value, Tensor)
+        for _, content in _mappings(checkpoint, "", 0, set())
+        for value in content.values()
+    )
+
+
+def _containers(checkpoint: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Every dictionary whose keys are text, with its path."""
+    return (found for found in _mappings(checkpoint, "", 0, set()) if _has_text_keys(found[1]))
+
+
+def _mappings(
+    content: Any, path: str, depth: int, done: set[int]
+) -> Iterator[tuple[str, Mapping[Any, Any]]]:
+    """Every dictionary, each object once: shared ones could nest without end."""
+    if not isinstance(content, Mapping) or id(content) in done or depth > _MAX_DEPTH:
         return
     done.add(id(content))
     yield path, content
     for key, value in content.items():
-        yield from _containers(value, f"{path}.{key}" if path else key, depth + 1, done)
+        yield from _mappings(value, f"{path}.{key}" if path else str(key), depth + 1, done)
 
 
 def _has_text_keys(content: Any) -> bool:

@@ -123,6 +123,7 @@ SOURCES: tuple[Source, ...] = (
                 "teacher: backbone.",
                 default="momentum",
             ),
+            Layout("student: backbone.", "teacher: backbone.", default="momentum"),
         ),
     ),
     Source(
@@ -145,7 +146,9 @@ SOURCES: tuple[Source, ...] = (
             Layout(
                 "state_dict: backbone.",
                 "state_dict: encoder_k.0.",
+                "state_dict: encoder_k.module.0.",
                 "state_dict: target_net.0.",
+                "state_dict: target_net.module.0.",
                 copies=("state_dict: encoder_q.0.", "state_dict: online_net.0."),
             ),
         ),
@@ -207,9 +210,9 @@ SOURCES: tuple[Source, ...] = (
     Source(
         "torchvision",
         "torchvision's own names",
-        (Layout(":"), Layout("state_dict:"), Layout("model:")),
+        (Layout(":"), Layout("state_dict:"), Layout("model:", "model_ema: module.")),
     ),
-    Source("timm", "timm", (Layout(":"), Layout("state_dict:", "state_dict_ema:"))),
+    Source("timm", "timm", (Layout(":"), Layout("state_dict:", "state_dict_ema:", "model_ema:"))),
 )
 
 # What stands beside a backbone under the same prefix: classifiers, projectors, queues, prototypes.

@@ -172,6 +172,18 @@ def test_a_view_is_written_without_the_rest_of_its_storage(tmp_path: Path) -> No
     assert (tmp_path / "out.pth").stat().st_size < 46e6  # 11.2 million float32
 
 
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_tensors_that_share_memory(tmp_path: Path, suffix: str) -> None:
+    state = make_encoder(18)
+    state["layer1.0.bn1.bias"] = state["layer1.1.bn1.bias"]
+    state["layer1.0.bn1.weight"] = torch.tensor([0.7]).expand(64)
+    torch.save(state, tmp_path / "in.pth")
+    convert_file(tmp_path / "in.pth", tmp_path / f"out{suffix}")
+    found = read_checkpoint(tmp_path / f"out{suffix}")["model"]
+    assert torch.equal(found["res2.0.conv1.norm.bias"], state["layer1.1.bn1.bias"])
+    assert torch.equal(found["res2.0.conv1.norm.weight"], torch.full((64,), 0.7))
+
+
 def test_a_refused_input_leaves_no_output(tmp_path: Path, checkpoint_file: Path) -> None:
     source, output = tmp_path / "in.pth", tmp_path / "out.pkl"
     state = make_encoder(18)

@@ -12,6 +12,7 @@ from encoders import authors_checkpoint, make_encoder, own_checkpoint, under
 from torch import Tensor
 
 from cwrgp.pretrained.encoder import extract_encoder
+from cwrgp.pretrained.locate import count_tensors
 from cwrgp.pretrained.resnet import ARCHITECTURES, identify_arch, is_resnet_name
 
 
@@ -47,6 +48,9 @@ def test_untrained_and_collapsed_normalisation_is_warned_of() -> None:
     (warning,) = extract_encoder(state).warnings
     assert "statistics of 20 of 20 BatchNorm layers were never updated" in warning
     assert extract_encoder(make_encoder()).warnings == ()
+    silent = make_encoder() | {"layer3.1.bn2.weight": torch.zeros(256)}
+    (warning,) = extract_encoder(silent).warnings
+    assert "1 BatchNorm layers multiply all channels by 0, first 'layer3.1.bn2.weight'" in warning
     dead = make_encoder() | {"layer3.1.bn1.running_var": torch.zeros(256)}
     (warning,) = extract_encoder(dead).warnings
     assert "1 BatchNorm layers have variance 0" in warning
@@ -214,3 +218,15 @@ def test_names() -> None:
         "conv1.bias",
     ):
         assert not is_resnet_name(name)
+
+
+def test_strange_dictionaries_end() -> None:
+    around: dict[Any, Any] = {"state_dict": make_encoder(), 3: "a key that is no text"}
+    around["itself"] = around
+    shared: dict[str, Any] = {}
+    for _ in range(60):
+        shared = {"a": shared, "b": shared}
+    assert extract_encoder(around | {"shared": shared}).arch == "resnet18"
+    assert count_tensors(around | {"shared": shared}) == len(make_encoder())
+    with pytest.raises(ValueError, match="no ResNet found"):
+        extract_encoder({"a\nb": torch.ones(1)})

@@ -121,3 +121,24 @@ def test_the_list(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
         convert_in_process("in.pth")
     assert "INPUT and OUTPUT are needed" in capsys.readouterr().err
+
+
+def test_a_report_overwrites_no_weights(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source, output = tmp_path / "in.pth", tmp_path / "out.pkl"
+    torch.save(make_encoder(18), source)
+    before = source.read_bytes()
+    for report in (source, output, tmp_path, tmp_path / "nowhere" / "r.json"):
+        assert convert_in_process(source, output, "--report", report) == 2
+        assert f"error: --report {report}" in capsys.readouterr().err
+    assert source.read_bytes() == before and not output.exists()
+
+
+def test_keys_cannot_write_lines_of_the_table(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    key = "queue\nproof float64  perfect\x1b[31m"
+    torch.save(make_encoder(18) | {key: torch.ones(1)}, tmp_path / "in.pth")
+    assert convert_in_process(tmp_path / "in.pth", tmp_path / "out.pkl") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert sum(line.startswith("proof float64") for line in lines) == 1
+    assert any(r"head: queue\nproof float64  perfect\x1b[31m" in line for line in lines)
