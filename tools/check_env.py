@@ -22,18 +22,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 NOT_READY = 1  # something is missing: install or repair
 MISFIT = 3  # torch and torchvision do not fit: a new environment would not help
-REQUIRED = [
-    "pip",
-    "fvcore",
-    "iopath",
-    "pycocotools",
-    "safetensors",
-    "tabulate",
-    "tensorboard",
-    "tqdm",
-    "yaml",
-]
-EXTRAS = ["gdown", "pytest", "pytest_timeout", "ruff", "mypy"]
+REQUIRED: tuple[str, ...] = ("pip", "fvcore", "iopath", "pycocotools", "safetensors")
+REQUIRED += ("tabulate", "tensorboard", "tqdm", "yaml")
+EXTRAS: tuple[str, ...] = ("gdown", "pytest", "pytest_timeout", "ruff", "mypy")
 PACKAGES = ("cwrgp", "d2_transfer")  # this checkout's own
 
 
