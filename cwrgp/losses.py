@@ -13,7 +13,8 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
-from cwrgp.whitening import check_whitening, whiten
+from cwrgp.inputs import full_precision, stack_views
+from cwrgp.whitening import check_whitening, smallest_eigenvalue, whiten
 
 
 def pair_loss(z: Tensor, *, normalize: bool = True) -> Tensor:
@@ -67,24 +68,40 @@ def cwrgp_loss(
     return pair_loss(z.flatten(1, 3), normalize=normalize)
 
 
+@full_precision
 def covariance_penalty(views: Tensor) -> Tensor:
-    """Sum over views of sum_{i != j} Cov_ij^2 / B, Cov the sample-by-sample covariance over
+    """Sum over views of sum_{i != j} Cov_ij^2 / N, Cov the sample-by-sample covariance over
     channels.
 
     The optional term of the paper's ImageNet recipe, on the embeddings before whitening.
 
     Args:
-        views: (V, B, D) embeddings.
+        views: (V, ..., N, D) embeddings; it is averaged over what is between.
 
     Returns:
         A scalar.
     """
-    with torch.autocast(views.device.type, enabled=False):
-        h = views.float() if views.dtype in (torch.float16, torch.bfloat16) else views
-        h = h - h.mean(-1, keepdim=True)
-        covariance = h @ h.mT / (h.shape[-1] - 1)  # (V, B, B)
-        off_diagonal = covariance - torch.diag_embed(covariance.diagonal(dim1=-2, dim2=-1))
-        return off_diagonal.square().sum() / h.shape[1]
+    h = views - views.mean(-1, keepdim=True)
+    covariance = h @ h.mT / (h.shape[-1] - 1)  # (V, ..., N, N)
+    off_diagonal = covariance - torch.diag_embed(covariance.diagonal(dim1=-2, dim2=-1))
+    penalty = off_diagonal.square().sum((-2, -1)) / h.shape[-2]
+    return penalty.reshape(len(views), -1).mean(-1).sum()
+
+
+def check_subbatches(batch_size: int, subbatch_size: int) -> None:
+    """Says whether the batch of a process can be cut into sub-batches.
+
+    Raises:
+        ValueError: naming the sizes that would work.
+    """
+    if batch_size < 2:
+        raise ValueError(f"a batch of {batch_size} sample(s) per process cannot be whitened")
+    if subbatch_size < 1 or batch_size % subbatch_size:
+        divisors = [n for n in range(2, batch_size + 1) if batch_size % n == 0]
+        raise ValueError(
+            f"a batch of {batch_size} samples per process does not divide into sub-batches of "
+            f"{subbatch_size}; sub-batches of {', '.join(map(str, divisors))} would"
+        )
 
 
 class CWRGPLoss(nn.Module):
@@ -102,7 +119,9 @@ class CWRGPLoss(nn.Module):
         random_partition: permute the channels, independently for each view, sub-batch and draw.
         normalize: cosine form; otherwise the mean squared error.
         eps: S <- (1 - eps) S + eps I.
-        covariance_weight: weight of :func:`covariance_penalty`.
+        covariance_weight: weight of :func:`covariance_penalty` of the sub-batches.
+        covariance_epochs: the epoch from which on it is 0, once :meth:`set_progress` tells; 0:
+            never.
     """
 
     def __init__(
@@ -114,6 +133,7 @@ class CWRGPLoss(nn.Module):
         normalize: bool = True,
         eps: float = 0.0,
         covariance_weight: float = 0.0,
+        covariance_epochs: int = 0,
     ) -> None:
         super().__init__()
         if num_draws < 1:
@@ -125,6 +145,13 @@ class CWRGPLoss(nn.Module):
         self.normalize = normalize
         self.eps = eps
         self.covariance_weight = covariance_weight
+        self.covariance_epochs = covariance_epochs
+        self.current_weight = covariance_weight
+
+    def set_progress(self, *, step: int, total_steps: int, steps_per_epoch: int) -> None:
+        """Before every step: the covariance penalty ends where its epochs do."""
+        over = 0 < self.covariance_epochs <= step // steps_per_epoch
+        self.current_weight = 0.0 if over else self.covariance_weight
 
     def check(self, batch_size: int, num_channels: int) -> None:
         """Says whether batches of this shape can be whitened, before any is computed.
@@ -136,15 +163,13 @@ class CWRGPLoss(nn.Module):
         Raises:
             ValueError: naming the values that would work.
         """
-        if batch_size < 2:
-            raise ValueError(f"a batch of {batch_size} sample(s) per process cannot be whitened")
-        if self.subbatch_size < 1 or batch_size % self.subbatch_size:
-            divisors = [n for n in range(2, batch_size + 1) if batch_size % n == 0]
-            raise ValueError(
-                f"a batch of {batch_size} samples per process does not divide into sub-batches of "
-                f"{self.subbatch_size}; sub-batches of {', '.join(map(str, divisors))} would"
-            )
+        check_subbatches(batch_size, self.subbatch_size)
         check_whitening(self.subbatch_size, num_channels, num_groups=self.num_groups, eps=self.eps)
+
+    def smallest_eigenvalue(self, views: Tensor) -> Tensor:
+        """Of the covariances of sub-batches and groups, cut in order, of embeddings (V, B, D)."""
+        h = views.unflatten(1, (-1, self.subbatch_size))
+        return smallest_eigenvalue(h, num_groups=self.num_groups, eps=self.eps)
 
     def forward(
         self, views: Tensor | Sequence[Tensor], *, generator: Generator | None = None
@@ -161,10 +186,7 @@ class CWRGPLoss(nn.Module):
         Raises:
             ValueError: fewer than two views, or shapes that cannot be whitened.
         """
-        shapes = [tuple(view.shape) for view in views]
-        if len(shapes) < 2 or len(set(shapes)) > 1 or len(shapes[0]) != 2:
-            raise ValueError(f"CW-RGP needs two views or more, all (B, D), got {shapes}")
-        h = views if isinstance(views, Tensor) else torch.stack(tuple(views))
+        h = stack_views(views, "CW-RGP")
         num_views, batch_size, num_channels = h.shape
         self.check(batch_size, num_channels)
 
@@ -173,15 +195,18 @@ class CWRGPLoss(nn.Module):
             return torch.rand(*shape, generator=generator, device=h.device).argsort(-1)
 
         partition = (num_views, self.num_draws, batch_size // self.subbatch_size, num_channels)
+        split = permutations(self.num_draws, batch_size)
         loss = cwrgp_loss(
             h,
             num_groups=self.num_groups,
             subbatch_size=self.subbatch_size,
-            split=permutations(self.num_draws, batch_size),
+            split=split,
             permutation=permutations(*partition) if self.random_partition else None,
             normalize=self.normalize,
             eps=self.eps,
         )
-        if self.covariance_weight:
-            loss = loss + self.covariance_weight * covariance_penalty(h)
+        if self.current_weight:
+            # Of sub-batches, as the whitening: the number of processes changes nothing.
+            subbatches = h[:, split].unflatten(2, (-1, self.subbatch_size))
+            loss = loss + self.current_weight * covariance_penalty(subbatches)
         return loss

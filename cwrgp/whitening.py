@@ -168,21 +168,57 @@ def whiten(
     check_whitening(num_samples, num_channels, axis=axis, num_groups=num_groups, eps=eps, ddof=ddof)
 
     with torch.autocast(x.device.type, enabled=False):
-        h = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
-        h = h - h.mean(dim=-1 if axis == "channel" else -2, keepdim=True)
-        if permutation is not None:
-            h = _take_channels(h, permutation)
-        groups = h.unflatten(-1, (num_groups, -1)).movedim(-2, -3)  # (..., G, N, C)
-        if axis == "batch":
-            groups = groups.mT
-        s = groups @ groups.mT / (groups.shape[-1] - ddof)
-        if eps > 0:
-            s = torch.lerp(s, torch.eye(s.shape[-1], dtype=s.dtype, device=s.device), eps)
-        z = _METHODS[method](s, groups)
+        groups = _grouped(x, axis, num_groups, permutation)
+        z = _METHODS[method](_covariance(groups, eps, ddof), groups)
         if axis == "batch":
             z = z.mT
         z = z.movedim(-3, -2).flatten(-2)  # (..., N, D)
         return z if permutation is None else _take_channels(z, permutation.argsort(-1))
+
+
+@torch.no_grad()
+def smallest_eigenvalue(
+    x: Tensor, *, axis: str = "channel", num_groups: int = 1, eps: float = 0.0, ddof: int = 1
+) -> Tensor:
+    """The smallest eigenvalue of the covariances that :func:`whiten` inverts.
+
+    Near zero, whitening is ill-conditioned: a larger eps is due.
+
+    Args:
+        x: embeddings, (..., N, D).
+        axis: as for :func:`whiten`, like all that follow.
+        num_groups: G, of neighbouring channels.
+        eps: S <- (1 - eps) S + eps I.
+        ddof: subtracted from the number of observations in the covariance.
+
+    Returns:
+        A scalar, the smallest of all leading dimensions and groups; NaN where x is not finite.
+    """
+    with torch.autocast(x.device.type, enabled=False):
+        s = _covariance(_grouped(x, axis, num_groups, None), eps, ddof)
+        if not torch.isfinite(s).all():  # eigvalsh may raise
+            return torch.full((), torch.nan)
+        return torch.linalg.eigvalsh(s).min()
+
+
+def _grouped(x: Tensor, axis: str, num_groups: int, permutation: Tensor | None) -> Tensor:
+    """Centred groups with the variables as rows: (..., G, N, C), for the batch axis (..., G, C, N).
+
+    The centre is that of all D channels or of all N samples.
+    """
+    h = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+    h = h - h.mean(dim=-1 if axis == "channel" else -2, keepdim=True)
+    if permutation is not None:
+        h = _take_channels(h, permutation)
+    groups = h.unflatten(-1, (num_groups, -1)).movedim(-2, -3)
+    return groups.mT if axis == "batch" else groups
+
+
+def _covariance(groups: Tensor, eps: float, ddof: int) -> Tensor:
+    s = groups @ groups.mT / (groups.shape[-1] - ddof)
+    if eps == 0:
+        return s
+    return torch.lerp(s, torch.eye(s.shape[-1], dtype=s.dtype, device=s.device), eps)
 
 
 def _take_channels(x: Tensor, permutation: Tensor) -> Tensor:

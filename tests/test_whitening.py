@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from cwrgp.whitening import inverse_sqrt, whiten
+from cwrgp.whitening import inverse_sqrt, smallest_eigenvalue, whiten
 
 
 def oracle(
@@ -191,3 +191,19 @@ def test_the_limits_of_the_rank_are_the_true_ones():
     assert whiten(torch.randn(31, 32, dtype=torch.float64)).isfinite().all()  # C = N + 1
     assert whiten(torch.randn(9, 8, dtype=torch.float64), axis="batch").isfinite().all()
     assert whiten(torch.randn(40, 32), eps=0.1).isfinite().all()
+
+
+@pytest.mark.parametrize("axis", ["channel", "batch"])
+def test_the_smallest_eigenvalue_is_that_of_the_covariance_that_is_inverted(axis):
+    generator = torch.Generator().manual_seed(0)
+    n, d = (4, 24) if axis == "channel" else (24, 4)
+    x = torch.randn(3, n, d, generator=generator, dtype=torch.float64)
+    expected = []
+    for sample in x:
+        h = sample - sample.mean(1 if axis == "channel" else 0, keepdim=True)
+        for half in h.split(d // 2, dim=1):
+            s = half @ half.T / (d // 2 - 1) if axis == "channel" else half.T @ half / (n - 1)
+            expected.append(torch.linalg.eigvalsh(0.9 * s + 0.1 * torch.eye(len(s))).min())
+    found = smallest_eigenvalue(x, axis=axis, num_groups=2, eps=0.1)
+    torch.testing.assert_close(found, torch.stack(expected).min())
+    assert smallest_eigenvalue(x * torch.nan).isnan()

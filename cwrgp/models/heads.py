@@ -1,4 +1,4 @@
-"""Projection heads."""
+"""Projection and prediction heads."""
 
 from __future__ import annotations
 
@@ -6,7 +6,13 @@ from torch import nn
 
 
 def build_projector(
-    in_features: int, *, hidden_features: int, out_features: int, num_layers: int = 2
+    in_features: int,
+    *,
+    hidden_features: int,
+    out_features: int,
+    num_layers: int = 2,
+    hidden_bias: bool = True,
+    last_bn: bool = False,
 ) -> nn.Sequential:
     """Linear-BN-ReLU as often as there are hidden layers, then Linear: (B, F) -> (B, D).
 
@@ -15,6 +21,9 @@ def build_projector(
         hidden_features: width of the hidden layers.
         out_features: D, width of the embedding.
         num_layers: linear layers in all.
+        hidden_bias: whether the hidden linear layers have a bias; BatchNorm's follows anyway.
+        last_bn: ends with a BatchNorm without parameters, which takes the place of the last
+            layer's bias (SimSiam).
 
     Raises:
         ValueError: fewer than one layer.
@@ -24,9 +33,27 @@ def build_projector(
     layers: list[nn.Module] = []
     for _ in range(num_layers - 1):
         layers += [
-            nn.Linear(in_features, hidden_features),
+            nn.Linear(in_features, hidden_features, bias=hidden_bias),
             nn.BatchNorm1d(hidden_features),
             nn.ReLU(inplace=True),
         ]
         in_features = hidden_features
-    return nn.Sequential(*layers, nn.Linear(in_features, out_features))
+    layers.append(nn.Linear(in_features, out_features, bias=not last_bn))
+    if last_bn:
+        layers.append(nn.BatchNorm1d(out_features, affine=False))
+    return nn.Sequential(*layers)
+
+
+def build_predictor(
+    features: int, *, hidden_features: int, hidden_bias: bool = True
+) -> nn.Sequential:
+    """Linear-BN-ReLU-Linear from embedding to embedding, (B, D) -> (B, D), for BYOL and SimSiam.
+
+    Args:
+        features: D.
+        hidden_features: width between.
+        hidden_bias: whether the first linear layer has a bias.
+    """
+    return build_projector(
+        features, hidden_features=hidden_features, out_features=features, hidden_bias=hidden_bias
+    )
