@@ -57,6 +57,12 @@ class Checkpoints:
                 old.unlink()
         return path
 
+    def save_aside(self, state: dict[str, Any], name: str) -> Path:
+        """Writes ``name``.pth, which does not become the last checkpoint."""
+        path = self.folder / f"{name}.pth"
+        write_atomically(path, lambda file: torch.save(state, file))
+        return path
+
     def last(self) -> Path | None:
         """The last checkpoint, None where there is none.
 

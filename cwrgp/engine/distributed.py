@@ -9,8 +9,11 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from fvcore.nn.distributed import differentiable_all_gather
 from fvcore.nn.distributed import differentiable_all_reduce as all_reduce
 from torch import Tensor, nn
+
+from cwrgp.engine.preemption import EXIT_CODE, Preempted, forwarded_to
 
 
 def rank() -> int:
@@ -40,6 +43,7 @@ def launch(main: Callable[..., Any], num_gpus: int | None, args: tuple[Any, ...]
 
     Raises:
         ValueError: more processes than GPUs.
+        Preempted: the processes were told to stop.
     """
     if "LOCAL_RANK" in os.environ:  # torchrun
         return _worker(None, main, args)
@@ -61,9 +65,15 @@ def launch(main: Callable[..., Any], num_gpus: int | None, args: tuple[Any, ...]
         port = probe.getsockname()[1]
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(count)}
     mistakes = torch.multiprocessing.get_context("spawn").SimpleQueue()
+    work = (main, args, mistakes)
+    context = torch.multiprocessing.spawn(_spawned, work, nprocs=count, join=False)
     try:
-        torch.multiprocessing.spawn(_spawned, (main, args, mistakes), nprocs=count)
-    except torch.multiprocessing.ProcessExitedException:
+        with forwarded_to(context.pids()):
+            while not context.join():
+                pass
+    except torch.multiprocessing.ProcessExitedException as error:
+        if error.exit_code == EXIT_CODE:
+            raise Preempted("the processes were told to stop and have saved a checkpoint") from None
         if mistakes.empty():
             raise
         raise ValueError(mistakes.get()) from None
@@ -76,6 +86,8 @@ def _spawned(
     """Hands a user's mistake to the parent, where it is one line, not a traceback of processes."""
     try:
         _worker(local_rank, main, args)
+    except Preempted as error:
+        raise SystemExit(EXIT_CODE) from error
     except (ValueError, OSError, FloatingPointError) as error:
         mistakes.put(str(error))
         raise SystemExit(2) from error
@@ -125,7 +137,9 @@ class CPUSyncBatchNorm(nn.modules.batchnorm._BatchNorm):
             self.running_mean.lerp_(mean, self.momentum)
             self.running_var.lerp_(var * count / (count - 1), self.momentum)
         y = centred * (var + self.eps).rsqrt().view(shape)
-        return (y * self.weight.view(shape) + self.bias.view(shape)).to(input.dtype)
+        if self.affine:
+            y = y * self.weight.view(shape) + self.bias.view(shape)
+        return y.to(input.dtype)
 
 
 def synchronize_batch_norm(module: nn.Module, device: torch.device) -> nn.Module:
@@ -142,10 +156,11 @@ def synchronize_batch_norm(module: nn.Module, device: torch.device) -> nn.Module
         return nn.SyncBatchNorm.convert_sync_batchnorm(module)
     for name, child in module.named_children():
         if isinstance(child, nn.modules.batchnorm._BatchNorm):
-            synced = CPUSyncBatchNorm(
-                child.num_features, child.eps, child.momentum, dtype=child.weight.dtype
-            )
-            synced.load_state_dict(child.state_dict())
+            assert child.running_mean is not None
+            synced = CPUSyncBatchNorm(child.num_features, child.eps, child.momentum, child.affine)
+            synced.to(child.running_mean.dtype).load_state_dict(child.state_dict())
+            # The parameters themselves: a frozen network stays frozen.
+            synced.weight, synced.bias = child.weight, child.bias
             setattr(module, name, synced)
         else:
             synchronize_batch_norm(child, device)
@@ -168,3 +183,19 @@ def gather(x: Tensor) -> Tensor:
     parts = [torch.empty_like(padded) for _ in sizes]
     dist.all_gather(parts, padded)
     return torch.cat([part[:size] for part, size in zip(parts, sizes, strict=True)])
+
+
+def gather_with_gradient(x: Tensor, *, dim: int = 0) -> Tensor:
+    """Concatenates the tensors of all processes along ``dim``, in the order of their ranks.
+
+    Its backward gives every process the **sum** over the processes of the gradients of its own
+    part. Where each of W processes computes the same loss of the whole, that sum is W times the
+    loss's gradient, and DistributedDataParallel's averaging over W processes takes the factor out
+    again: the network's gradient is that of one process with the whole batch. No other scaling by
+    the world size is needed, neither here nor in the loss.
+
+    Args:
+        x: this process's; of the same shape on all.
+        dim: where the samples are.
+    """
+    return torch.cat(differentiable_all_gather(x.contiguous()), dim)

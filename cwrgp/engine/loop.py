@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import time
@@ -16,8 +17,9 @@ from torch.nn.parallel import DistributedDataParallel
 from cwrgp.engine import distributed
 from cwrgp.engine.checkpoint import Checkpoints
 from cwrgp.engine.metrics import MetricWriter
-from cwrgp.evaluation.spectrum import embedding_statistics
-from cwrgp.models.methods import Output
+from cwrgp.engine.preemption import Preempted, stop_request
+from cwrgp.engine.watch import NonFiniteLoss, Watch
+from cwrgp.models.methods import Method, Output
 from cwrgp.seeding import derive_seed
 
 logger = logging.getLogger("cwrgp")
@@ -42,23 +44,44 @@ class Plan:
     eval_period: int
 
 
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """How a step is computed.
+
+    Attributes:
+        learning_rate: of a step.
+        normalize: uint8 images -> network input.
+        device: where the method is.
+        autocast: context of the forward pass.
+        scaler: of the losses, for fp16.
+        memory_format: of the images.
+        accumulate: parts into which a process cuts its batch.
+        seed: the run's.
+    """
+
+    learning_rate: Callable[[int], float]
+    normalize: Callable[[Tensor], Tensor]
+    device: torch.device
+    autocast: torch.autocast
+    scaler: torch.amp.GradScaler
+    memory_format: torch.memory_format
+    accumulate: int
+    seed: int
+
+
 def train(
-    method: nn.Module,
+    method: Method,
     optimizer: torch.optim.Optimizer,
     batches: Iterator[list[Tensor]],
     *,
     plan: Plan,
-    learning_rate: Callable[[int], float],
-    normalize: Callable[[Tensor], Tensor],
-    device: torch.device,
-    autocast: torch.autocast,
-    memory_format: torch.memory_format,
-    seed: int,
+    how: Step,
     start_step: int,
     checkpoints: Checkpoints | None,
     config: str,
     writer: MetricWriter | None,
     evaluate: Callable[[], dict[str, float]],
+    num_workers: int,
 ) -> None:
     """Trains from ``start_step`` to the end of the plan and leaves ``model_final.pth``.
 
@@ -70,27 +93,25 @@ def train(
         optimizer: over the method's parameters.
         batches: V uint8 views a step, from ``start_step`` on.
         plan: when things happen.
-        learning_rate: of a step.
-        normalize: uint8 images -> network input.
-        device: where the method is.
-        autocast: context of the forward pass.
-        memory_format: of the images.
-        seed: the run's.
+        how: what a step is.
         start_step: the first step.
         checkpoints: where to save; None on all but the main process.
         config: the configuration as YAML, for the checkpoint.
         writer: where to report; None on all but the main process.
         evaluate: gives named numbers; called on every process.
+        num_workers: that load images, for the advice when they are too few.
 
     Raises:
-        FloatingPointError: a loss is not finite.
+        FloatingPointError: a loss is not finite; ``diagnostic.pth`` is left behind.
+        Preempted: a signal asked the run to stop; a checkpoint is left behind.
     """
     model: nn.Module = method
     if distributed.world_size() > 1:
         model = DistributedDataParallel(
-            method, device_ids=[device.index] if device.type == "cuda" else None
+            method, device_ids=[how.device.index] if how.device.type == "cuda" else None
         )
     method.train()
+    watch = Watch()
 
     def due(period: int, step: int) -> bool:
         return period > 0 and ((step + 1) % period == 0 or step + 1 == plan.total_steps)
@@ -99,114 +120,102 @@ def train(
         if writer is not None and values:
             writer.write(step, values, line=f"evaluation {when}")
 
+    def state(step: int) -> dict[str, Any]:
+        return {
+            "model": method.state_dict(),
+            "optimizer": optimizer.state_dict(),
+            "scaler": how.scaler.state_dict(),
+            "iteration": step,
+            "config": config,
+            "torch_version": str(torch.__version__),
+        }
+
     if start_step == 0 and plan.eval_period:
         report(0, evaluate(), "before training")
 
-    losses: list[Tensor] = []
     data_seconds, tick = 0.0, time.perf_counter()
-    for step in range(start_step, plan.total_steps):
-        waiting = time.perf_counter()
-        views = next(batches)
-        data_seconds += time.perf_counter() - waiting
-
-        torch.manual_seed(derive_seed(seed, step, distributed.rank()))
-        lr = learning_rate(step)
-        for group in optimizer.param_groups:
-            group["lr"] = lr
-        inputs = [
-            normalize(view.to(device, non_blocking=True)).to(memory_format=memory_format)
-            for view in views
-        ]
-        with autocast:
-            output: Output = model(inputs)
-        loss = torch.stack(list(output.losses.values())).sum()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.detach())
-
-        if due(plan.log_period, step):
-            mean_loss = _finite_mean(losses, step)
-            parts = {name: _mean_over_processes(part) for name, part in output.losses.items()}
-            now = time.perf_counter()
+    with stop_request() as stop:
+        for step in range(start_step, plan.total_steps):
+            waiting = time.perf_counter()
+            views = next(batches)
+            data_seconds += time.perf_counter() - waiting
+            logged, saved = due(plan.log_period, step), due(plan.checkpoint_period, step)
+            final = step + 1 == plan.total_steps
+            try:
+                torch.manual_seed(derive_seed(how.seed, step, distributed.rank()))
+                method.set_progress(
+                    step=step, total_steps=plan.total_steps, steps_per_epoch=plan.steps_per_epoch
+                )
+                for group in optimizer.param_groups:
+                    group["lr"] = how.learning_rate(step)
+                output, losses = _accumulated(model, views, optimizer, how)
+                watch.add(step, torch.stack(list(losses.values())).sum())
+                how.scaler.step(optimizer)
+                how.scaler.update()
+                method.update_target()
+                mean_loss = watch.mean() if logged or saved or final else math.nan
+            except NonFiniteLoss as error:
+                if checkpoints is not None:
+                    checkpoints.save_aside(state(step) | {"views": views}, "diagnostic")
+                raise FloatingPointError(
+                    f"{error}; the smallest eigenvalue of the covariance was "
+                    f"{watch.smallest_eigenvalue:.3g} when last looked at. diagnostic.pth in "
+                    "OUTPUT_DIR holds the state. A larger EPS of the method (try 1e-4; needed "
+                    "where a sub-batch may hold an image twice) or a smaller SOLVER.BASE_LR helps"
+                ) from error
+            if logged:
+                parts = {name: _mean_over_processes(part) for name, part in losses.items()}
+                now = time.perf_counter()
+                if writer is not None:
+                    line, eta = writer.progress(step)
+                    values = {"total_loss": mean_loss, "lr": how.learning_rate(step), **parts}
+                    values |= watch.statistics(method, output.embeddings)
+                    values["time"] = (now - tick) / len(watch)
+                    values["data_time"] = data_seconds / len(watch)
+                    watch.timing(values["time"], values["data_time"], num_workers)
+                    if how.device.type == "cuda":
+                        values["max_mem_mb"] = torch.cuda.max_memory_allocated() / 2**20
+                    writer.write(step, {**values, "eta_seconds": eta}, line=line)
+                watch.clear()
+                data_seconds, tick = 0.0, now
+            if due(plan.eval_period, step):
+                report(step, evaluate(), f"after iteration {step + 1}")
+                tick = time.perf_counter()
+            leave = not final and stop.agreed()
+            if checkpoints is not None and (final or saved or leave):
+                checkpoints.save(state(step), "model_final" if final else f"model_{step:07d}")
+                tick = time.perf_counter()
             if writer is not None:
-                line, eta = writer.progress(step)
-                values = {"total_loss": mean_loss, "lr": lr, **parts}
-                statistics = embedding_statistics(output.embeddings[0])
-                values |= {name: float(value) for name, value in statistics.items()}
-                values |= {
-                    "time": (now - tick) / len(losses),
-                    "data_time": data_seconds / len(losses),
-                }
-                if device.type == "cuda":
-                    values["max_mem_mb"] = torch.cuda.max_memory_allocated() / 2**20
-                writer.write(step, {**values, "eta_seconds": eta}, line=line)
-            losses.clear()
-            data_seconds, tick = 0.0, now
-        if due(plan.eval_period, step):
-            report(step, evaluate(), f"after iteration {step + 1}")
-            tick = time.perf_counter()
-        final = step + 1 == plan.total_steps
-        if final or due(plan.checkpoint_period, step):
-            _finite_mean([loss.detach()], step)
-        if checkpoints is not None and (final or due(plan.checkpoint_period, step)):
-            checkpoints.save(
-                {
-                    "model": method.state_dict(),
-                    "optimizer": optimizer.state_dict(),
-                    "iteration": step,
-                    "config": config,
-                    "torch_version": str(torch.__version__),
-                },
-                "model_final" if final else f"model_{step:07d}",
+                writer.step()
+            if leave:
+                raise Preempted(f"told to stop: saved after iteration {step + 1}")
+
+
+def _accumulated(
+    model: nn.Module, views: list[Tensor], optimizer: torch.optim.Optimizer, how: Step
+) -> tuple[Output, dict[str, Tensor]]:
+    """Forward and backward over the parts of a batch: the last output, and the mean losses."""
+    optimizer.zero_grad()
+    parts = list(zip(*(view.chunk(how.accumulate) for view in views), strict=True))
+    sums: dict[str, Tensor] = {}
+    for number, part in enumerate(parts, start=1):
+        inputs = [
+            how.normalize(view.to(how.device, non_blocking=True)).to(
+                memory_format=how.memory_format
             )
-            tick = time.perf_counter()
-        if writer is not None:
-            writer.step()
+            for view in part
+        ]
+        # The processes exchange gradients once, after the last part.
+        waits = isinstance(model, DistributedDataParallel) and number < len(parts)
+        with model.no_sync() if waits else contextlib.nullcontext():  # type: ignore[operator]
+            with how.autocast:
+                output: Output = model(inputs)
+            loss = torch.stack(list(output.losses.values())).sum() / len(parts)
+            how.scaler.scale(loss).backward()
+        for name, value in output.losses.items():
+            sums[name] = sums.get(name, 0) + value.detach() / len(parts)
+    return output, sums
 
 
 def _mean_over_processes(x: Tensor) -> float:
     return float(distributed.gather(x.detach().reshape(1)).mean())
-
-
-def _finite_mean(losses: list[Tensor], step: int) -> float:
-    mean = _mean_over_processes(torch.stack(losses).mean())
-    if not math.isfinite(mean):
-        raise FloatingPointError(
-            f"the loss is {mean} between iterations {step - len(losses) + 1} and {step}; "
-            "nothing was saved since. A larger METHOD.CWRGP.EPS (try 1e-4; needed where a "
-            "sub-batch may hold an image twice) or a smaller SOLVER.BASE_LR helps"
-        )
-    return mean
-
-
-def restore(
-    state: dict[str, Any], method: nn.Module, optimizer: torch.optim.Optimizer, *, config: str
-) -> int:
-    """Loads a checkpoint into the method and its optimizer.
-
-    Args:
-        state: as :func:`train` saved it.
-        method: receives the weights, all of them.
-        optimizer: receives its state.
-        config: of this run, to tell what changed.
-
-    Returns:
-        The step at which to go on.
-
-    Raises:
-        ValueError: the checkpoint is of another model.
-    """
-    try:
-        method.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-        old, start = str(state["config"]).splitlines(), int(state["iteration"]) + 1
-    except (KeyError, RuntimeError, ValueError, TypeError, AttributeError) as error:
-        raise ValueError(f"the last checkpoint does not fit this configuration: {error}") from error
-    new = config.splitlines()
-    changed = sorted(set(new) - set(old))
-    if changed:
-        logger.warning(
-            "resuming under a changed configuration: %s", "; ".join(map(str.strip, changed))
-        )
-    return start

@@ -11,6 +11,8 @@ from fvcore.common.param_scheduler import (
     ParamScheduler,
 )
 
+SCHEDULES = ("step", "cosine", "cosine_iter")
+
 
 def build_schedule(
     name: str,
@@ -19,6 +21,7 @@ def build_schedule(
     total_steps: int,
     steps_per_epoch: int,
     warmup_steps: int = 0,
+    final_ratio: float = 0.0,
     drop_epochs: tuple[int, ...] = (50, 25),
     gamma: float = 0.2,
 ) -> Callable[[int], float]:
@@ -27,12 +30,14 @@ def build_schedule(
     During the warm-up the rate rises linearly, from base_lr / warmup_steps to base_lr.
 
     Args:
-        name: "step" (times ``gamma`` at each of ``drop_epochs``) or "cosine" (to zero, a new value
-            every epoch, as the paper's ImageNet recipe has it).
+        name: "step" (times ``gamma`` at each of ``drop_epochs``), "cosine" (a new value every epoch
+            of the run, as CW-RGP's ImageNet recipe has it) or "cosine_iter" (a new value every
+            step, from the end of the warm-up on, as INTL's recipes have it).
         base_lr: the rate after the warm-up.
         total_steps: steps in the run.
         steps_per_epoch: steps in an epoch.
         warmup_steps: steps of the warm-up; shorter than the run.
+        final_ratio: for the cosines, where they end, as a share of ``base_lr``.
         drop_epochs: for "step", epochs before the end.
         gamma: for "step", the factor.
 
@@ -46,8 +51,8 @@ def build_schedule(
             f"run; set it to {total_steps // 10}, or train for more epochs"
         )
     scheduler: ParamScheduler
-    if name == "cosine":
-        scheduler = CosineParamScheduler(1.0, 0.0)
+    if name in ("cosine", "cosine_iter"):
+        scheduler = CosineParamScheduler(1.0, final_ratio)
     elif name == "step":
         early = [drop for drop in drop_epochs if not 0 < drop < epochs]
         if early:
@@ -55,16 +60,18 @@ def build_schedule(
                 f"SOLVER.DROP_EPOCHS {list(drop_epochs)} count from the end of the run, which has "
                 f"{epochs} epochs only; choose smaller ones, such as [], or SOLVER.SCHEDULE cosine"
             )
-        milestones = [epochs - drop for drop in sorted(drop_epochs, reverse=True)]
+        milestones = [epochs - drop for drop in sorted(set(drop_epochs), reverse=True)]
         values = [gamma**i for i in range(len(milestones) + 1)]
         scheduler = MultiStepParamScheduler(values, num_updates=epochs, milestones=milestones)
     else:
-        raise ValueError(f"SOLVER.SCHEDULE {name!r} is unknown; choose 'step' or 'cosine'")
+        raise ValueError(f"SOLVER.SCHEDULE {name!r} is unknown; choose one of {list(SCHEDULES)}")
     warmup = LinearParamScheduler(0.0, 1.0)
 
     def learning_rate(step: int) -> float:
         if step < warmup_steps:
             return base_lr * warmup((step + 1) / warmup_steps)
+        if name == "cosine_iter":
+            return base_lr * scheduler((step - warmup_steps) / (total_steps - warmup_steps))
         return base_lr * scheduler(step // steps_per_epoch / epochs)
 
     return learning_rate

@@ -26,10 +26,26 @@ def test_cosine_schedule_changes_once_an_epoch_and_ends_near_zero():
     assert lr(990) == lr(999) > 0
 
 
+def test_cosine_of_every_iteration_begins_after_the_warm_up_and_ends_at_its_ratio():
+    lr = build_schedule(
+        "cosine_iter", 0.5, total_steps=1020, steps_per_epoch=10, warmup_steps=20, final_ratio=0.001
+    )
+    assert lr(0) == pytest.approx(0.5 / 20) and lr(19) == lr(20) == pytest.approx(0.5)
+    for step in (21, 333, 1019):
+        share = 0.5 * (1 + math.cos(math.pi * (step - 20) / 1000))
+        assert lr(step) == pytest.approx(0.5 * share + 0.0005 * (1 - share))
+    assert 0.0005 < lr(1019) < 0.000502
+
+
+def test_two_drops_at_one_epoch_are_one():
+    lr = build_schedule("step", 1.0, total_steps=40, steps_per_epoch=10, drop_epochs=(1, 1))
+    assert (lr(29), lr(30)) == (1.0, 0.2)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"name": "linear"}, "SOLVER.SCHEDULE 'linear' is unknown"),
+        ({"name": "linear"}, "SOLVER.SCHEDULE 'linear' is unknown; choose one of"),
         ({"name": "cosine", "warmup_steps": 100}, "SOLVER.WARMUP_ITERS 100 is not below the 100"),
         ({"name": "step"}, r"DROP_EPOCHS \[50, 25\] count from the end of the run, which has 10"),
     ],

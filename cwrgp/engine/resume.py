@@ -1,0 +1,69 @@
+"""Going on from a checkpoint, under a configuration that may have changed."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+import yaml
+from torch import nn
+
+logger = logging.getLogger("cwrgp")
+
+# With another value of these, the rest of the run would not be the rest of that run.
+_FIXED = ("METHOD.NAME", "SEED", "SOLVER.BATCH_SIZE", "SOLVER.OPTIMIZER", "DATA.NAME")
+
+
+def restore(
+    state: dict[str, Any],
+    method: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
+    *,
+    config: str,
+) -> int:
+    """Loads a checkpoint into the method, its optimizer and the loss scaler.
+
+    Args:
+        state: as :func:`cwrgp.engine.loop.train` saved it.
+        method: receives the weights, all of them.
+        optimizer: receives its state.
+        scaler: receives its scale, where the checkpoint has one.
+        config: of this run as YAML, to tell what changed.
+
+    Returns:
+        The step at which to go on.
+
+    Raises:
+        ValueError: the checkpoint is of another model, or of a run that this one cannot continue.
+    """
+    try:
+        old = dict(_flat(yaml.safe_load(state["config"])))
+        start = int(state["iteration"]) + 1
+        new = dict(_flat(yaml.safe_load(config)))
+        changed = {
+            key: (old.get(key), value) for key, value in new.items() if old.get(key) != value
+        }
+        for key in _FIXED:
+            if key in old and key in changed:
+                raise ValueError(f"{key} was {old[key]!r} and is now {new[key]!r}")
+        method.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        if state.get("scaler"):
+            scaler.load_state_dict(state["scaler"])
+    except (KeyError, RuntimeError, ValueError, TypeError, AttributeError, yaml.YAMLError) as error:
+        raise ValueError(f"the last checkpoint does not fit this configuration: {error}") from error
+    if changed:
+        what = ", ".join(f"{key} {a!r} -> {b!r}" for key, (a, b) in changed.items())
+        logger.warning("resuming under a changed configuration: %s", what)
+    return start
+
+
+def _flat(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in config.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
