@@ -62,12 +62,14 @@ class FileServer:
         content, headers = self.files[path], dict(self.headers[path])
         version = headers.get("ETag") or headers.get("Last-Modified")
         status, start = 200, 0
-        found = re.fullmatch(r"bytes=(\d+)-", request.headers.get("Range", ""))
+        found = re.fullmatch(r"bytes=(\d+)-(\d*)", request.headers.get("Range", ""))
         if found and self.ranges and request.headers.get("If-Range", version) == version:
             status, start = 206, int(found[1])
             if start >= len(content):
                 return _say(request, 416, {"Content-Range": f"bytes */{len(content)}"})
-            headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
+            last = min(int(found[2] or len(content) - 1), len(content) - 1)
+            headers["Content-Range"] = f"bytes {start}-{last}/{len(content)}"
+            content = content[: last + 1]
         if self.length:
             headers["Content-Length"] = str(len(content) - start)
         cut = self.cuts.pop(0) if self.cuts else None

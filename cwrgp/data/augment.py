@@ -15,34 +15,38 @@ _INTERPOLATIONS = {
 def build_view_transform(
     *,
     image_size: int,
-    crop_scale: tuple[float, float] = (0.2, 1.0),
-    interpolation: str = "bicubic",
-    jitter: tuple[float, float, float, float] = (0.4, 0.4, 0.4, 0.1),
-    jitter_prob: float = 0.8,
-    grayscale_prob: float = 0.1,
-    blur_prob: float = 0.0,
-    flip_prob: float = 0.5,
-    crop_first: bool = False,
+    crop_scale: tuple[float, float],
+    interpolation: str,
+    crop_first: bool,
+    jitter: tuple[float, float, float, float],
+    jitter_prob: float,
+    grayscale_prob: float,
+    blur_prob: float,
+    solarize_prob: float,
+    flip_prob: float,
 ) -> v2.Compose:
     """The random transform from a PIL image to one view, uint8 (3, image_size, image_size).
 
     Views stay uint8 until they are on the device: a quarter of the memory to move between
-    processes.
+    processes. There are no defaults: those of a recipe stand in ``cwrgp/config.py`` only.
 
     Args:
         image_size: side of the crop in pixels.
-        crop_scale: share of the image's area that the crop covers.
+        crop_scale: share of the image's area that the crop covers, least and most.
         interpolation: "bilinear" or "bicubic".
+        crop_first: crop before the colours change (the ImageNet recipes, cheaper on large images);
+            otherwise after it (CW-RGP's small-image recipes).
         jitter: strengths of brightness, contrast, saturation and hue.
         jitter_prob: probability of colour jitter.
         grayscale_prob: probability of grayscale.
         blur_prob: probability of Gaussian blur with sigma in [0.1, 2] pixels.
+        solarize_prob: probability of solarization: pixels of 128 and above are inverted. It comes
+            after the blur, as in BYOL (Grill et al., 2020, appendix B).
         flip_prob: probability of a horizontal flip.
-        crop_first: crop before the colours change (the ImageNet recipe, cheaper on large images);
-            otherwise after it (the small-image recipes).
 
     Raises:
-        ValueError: unknown interpolation, or a crop scale outside 0 < low <= high <= 1.
+        ValueError: unknown interpolation, a crop scale outside 0 < low <= high <= 1, or a
+            probability outside [0, 1].
     """
     if interpolation not in _INTERPOLATIONS:
         raise ValueError(
@@ -52,6 +56,15 @@ def build_view_transform(
     low, high = crop_scale
     if not 0 < low <= high <= 1:
         raise ValueError(f"AUGMENT.CROP_SCALE {(low, high)} is not 0 < low <= high <= 1")
+    for name, probability in {
+        "JITTER_PROB": jitter_prob,
+        "GRAYSCALE_PROB": grayscale_prob,
+        "BLUR_PROB": blur_prob,
+        "SOLARIZE_PROB": solarize_prob,
+        "FLIP_PROB": flip_prob,
+    }.items():
+        if not 0 <= probability <= 1:
+            raise ValueError(f"AUGMENT.{name} {probability} is not a probability")
     crop = v2.RandomResizedCrop(
         image_size, scale=(low, high), interpolation=_INTERPOLATIONS[interpolation], antialias=True
     )
@@ -64,6 +77,8 @@ def build_view_transform(
         # Kernel of about a tenth of the side, as in SimCLR; odd as it must be.
         kernel = max(3, image_size // 10 // 2 * 2 + 1)
         steps.append(v2.RandomApply([v2.GaussianBlur(kernel, sigma=(0.1, 2.0))], p=blur_prob))
+    if solarize_prob > 0:
+        steps.append(v2.RandomSolarize(threshold=128, p=solarize_prob))
     steps.append(v2.RandomHorizontalFlip(flip_prob))
     return v2.Compose([*steps, v2.PILToTensor()])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 
@@ -10,7 +11,8 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from cwrgp.data.datasets import UNREADABLE, LabelledImages, Views
+from cwrgp.data.images import UNREADABLE, LabelledImages, StorageError
+from cwrgp.data.views import Views
 from cwrgp.seeding import derive_seed
 
 
@@ -68,12 +70,17 @@ class StepSampler(Sampler[list[tuple[int, int]]]):
 
 
 def iterate_views(
-    views: Views, sampler: StepSampler, *, num_workers: int, pin_memory: bool
+    views: Views,
+    sampler: Sampler[list[tuple[int, int]]],
+    *,
+    num_workers: int,
+    pin_memory: bool,
 ) -> Iterator[list[Tensor]]:
-    """Yields lists of V uint8 batches (B, 3, H, W).
+    """Yields lists of V uint8 batches (B, 3, H, W), where H and W may differ from view to view.
 
     Raises:
         ValueError: too many unreadable images, in one line, whichever process met them.
+        StorageError: what holds the images cannot be read, likewise.
     """
     loader = DataLoader(
         views,
@@ -86,8 +93,15 @@ def iterate_views(
         for batch in loader:
             views.unreadable.check(views.dataset)
             yield batch
-    except ValueError:
-        views.unreadable.check(views.dataset)  # instead of a worker's traceback in a message
+    except (ValueError, StorageError) as error:
+        # The error's frames hold the loader's processes, which would be waited for much later.
+        traceback.clear_frames(error.__traceback__)
+        if isinstance(error, StorageError):
+            # A worker's message is its traceback, whose last line is the message.
+            line = str(error).strip().splitlines()[-1]
+            name = f"{StorageError.__module__}.{StorageError.__name__}: "
+            raise StorageError(line.removeprefix(name)) from None
+        views.unreadable.check(views.dataset)
         raise
 
 
@@ -118,5 +132,7 @@ class ProbeImages(Dataset):
         index = self.indices[item]
         try:
             return self.transform(self.dataset.load(index)), self.dataset.labels[index]
+        except StorageError:
+            raise
         except UNREADABLE:
             return self.transform(Image.new("RGB", (8, 8))), -1

@@ -1,20 +1,17 @@
-"""Image folders, their labels, broken files, and views as a function of (seed, epoch, index)."""
+"""Data sets by name, image folders and their labels; what is missing is said."""
 
 from __future__ import annotations
 
+import pickle
+
 import numpy as np
 import pytest
-import torch
+import torchvision
 from images import write_images
 from PIL import Image
 
-from cwrgp.data.augment import Normalize, build_probe_transform, build_view_transform
-from cwrgp.data.datasets import ImageFolder, Views, build_dataset
-from cwrgp.data.loaders import ProbeImages, StepSampler, iterate_views
-
-
-def to_tensor(image: Image.Image) -> torch.Tensor:
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+from cwrgp.data.datasets import build_dataset
+from cwrgp.data.folders import ImageFolder
 
 
 def test_the_first_level_of_folders_gives_the_labels(image_folder):
@@ -87,8 +84,38 @@ def test_no_held_out_part_is_none(image_folder):
         ("imagefolder", False, FileNotFoundError, "gone does not exist; set DATA.ROOT"),
         ("imagefolder", True, ValueError, r"gone holds no image \(\.bmp, "),
         ("imagenet22k", False, ValueError, "DATA.NAME 'imagenet22k' is unknown; choose one of"),
-        ("cifar10", True, FileNotFoundError, "cifar10 is not in DATA.ROOT"),
-        ("stl10", True, FileNotFoundError, "stl10 is not in DATA.ROOT"),
+        (
+            "cifar10",
+            True,
+            FileNotFoundError,
+            r"cifar10 is not in DATA.ROOT .*gone/cifar-10-b",
+        ),
+        (
+            "cifar100",
+            True,
+            FileNotFoundError,
+            r"import CIFAR100; CIFAR100\('.*gone', downl",
+        ),
+        ("stl10", True, FileNotFoundError, "stl10 is not in DATA.ROOT .*gone/stl10_binary; ge"),
+        (
+            "tiny_imagenet",
+            True,
+            FileNotFoundError,
+            "looked for .*gone/train; get it with cur",
+        ),
+        (
+            "imagenet",
+            False,
+            FileNotFoundError,
+            "looked for .*gone/train/<wnid>/.*; get it from",
+        ),
+        ("imagenet100", True, ValueError, "DATA.CLASS_LIST is empty; DATA.NAME imagenet100 needs"),
+        (
+            "webdataset",
+            True,
+            FileNotFoundError,
+            r"no shard fits .*gone/\*.tar; name the .ta",
+        ),
     ],
 )
 def test_missing_data_is_an_error(tmp_path, name, make, error, message):
@@ -99,77 +126,102 @@ def test_missing_data_is_an_error(tmp_path, name, make, error, message):
         build_dataset(name, str(root), "pretrain")
 
 
-def views_of(folder, *, limit=0, seed=3, transform=None):
-    return Views(
-        ImageFolder(folder),
-        transform or build_view_transform(image_size=16, blur_prob=0.5),
-        num_views=2,
-        seed=seed,
-        max_unreadable=limit,
-    )
+def test_cifar_and_stl10_have_the_published_splits(tmp_path, monkeypatch):
+    """The binary layouts themselves, with three images a file instead of thousands."""
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (3, 3072), dtype=np.uint8)
+    for factory, folder, key in (("CIFAR10", "cifar-10-batches-py", "labels"),
+                                 ("CIFAR100", "cifar-100-python", "fine_labels")):  # fmt: skip
+        kind = getattr(torchvision.datasets, factory)
+        monkeypatch.setattr(kind, "_check_integrity", lambda self: True)  # of MD5 sums
+        monkeypatch.setattr(kind, "_load_meta", lambda self: None)
+        (tmp_path / folder).mkdir()
+        for name, _ in kind.train_list + kind.test_list:
+            content = pickle.dumps({"data": pixels, key: [2, 0, 1]})
+            (tmp_path / folder / name).write_bytes(content)
+        for split, count in (("pretrain", 3 * len(kind.train_list)), ("train", 3), ("test", 3)):
+            images = build_dataset(factory.lower(), str(tmp_path), split)
+            assert len(images) == (count if split != "train" else 3 * len(kind.train_list))
+            assert images.labels[:3] == [2, 0, 1]
+        expected = pixels[1].reshape(3, 32, 32).transpose(1, 2, 0)
+        assert (np.asarray(images.load(1)) == expected).all()
+
+    kind = torchvision.datasets.STL10
+    monkeypatch.setattr(kind, "_check_integrity", lambda self: True)
+    folder = tmp_path / "stl10_binary"
+    folder.mkdir()
+    for name, count in (("train", 2), ("test", 4), ("unlabeled", 5)):
+        images = rng.integers(0, 256, (count, 3, 96, 96), dtype=np.uint8)
+        images.tofile(folder / f"{name}_X.bin")
+        np.arange(1, count + 1, dtype=np.uint8).tofile(folder / f"{name}_y.bin")
+    labels = {
+        split: build_dataset("stl10", str(tmp_path), split).labels
+        for split in ("pretrain", "train", "test")
+    }
+    assert labels == {"pretrain": [0, 1] + 5 * [-1], "train": [0, 1], "test": [0, 1, 2, 3]}
 
 
-def test_views_depend_on_seed_epoch_and_index_only(image_folder):
-    views, others = views_of(image_folder), views_of(image_folder, seed=4)
-    torch.manual_seed(0)
-    before = torch.get_rng_state()
-    first = views[2, 5]
-    assert torch.equal(before, torch.get_rng_state())
-    torch.manual_seed(99)
-    for a, b in zip(first, views[2, 5], strict=True):
-        assert a.dtype == torch.uint8 and a.shape == (3, 16, 16) and torch.equal(a, b)
-    assert not torch.equal(first[0], first[1])
-    for other in (views[3, 5], views[2, 6], others[2, 5]):
-        assert not torch.equal(first[0], other[0])
+def make_imagenet(root, train=("n1", "n2", "n3"), val=("n1", "n2", "n3")):
+    for split, names in (("train", train), ("val", val)):
+        for number, name in enumerate(names):
+            write_images(root / split / name, 1 + number, seed=number)
 
 
-@pytest.mark.parametrize("num_workers", [0, 2])
-def test_unreadable_images_are_counted_and_replaced(tmp_path, num_workers):
-    write_images(tmp_path, 6)
-    (tmp_path / "001.png").write_bytes(b"no image")
-    (tmp_path / "004.png").write_bytes((tmp_path / "003.png").read_bytes()[:60])  # cut short
-    views = views_of(tmp_path, limit=2, transform=to_tensor)
-    sampler = StepSampler(6, 6, start_step=0, total_steps=2, seed=0)
-    batches = list(iterate_views(views, sampler, num_workers=num_workers, pin_memory=False))
-    assert len(batches) == 2 and len(views.unreadable) == 2
-    assert torch.equal(views[0, 1][0], to_tensor(Image.open(tmp_path / "002.png")))
-
-    strict = views_of(tmp_path, limit=1, transform=to_tensor)
-    with pytest.raises(ValueError, match=r"^2 of 6 images cannot be read, more than DATA.MAX_UNRE"):
-        list(iterate_views(strict, sampler, num_workers=num_workers, pin_memory=False))
+def test_imagenet_is_train_and_val(tmp_path):
+    make_imagenet(tmp_path)
+    for split in ("pretrain", "train", "test"):
+        assert build_dataset("imagenet", str(tmp_path), split).labels == [0, 1, 1, 2, 2, 2]
 
 
-def test_a_folder_of_broken_images_is_an_error(tmp_path):
-    for i in range(3):
-        (tmp_path / f"{i}.jpg").write_bytes(b"")
-    with pytest.raises(ValueError, match="none of the 3 images can be read; the first is"):
-        views_of(tmp_path, limit=3)[0, 0]
+def test_imagenet_without_val_or_with_a_flat_one(tmp_path):
+    make_imagenet(tmp_path, val=())
+    assert len(build_dataset("imagenet", str(tmp_path), "pretrain")) == 6
+    with pytest.raises(FileNotFoundError, match=r"looked for .*val/<wnid>/\*.JPEG; get it from"):
+        build_dataset("imagenet", str(tmp_path), "test")
+    write_images(tmp_path / "val", 2)
+    with pytest.raises(FileNotFoundError, match="but its images are in no folders of classes; so"):
+        build_dataset("imagenet", str(tmp_path), "test")
 
 
-def test_probe_images_mark_what_cannot_be_read(tmp_path):
-    for name in "ab":
-        write_images(tmp_path / name, 2)
-    (tmp_path / "b" / "001.png").write_bytes(b"no image")
-    transform = build_probe_transform(image_size=16, resize=20)
-    probe = ProbeImages(ImageFolder(tmp_path), transform, [0, 2, 3])
-    assert [label for _, label in (probe[i] for i in range(3))] == [0, 1, -1]
-    assert probe[0][0].shape == probe[2][0].shape == (3, 16, 16)
+def test_imagenet100_has_the_classes_of_its_list_only(tmp_path):
+    make_imagenet(tmp_path)
+    names = tmp_path / "classes.txt"
+
+    def images(split, text):
+        names.write_text(text)
+        return build_dataset("imagenet100", str(tmp_path), split, class_list=str(names))
+
+    for split in ("pretrain", "train", "test"):
+        part = images(split, "n3\nn1\n\n")
+        assert part.classes == ["n1", "n3"] and part.labels == [0, 1, 1, 1]
+    for text, message in [
+        ("n1\nn9\n", r"has 2 classes, of which 1 are not in .*train: n9"),
+        ("n1\nn2\nn1\n", "has the class n1 more than once"),
+        ("n1\n", "has 1 classes; it needs two or more"),
+    ]:
+        with pytest.raises((ValueError, FileNotFoundError), match=message):
+            images("pretrain", text)
+    with pytest.raises(FileNotFoundError, match="DATA.CLASS_LIST gone.txt: no such file"):
+        build_dataset("imagenet100", str(tmp_path), "train", class_list="gone.txt")
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"interpolation": "lanczos"}, "AUGMENT.INTERPOLATION 'lanczos' is unknown"),
-        ({"crop_scale": (0.5, 0.2)}, r"AUGMENT.CROP_SCALE \(0.5, 0.2\) is not 0 < low"),
-    ],
-)
-def test_transforms_that_make_no_sense_are_refused(arguments, message):
-    with pytest.raises(ValueError, match=message):
-        build_view_transform(image_size=16, **arguments)
-
-
-def test_normalization():
-    images = torch.randint(0, 256, (2, 3, 4, 4), dtype=torch.uint8)
-    mean, std = (0.4, 0.5, 0.6), (0.1, 0.2, 0.3)
-    expected = torch.stack([(images[:, c] / 255 - mean[c]) / std[c] for c in range(3)], dim=1)
-    torch.testing.assert_close(Normalize(mean, std)(images), expected, rtol=1e-5, atol=1e-5)
+def test_tiny_imagenet_as_it_is_released(tmp_path):
+    root = tmp_path / "tiny-imagenet-200"
+    for name in ("n1", "n2"):
+        write_images(root / "train" / name / "images", 2)
+        (root / "train" / name / f"{name}_boxes.txt").write_text("n1_0.JPEG\t0\t0\t9\t9\n")
+    write_images(root / "val" / "images", 3)
+    annotations = root / "val" / "val_annotations.txt"
+    rows = ["002.png\tn1\t0\t0\t9\t9", "000.png\tn2\t0\t0\t9\t9", "001.png\tn1\t0\t0\t9\t9"]
+    annotations.write_text("\n".join(rows) + "\n")
+    for place in (root, tmp_path):  # what was unpacked, or where
+        assert build_dataset("tiny_imagenet", str(place), "pretrain").labels == [0, 0, 1, 1]
+        test = build_dataset("tiny_imagenet", str(place), "test")
+        assert test.labels == [1, 0, 0] and test.classes == ["n1", "n2"]
+        assert test.load(0).size == (40, 40)
+    annotations.write_text("\n".join(rows[1:]) + "\n")
+    with pytest.raises(ValueError, match="gives 002.png the class of nothing, which .*train has n"):
+        build_dataset("tiny_imagenet", str(root), "test")
+    annotations.unlink()
+    with pytest.raises(FileNotFoundError, match=r"looked for .*val_annotations.txt; get it with"):
+        build_dataset("tiny_imagenet", str(root), "test")

@@ -1,0 +1,211 @@
+"""Image files below a folder, and the layouts of the data sets that are released as such."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from PIL import Image
+
+from cwrgp.data.images import IMAGE_SUFFIXES, open_rgb
+
+IMAGENET_PAGE = "https://image-net.org/download-images (ILSVRC2012, needs an account)"
+TINY_IMAGENET_URL = "http://cs231n.stanford.edu/tiny-imagenet-200.zip"
+
+
+class ImageFolder:
+    """All images below a folder; the first level of subfolders, where there is one, gives the
+    labels.
+
+    Args:
+        root: the folder.
+        classes: the names of the classes in the order of their labels; None: the sorted names of
+            the subfolders.
+        only: the subfolders to take; None: all.
+
+    Raises:
+        FileNotFoundError: no such folder.
+        ValueError: no image below it, or a subfolder that is not among ``classes``.
+    """
+
+    def __init__(
+        self,
+        root: str | os.PathLike[str],
+        classes: Sequence[str] | None = None,
+        *,
+        only: Sequence[str] | None = None,
+    ) -> None:
+        self.root = Path(root).expanduser()
+        if not self.root.is_dir():
+            raise FileNotFoundError(
+                f"image folder {self.root} does not exist; set DATA.ROOT (EVAL.ROOT) to one"
+            )
+        places = [self.root] if only is None else [self.root / name for name in only]
+        # Sorted relative names: the same order on every machine and file system.
+        self.files = sorted(
+            os.path.relpath(path, self.root) for place in places for path in image_files(place)
+        )
+        if not self.files:
+            raise ValueError(
+                f"image folder {self.root} holds no image ({', '.join(sorted(IMAGE_SUFFIXES))})"
+            )
+        tops = [parts[0] if len(parts := Path(file).parts) > 1 else None for file in self.files]
+        found = sorted({top for top in tops if top is not None})
+        self.classes = list(found if classes is None else classes)
+        if None in tops or (classes is None and len(found) < 2):
+            self.classes = []
+        elif unknown := sorted(set(found) - set(self.classes)):
+            raise ValueError(
+                f"{self.root} has the class {unknown[0]}, which the training images have not; "
+                f"theirs are {', '.join(self.classes) or 'none'}"
+            )
+        number = {name: label for label, name in enumerate(self.classes)}
+        self.labels = [number.get(str(top), -1) for top in tops]
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def load(self, index: int) -> Image.Image:
+        return open_rgb(self.root / self.files[index], self.name(index))
+
+    def name(self, index: int) -> str:
+        return str(self.root / self.files[index])
+
+
+def image_files(root: Path) -> Iterator[str]:
+    """The images below a folder, behind links too; a link that leads in a circle ends there."""
+    places: dict[str, frozenset[tuple[int, int]]] = {}  # of a folder and those above it
+    for folder, subfolders, files in os.walk(root, followlinks=True):
+        subfolders.sort()
+        above = places.get(os.path.dirname(folder), frozenset())
+        status = os.stat(folder)
+        place = (status.st_dev, status.st_ino)
+        if place in above:  # a link to a folder that it is in
+            subfolders.clear()
+            continue
+        places[folder] = above | {place}
+        for file in files:
+            if os.path.splitext(file)[1].lower() in IMAGE_SUFFIXES:
+                yield os.path.join(folder, file)
+
+
+def open_folder(root: str, split: str) -> ImageFolder | None:
+    """``root/train`` and ``root/val`` (or ``test``) where there is a ``train``, else all of it."""
+    base = Path(root).expanduser()
+    if not (base / "train").is_dir():
+        return None if split == "test" else ImageFolder(base)
+    for other in sorted(base.iterdir()):
+        known = other.name in ("train", "val", "test")
+        if other.is_dir() and not known and next(image_files(other), None) is not None:
+            raise ValueError(
+                f"DATA.ROOT {base} has images in train and in {other.name}: is train a split or a "
+                f"class? Move {other.name} elsewhere, or rename train"
+            )
+    train = ImageFolder(base / "train")
+    if split != "test":
+        return train
+    held_out = [base / name for name in ("val", "test") if (base / name).is_dir()]
+    return ImageFolder(held_out[0], train.classes) if held_out else None
+
+
+def open_imagenet(root: str, split: str, wnids: Sequence[str] | None = None) -> ImageFolder:
+    """ImageNet, or the classes ``wnids`` of it: ``root/train/<wnid>`` and ``root/val/<wnid>``.
+
+    Raises:
+        FileNotFoundError: a folder is missing, which one, and where to get the images.
+    """
+    base = Path(root).expanduser()
+    folders = {"pretrain": "train", "train": "train", "test": "val"}
+    place = base / folders[split]
+    have = {path.name for path in place.iterdir() if path.is_dir()} if place.is_dir() else set()
+    if not have:
+        flat = place.is_dir() and next(image_files(place), None) is not None
+        raise FileNotFoundError(
+            f"ImageNet is not in DATA.ROOT {base}: looked for {place}/<wnid>/*.JPEG"
+            + (
+                ", but its images are in no folders of classes; sort them with torchvision: "
+                f'python -c "from torchvision.datasets import ImageNet; '
+                f"ImageNet('{base}', '{folders[split]}')\", where the archives are"
+                if flat
+                else f"; get it from {IMAGENET_PAGE}"
+            )
+        )
+    if missing := sorted(set(wnids or ()) - have):
+        raise FileNotFoundError(
+            f"DATA.CLASS_LIST has {len(wnids or ())} classes, of which {len(missing)} are not in "
+            f"{place}: {', '.join(missing[:3])}"
+        )
+    if split != "test":
+        return ImageFolder(place, only=wnids)
+    return ImageFolder(place, _names(base / "train", wnids), only=wnids)
+
+
+def read_class_list(path: str) -> list[str]:
+    """The names of classes in a file, one a line, sorted as their labels are.
+
+    Raises:
+        ValueError: no file named, an empty one, or a name twice.
+        FileNotFoundError: no such file.
+    """
+    if not path:
+        raise ValueError(
+            "DATA.CLASS_LIST is empty; DATA.NAME imagenet100 needs a file with the wnids of its "
+            "classes, one a line"
+        )
+    if not Path(path).expanduser().is_file():
+        raise FileNotFoundError(f"DATA.CLASS_LIST {path}: no such file (wnids, one a line)")
+    lines = Path(path).expanduser().read_text().splitlines()
+    names = [line.strip() for line in lines if line.strip()]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"DATA.CLASS_LIST {path} has the class {twice[0]} more than once")
+    if len(names) < 2:
+        raise ValueError(f"DATA.CLASS_LIST {path} has {len(names)} classes; it needs two or more")
+    return sorted(names)
+
+
+def open_tiny_imagenet(root: str, split: str) -> ImageFolder:
+    """Tiny-ImageNet as it is released: ``train/<wnid>/images`` and ``val/val_annotations.txt``.
+
+    Raises:
+        FileNotFoundError: what is missing, and where to get it.
+        ValueError: an image of ``val`` without annotation, or of an unknown class.
+    """
+    base = Path(root).expanduser()
+    if (base / "tiny-imagenet-200").is_dir():
+        base = base / "tiny-imagenet-200"
+    annotations = base / "val" / "val_annotations.txt"
+    for path in (base / "train", base / "val" / "images", annotations):
+        if not path.exists():
+            raise FileNotFoundError(
+                f"Tiny-ImageNet is not in DATA.ROOT {root}: looked for {path}; get it with "
+                f"curl -O {TINY_IMAGENET_URL} && unzip -q tiny-imagenet-200.zip"
+            )
+    if split != "test":
+        return ImageFolder(base / "train")
+    with open(annotations, newline="") as file:
+        wnid = {row[0]: row[1] for row in csv.reader(file, delimiter="\t") if len(row) > 1}
+    images = ImageFolder(base / "val" / "images")
+    images.classes = _names(base / "train")
+    number = {name: label for label, name in enumerate(images.classes)}
+    for file_name in images.files:
+        if wnid.get(file_name) not in number:
+            raise ValueError(
+                f"{annotations} gives {file_name} the class {wnid.get(file_name, 'of nothing')}, "
+                f"which {base / 'train'} has not; unpack the archive again"
+            )
+    images.labels = [number[wnid[file_name]] for file_name in images.files]
+    return images
+
+
+def _names(train: Path, only: Sequence[str] | None = None) -> list[str]:
+    """The classes of the training images, without a look at every image."""
+    if not train.is_dir():
+        raise FileNotFoundError(f"{train}, whose folders name the classes, does not exist")
+    places = [path for path in train.iterdir() if path.is_dir()]
+    return sorted(
+        path.name
+        for path in places
+        if (only is None or path.name in only) and next(image_files(path), None) is not None
+    )

@@ -1,0 +1,99 @@
+"""Work on many shards: shared among the processes of a run, and kept for the next run."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import wraps
+from pathlib import Path
+
+import fsspec
+import numpy as np
+import torch.distributed as dist
+
+from cwrgp.engine import distributed
+from cwrgp.pretrained.zoo import cache_dir
+
+_THREADS = 8
+# What file systems tell of a file that changes when its content does.
+_VERSION_KEYS = ("size", "mtime", "ETag", "LastModified", "last_modified", "updated", "md5Hash")
+
+Index = Callable[[str], np.ndarray]
+
+
+def shared_among_processes(urls: Sequence[str], index: Index) -> list[np.ndarray]:
+    """``index`` of every shard; each process does its part, and all get all.
+
+    Args:
+        urls: the shards, the same on every process.
+        index: of one shard; called in threads.
+
+    Raises:
+        ValueError, OSError: of ``index``, the first in the order of the shards, on every process.
+    """
+    rank, world = distributed.rank(), distributed.world_size()
+    with ThreadPoolExecutor(_THREADS) as pool:
+        mine = list(pool.map(lambda url: _outcome(index, url), urls[rank::world]))
+    parts: list[list[np.ndarray | OSError | ValueError]] = [[] for _ in range(world)]
+    if world > 1:
+        dist.all_gather_object(parts, mine)
+    else:
+        parts = [mine]
+    outcomes = [parts[i % world][i // world] for i in range(len(urls))]
+    for outcome in outcomes:
+        if isinstance(outcome, Exception):
+            raise outcome
+    return [outcome for outcome in outcomes if isinstance(outcome, np.ndarray)]
+
+
+def _outcome(index: Index, url: str) -> np.ndarray | OSError | ValueError:
+    """A process that raised on its own would leave the others waiting."""
+    try:
+        return index(url)
+    except (OSError, ValueError) as error:
+        return error
+
+
+def cached(index: Index) -> Index:
+    """Keeps what ``index`` gives for a shard in a file of its own in the package's cache.
+
+    The file is for that name and what is known of its version (size, time, ETag): a shard that was
+    replaced is indexed anew.
+    """
+
+    @wraps(index)
+    def from_cache(url: str) -> np.ndarray:
+        version = _version(url)
+        if version is None:
+            return index(url)
+        path = cache_dir() / "shards" / f"{version}.npy"
+        with contextlib.suppress(OSError, ValueError, EOFError):  # none there, or a damaged one
+            return np.load(path, allow_pickle=False)
+        table = index(url)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # Its own name: other runs may write the same index now.
+        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
+            np.save(file, table, allow_pickle=False)
+        os.replace(file.name, path)
+        return table
+
+    return from_cache
+
+
+def _version(url: str) -> str | None:
+    """A digest of a shard's name and version; None where only its size is known, or nothing."""
+    local = "://" not in url
+    try:
+        system, path = fsspec.core.url_to_fs(str(Path(url).expanduser()) if local else url)
+        info = system.info(path)
+    except Exception:  # `index` meets it too, and says what it is
+        return None
+    known = {key: str(info[key]) for key in _VERSION_KEYS if info.get(key) is not None}
+    if len(known) < 2:
+        return None
+    name = str(Path(url).expanduser().absolute()) if local else url
+    return hashlib.sha256(repr((1, name, sorted(known.items()))).encode()).hexdigest()
