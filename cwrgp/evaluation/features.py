@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Subset
 
 from cwrgp.engine import distributed
 
@@ -24,6 +24,9 @@ def extract_features(
 ) -> tuple[Tensor, Tensor]:
     """Runs the encoder in evaluation mode over all labelled images, shared among the processes.
 
+    Whole batches are shared, not images: a batch holds the same images however many processes there
+    are, so that on one kind of hardware the features are the same to the bit.
+
     Args:
         encoder: (B, 3, H, W) -> (B, F); its mode is restored.
         images: gives (uint8 (3, H, W), label); label -1 (none, or unreadable) is left out.
@@ -34,23 +37,29 @@ def extract_features(
         autocast: the context of the forward pass.
 
     Returns:
-        fp32 features (n, F) and int64 labels (n,) on ``device``, complete on every process, in an
-        order that depends on the number of processes.
+        fp32 features (n, F) and int64 labels (n,) on ``device``, each image once, in the order of
+        ``images``, complete on every process.
     """
-    mine = range(distributed.rank(), len(images), distributed.world_size())  # type: ignore[arg-type]
+    size: int = len(images)  # type: ignore[arg-type]
+    world, rank = distributed.world_size(), distributed.rank()
+    owner = torch.arange(size) // batch_size % world  # the process of each image
+    mine = (owner == rank).nonzero().flatten().tolist()
+    # A process without a batch learns F from the first image.
     loader = DataLoader(
-        torch.utils.data.Subset(images, mine), batch_size=batch_size, num_workers=num_workers
-    )
+        Subset(images, mine or [0]), batch_size=batch_size, num_workers=num_workers
+    )  # fmt: skip
     training = encoder.training
     encoder.eval()
     features, labels = [], []
     for batch, label in loader:
         with autocast:
             output = encoder(normalize(batch.to(device, non_blocking=True)))
-        features.append(output.float())
-        labels.append(label.to(device))
+        features.append(output.float()[: len(mine)])
+        labels.append(label.to(device)[: len(mine)])
     encoder.train(training)
     all_features = distributed.gather(torch.cat(features))
     all_labels = distributed.gather(torch.cat(labels))
-    known = all_labels >= 0
-    return all_features[known], all_labels[known]
+    # Gathered by owner, within it by number: what argsort undoes.
+    order = owner.argsort(stable=True).argsort().to(device)
+    order = order[all_labels[order] >= 0]
+    return all_features[order], all_labels[order]

@@ -1,0 +1,70 @@
+"""EVAL: the k-NN probe during the run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from fvcore.common.config import CfgNode
+
+from cwrgp.build.data import build_images
+from cwrgp.data.augment import Normalize, build_probe_transform
+from cwrgp.data.images import LabelledImages
+from cwrgp.data.loaders import ProbeImages
+from cwrgp.engine.precision import autocast
+from cwrgp.evaluation.features import extract_features
+from cwrgp.evaluation.knn import knn_accuracy
+from cwrgp.seeding import derive_seed
+
+
+def build_probe(
+    cfg: CfgNode, encoder: torch.nn.Module, device: torch.device
+) -> Callable[[], dict[str, float]]:
+    """The k-NN accuracy of the encoder as a function without arguments; gives {} without labels.
+
+    Where a data set has no held-out images, every training image asks the others.
+    """
+    transform = build_probe_transform(image_size=cfg.DATA.IMAGE_SIZE, resize=cfg.DATA.PROBE_RESIZE)
+
+    def images_of(split: str) -> ProbeImages | None:
+        dataset = build_images(cfg, split)
+        if dataset is None or max(dataset.labels) < 0:
+            return None
+        return ProbeImages(dataset, transform, _some(dataset, cfg.EVAL.MAX_IMAGES, cfg.SEED))
+
+    splits = [images for images in map(images_of, ("train", "test")) if images is not None]
+    if splits and len(splits[0]) < cfg.EVAL.KNN_K:
+        raise ValueError(
+            f"EVAL.KNN_K {cfg.EVAL.KNN_K} is more than the {len(splits[0])} images that vote"
+        )
+
+    def probe() -> dict[str, float]:
+        if not splits:
+            return {}
+        features: list[torch.Tensor] = []
+        for images in splits:
+            features += extract_features(
+                encoder,
+                images,
+                normalize=Normalize(cfg.DATA.MEAN, cfg.DATA.STD).to(device),
+                batch_size=cfg.EVAL.BATCH_SIZE,
+                num_workers=cfg.DATA.NUM_WORKERS,
+                device=device,
+                autocast=autocast(device, cfg.SOLVER.AMP.ENABLED, cfg.SOLVER.AMP.DTYPE),
+            )
+            skipped = len(images) - len(features[-1])
+            if skipped > cfg.DATA.MAX_UNREADABLE:
+                raise ValueError(
+                    f"{skipped} of {len(images)} images of the probe cannot be read, more than "
+                    f"DATA.MAX_UNREADABLE {cfg.DATA.MAX_UNREADABLE}"
+                )
+        return {"knn/top1": knn_accuracy(*features, k=cfg.EVAL.KNN_K)}
+
+    return probe
+
+
+def _some(dataset: LabelledImages, limit: int, seed: int) -> list[int]:
+    if not 0 < limit < len(dataset):
+        return list(range(len(dataset)))
+    generator = torch.Generator().manual_seed(derive_seed(seed, len(dataset)))
+    return torch.randperm(len(dataset), generator=generator)[:limit].tolist()

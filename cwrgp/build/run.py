@@ -1,0 +1,166 @@
+"""A whole pretraining run, from the configuration to `model_final.pth`."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from pathlib import Path
+
+import torch
+from fvcore.common.config import CfgNode
+
+from cwrgp.build.data import build_views
+from cwrgp.build.methods import build_method
+from cwrgp.build.probe import build_probe
+from cwrgp.build.solver import build_learning_rate, build_plan
+from cwrgp.config import validate_cfg
+from cwrgp.data.augment import Normalize
+from cwrgp.data.loaders import StepSampler, iterate_views
+from cwrgp.engine import distributed
+from cwrgp.engine.checkpoint import Checkpoints, write_atomically
+from cwrgp.engine.loop import Step, train
+from cwrgp.engine.metrics import MetricWriter, setup_logging
+from cwrgp.engine.optim import build_optimizer
+from cwrgp.engine.precision import autocast, build_scaler, chosen_dtype
+from cwrgp.engine.resume import restore
+
+logger = logging.getLogger("cwrgp")
+
+
+def pretrain(
+    cfg: CfgNode, *, resume: bool = False, eval_only: bool = False, or_start: bool = False
+) -> dict[str, float]:
+    """A whole run: from the configuration to ``OUTPUT_DIR/model_final.pth``.
+
+    Args:
+        cfg: merged; validated and frozen here.
+        resume: go on from the last checkpoint of OUTPUT_DIR.
+        eval_only: evaluate that checkpoint, do not train.
+        or_start: with ``resume``, start where there is none.
+
+    Returns:
+        The last evaluation.
+
+    Raises:
+        ValueError: a value that cannot work.
+        FileNotFoundError: missing data, or nothing to resume or evaluate.
+        Preempted: a signal asked the run to stop, and a checkpoint was saved.
+    """
+    validate_cfg(cfg)
+    cfg.freeze()
+    main = distributed.rank() == 0
+    device = distributed.local_device()
+    dtype = chosen_dtype(device, cfg.SOLVER.AMP.ENABLED, cfg.SOLVER.AMP.DTYPE)
+    fast = dtype != torch.float32
+    memory_format = torch.channels_last if fast else torch.contiguous_format
+    scaler = build_scaler(device, dtype)
+
+    views = build_views(cfg)
+    plan = build_plan(cfg, len(views))
+    learning_rate = build_learning_rate(cfg, plan)
+    method = build_method(cfg).to(device).to(memory_format=memory_format)
+    distributed.synchronize_batch_norm(method, device)
+    optimizer = build_optimizer(
+        cfg.SOLVER.OPTIMIZER,
+        method,
+        lr=learning_rate(0),
+        weight_decay=cfg.SOLVER.WEIGHT_DECAY,
+        momentum=cfg.SOLVER.MOMENTUM,
+        decay_one_dimensional=cfg.SOLVER.DECAY_ONE_DIMENSIONAL,
+        trust=cfg.SOLVER.TRUST,
+    )
+    probe = build_probe(cfg, method.encoder, device)
+
+    folder = Path(cfg.OUTPUT_DIR)
+    checkpoints = Checkpoints(folder, keep=cfg.CHECKPOINTS_KEPT)
+    state = checkpoints.load_last()
+    if state is None and (eval_only or (resume and not or_start)):
+        raise FileNotFoundError(
+            f"OUTPUT_DIR {folder} holds no checkpoint to go on from; leave --resume away to start, "
+            "or give --resume-or-start"
+        )
+    if state is not None and not (resume or eval_only):
+        raise ValueError(
+            f"OUTPUT_DIR {folder} holds a run already; add --resume, or choose another folder"
+        )
+    if main:
+        folder.mkdir(parents=True, exist_ok=True)
+    setup_logging(folder if main else None)
+    start = 0 if state is None else restore(state, method, optimizer, scaler, config=cfg.dump())
+    if start > plan.total_steps and not eval_only:
+        raise ValueError(
+            f"the last checkpoint is of iteration {start}, SOLVER.EPOCHS {cfg.SOLVER.EPOCHS} ends "
+            f"at {plan.total_steps}; train longer, or choose another OUTPUT_DIR"
+        )
+    if main and not eval_only:
+        write_atomically(folder / "config.yaml", lambda file: file.write(cfg.dump().encode()))
+    if start == plan.total_steps and not eval_only:
+        logger.info("the run is finished, nothing is left to do")
+        return {}
+    logger.info(
+        "%s on %d x %s in %s, %d images, %d parameters, iterations %d to %d",
+        cfg.METHOD.NAME,
+        distributed.world_size(),
+        device.type,
+        str(dtype).removeprefix("torch."),
+        len(views),
+        sum(p.numel() for p in method.parameters()),
+        start + 1,
+        plan.total_steps,
+    )
+    if eval_only:
+        result = probe()
+        logger.info("evaluation  %s", result or "none: the images have no labels")
+        return result
+
+    result = {}
+
+    def evaluate() -> dict[str, float]:
+        result.update(probe())
+        return result
+
+    sampler = StepSampler(
+        len(views),
+        cfg.SOLVER.BATCH_SIZE,
+        start_step=start,
+        total_steps=plan.total_steps,
+        seed=cfg.SEED,
+        rank=distributed.rank(),
+        world_size=distributed.world_size(),
+    )
+    batches = iterate_views(
+        views, sampler, num_workers=cfg.DATA.NUM_WORKERS, pin_memory=device.type == "cuda"
+    )
+    writer = MetricWriter(
+        folder,
+        start_step=start,
+        total_steps=plan.total_steps,
+        steps_per_epoch=plan.steps_per_epoch,
+    ) if main else None  # fmt: skip
+    with writer.shown() if writer is not None else contextlib.nullcontext():
+        train(
+            method,
+            optimizer,
+            batches,
+            plan=plan,
+            how=Step(
+                learning_rate=learning_rate,
+                normalize=Normalize(cfg.DATA.MEAN, cfg.DATA.STD).to(device),
+                device=device,
+                autocast=autocast(device, cfg.SOLVER.AMP.ENABLED, cfg.SOLVER.AMP.DTYPE),
+                scaler=scaler,
+                memory_format=memory_format,
+                accumulate=cfg.SOLVER.ACCUMULATE,
+                seed=cfg.SEED,
+            ),
+            start_step=start,
+            checkpoints=checkpoints if main else None,
+            config=cfg.dump(),
+            writer=writer,
+            evaluate=evaluate,
+            num_workers=cfg.DATA.NUM_WORKERS,
+        )
+    skipped = len(views.unreadable)
+    if skipped:
+        logger.warning("%d of %d images could not be read and were replaced", skipped, len(views))
+    return result

@@ -1,0 +1,106 @@
+"""Training with labels, in epochs: of a classifier alone, or of the encoder too."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils import parameters_to_vector, vector_to_parameters
+
+from cwrgp.engine import distributed
+
+
+@dataclass(frozen=True)
+class Supervised:
+    """What a step is, and when what happens.
+
+    Attributes:
+        sizes: samples of each global batch of an epoch.
+        epochs: how many.
+        normalize: uint8 batch -> network input.
+        device: where the networks are.
+        autocast: the context of the encoder; the classifier and the loss are in fp32.
+        scaler: of the loss.
+        after_epoch: told each epoch and its mean loss, on every process.
+    """
+
+    sizes: list[int]
+    epochs: int
+    normalize: Callable[[Tensor], Tensor]
+    device: torch.device
+    autocast: torch.autocast
+    scaler: torch.amp.GradScaler
+    after_epoch: Callable[[int, float], None] = lambda epoch, loss: None
+
+
+def train_supervised(
+    encoder: nn.Module,
+    classifier: nn.Linear,
+    optimizer: torch.optim.Optimizer,
+    batches: Iterator[list[Tensor]],
+    *,
+    learning_rates: Callable[[int], list[float]],
+    frozen: bool,
+    how: Supervised,
+) -> None:
+    """Minimises the cross-entropy of the global batch, the mean over its samples, in place.
+
+    Args:
+        encoder: (B, 3, H, W) -> (B, F).
+        classifier: (B, F) -> (B, classes).
+        optimizer: over what is trained.
+        batches: this process's part of each batch: uint8 images (B, 3, H, W) and int64 labels
+            (B,), of which -1 does not count.
+        learning_rates: an epoch's, one for each group of the optimizer.
+        frozen: the encoder stays as it is, in evaluation mode.
+        how: what a step is.
+
+    Raises:
+        FloatingPointError: an epoch's loss is not finite.
+    """
+    trained = [p for group in optimizer.param_groups for p in group["params"]]
+    for epoch in range(how.epochs):
+        encoder.train(not frozen)
+        for group, rate in zip(optimizer.param_groups, learning_rates(epoch), strict=True):
+            group["lr"] = rate
+        total = torch.zeros((), device=how.device)
+        for size in how.sizes:
+            images, labels = next(batches)
+            images = how.normalize(images.to(how.device, non_blocking=True))
+            with torch.set_grad_enabled(not frozen), how.autocast:
+                features = encoder(images)
+            scores = classifier(features.float())
+            labels = labels.to(how.device, non_blocking=True)
+            # Sums over the parts and the global size: right for parts of any size, and none.
+            loss = F.cross_entropy(scores, labels, reduction="sum", ignore_index=-1) / size
+            optimizer.zero_grad()
+            how.scaler.scale(loss).backward()
+            sum_gradients(trained)
+            how.scaler.step(optimizer)
+            how.scaler.update()
+            total += loss.detach() * size
+        if distributed.world_size() > 1:
+            dist.all_reduce(total)
+        mean = total.item() / sum(how.sizes)
+        if not math.isfinite(mean):
+            key = "EVAL.LINEAR.LR" if frozen else "EVAL.FINETUNE.LR_CLASSIFIER and .LR_ENCODER"
+            rates = ", ".join(f"{rate:g}" for rate in learning_rates(epoch))
+            raise FloatingPointError(
+                f"the loss is {mean} in epoch {epoch + 1}; lower {key}, now {rates}"
+            )
+        how.after_epoch(epoch, mean)
+
+
+def sum_gradients(parameters: list[nn.Parameter]) -> None:
+    """Replaces the gradients by their sums over all processes."""
+    if distributed.world_size() == 1:
+        return
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    together = parameters_to_vector(gradients)
+    dist.all_reduce(together)
+    vector_to_parameters(together, gradients)

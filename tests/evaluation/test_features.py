@@ -1,0 +1,84 @@
+"""Features are complete, in order, and the same to the bit on one process and on two."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from cwrgp.engine.precision import autocast
+from cwrgp.evaluation.features import extract_features
+from cwrgp.models.encoders import build_encoder
+
+CPU = torch.device("cpu")
+
+
+class Noise(torch.utils.data.Dataset):
+    """Images that are a function of their number; 3, 10, 17 ... are unreadable."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __getitem__(self, item: int) -> tuple[Tensor, int]:
+        generator = torch.Generator().manual_seed(item)
+        image = torch.randint(0, 256, (3, 8, 8), generator=generator, dtype=torch.uint8)
+        return image, -1 if item % 7 == 3 else item
+
+
+def extract(size: int, batch_size: int = 4, encoder: nn.Module | None = None):
+    if encoder is None:
+        torch.manual_seed(0)
+        encoder = build_encoder("resnet18", stem="small")
+    return extract_features(
+        encoder,
+        Noise(size),
+        normalize=lambda batch: batch.float() / 255,
+        batch_size=batch_size,
+        num_workers=0,
+        device=CPU,
+        autocast=autocast(CPU, False),
+    )
+
+
+def test_features_are_the_encoders_in_evaluation_mode_in_the_images_order():
+    torch.manual_seed(1)
+    encoder = build_encoder("resnet18", stem="small").train()
+    before = encoder.bn1.running_mean.clone()
+    features, labels = extract(9, encoder=encoder)
+    assert labels.tolist() == [0, 1, 2, 4, 5, 6, 7, 8]
+    assert encoder.training and torch.equal(encoder.bn1.running_mean, before)
+    encoder.eval()
+    for feature, label in zip(features, labels.tolist(), strict=True):
+        with torch.no_grad():
+            alone = encoder(Noise(9)[label][0][None].float() / 255)[0]
+        torch.testing.assert_close(feature, alone, rtol=1e-4, atol=1e-5)
+
+
+def _run(rank: int, folder: str) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+    try:
+        torch.save([extract(size) for size in (23, 8, 5, 3, 1)], f"{folder}/{rank}.pth")
+    finally:
+        dist.destroy_process_group()
+
+
+@pytest.mark.dist
+def test_two_processes_have_the_features_of_one_to_the_bit(tmp_path: Path):
+    torch.multiprocessing.spawn(_run, (str(tmp_path),), nprocs=2)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        expected = [extract(size) for size in (23, 8, 5, 3, 1)]
+    finally:
+        torch.set_num_threads(threads)
+    assert [len(labels) for _, labels in expected] == [20, 7, 4, 3, 1]
+    for rank in range(2):
+        for got, want in zip(torch.load(tmp_path / f"{rank}.pth"), expected, strict=True):
+            assert torch.equal(got[0], want[0]) and torch.equal(got[1], want[1])
