@@ -16,14 +16,16 @@ help: ## list the targets
 setup: ## make or repair .venv (PYTHON=... chooses the interpreter)
 	@PYTHON='$(PYTHON)' bash tools/setup_env.sh
 
-# All cores, unless the caller says otherwise.
-demo test: export OMP_NUM_THREADS ?= $(shell nproc)
+# All cores, unless the caller says otherwise: the demo in one process, the tests in one for each.
+demo: export OMP_NUM_THREADS ?= $(shell nproc)
+test: export OMP_NUM_THREADS ?= 1
+PYTEST_PROCESSES ?= $(shell n=$$(nproc); echo $$((n < 8 ? n : 8)))
 
 demo: setup ## pretrain, convert, fine-tune, report: output/demo/report.html (DEMO_ARGS=...)
 	$(VENV_PYTHON) tools/demo $(DEMO_ARGS)
 
 test: setup ## the default test suite (PYTEST_ARGS=...)
-	$(VENV_PYTHON) -m pytest $(PYTEST_ARGS)
+	$(VENV_PYTHON) -m pytest -n $(PYTEST_PROCESSES) --dist loadfile $(PYTEST_ARGS)
 
 lint: setup ## style, formatting and types
 	$(VENV_PYTHON) -m ruff check .

@@ -39,14 +39,22 @@ INSTALL_REQUIRES = [
 # For the zoo's files at Google Drive; it brings eight packages that nothing else here needs.
 DRIVE = ["gdown>=6.5"]
 
+# For DATA.NAME webdataset: the rules for shards, and ranges of files behind https. For s3:// and gs://
+# add s3fs or gcsfs.
+WEBDATASET = ["webdataset>=1.0", "fsspec[http]>=2024.2"]
+
 EXTRAS_REQUIRE = {
     "drive": DRIVE,
+    "webdataset": WEBDATASET,
     "dev": [
         "pytest>=8.0",
         "pytest-timeout>=2.2",
+        "pytest-xdist>=3.5",
+        "scikit-learn>=1.5",
         "ruff>=0.9",
         "mypy>=1.14",
         *DRIVE,
+        *WEBDATASET,
     ],
 }
 

@@ -9,8 +9,14 @@ from fvcore.common.config import CfgNode as CN
 _C = CN()
 
 _C.DATA = CN()
-# imagefolder (any folder tree of images, labels or not), cifar10, cifar100, stl10
+# imagefolder (any folder tree of images, labels or not), cifar10, cifar100, stl10, tiny_imagenet,
+# imagenet, imagenet100, webdataset
 _C.DATA.NAME = "imagefolder"
+# For imagenet100: a file with the names of its classes, one a line.
+_C.DATA.CLASS_LIST = ""
+# For webdataset, where DATA.ROOT names the shards (a path or URL, with braces or wildcards): how
+# many samples they hold.
+_C.DATA.NUM_SAMPLES = 0
 # Folder of the data set. An image folder with `train` in it may have `val` or `test` for the k-NN
 # probe.
 _C.DATA.ROOT = ""
@@ -41,7 +47,12 @@ _C.AUGMENT.JITTER_PROB = 0.8
 _C.AUGMENT.GRAYSCALE_PROB = 0.2
 # Gaussian blur with sigma in [0.1, 2] pixels.
 _C.AUGMENT.BLUR_PROB = 0.0
+# Inversion of all pixels above half of the range.
+_C.AUGMENT.SOLARIZE_PROB = 0.0
 _C.AUGMENT.FLIP_PROB = 0.5
+# For views that differ: one dictionary for each of the NUM_VIEWS, with keys of this section and
+# IMAGE_SIZE that are different there, such as {IMAGE_SIZE: 96, BLUR_PROB: 0.1}. []: all are alike.
+_C.AUGMENT.PER_VIEW = []
 
 _C.MODEL = CN()
 # resnet18, resnet34, resnet50, resnet101, resnet152
@@ -55,9 +66,17 @@ _C.MODEL.PROJECTOR.LAYERS = 2
 _C.MODEL.PROJECTOR.HIDDEN = 1024
 # Width D of the embedding.
 _C.MODEL.PROJECTOR.OUT = 512
+# Bias of the hidden linear layers, which the BatchNorm after them makes superfluous.
+_C.MODEL.PROJECTOR.HIDDEN_BIAS = True
+# BatchNorm without affine parameters after the last layer (SimSiam).
+_C.MODEL.PROJECTOR.LAST_BN = False
+# For byol and simsiam: Linear-BN-ReLU-Linear on top of the projector.
+_C.MODEL.PREDICTOR = CN()
+_C.MODEL.PREDICTOR.HIDDEN = 1024
 
 _C.METHOD = CN()
-# cwrgp
+# cwrgp, wmse, intl, simclr, byol, simsiam, barlow_twins, vicreg, zero_icl; for the analysis of
+# whitening also plain, bn, pca, zca_bw
 _C.METHOD.NAME = "cwrgp"
 _C.METHOD.CWRGP = CN()
 # Groups into which the D channels are cut; each is whitened on its own.
@@ -72,14 +91,48 @@ _C.METHOD.CWRGP.RANDOM_PARTITION = True
 _C.METHOD.CWRGP.NORMALIZE = True
 # Shrinks the covariance towards the identity; needed where a group has fewer channels than samples.
 _C.METHOD.CWRGP.EPS = 0.0
-# Weight of the covariance penalty.
+# Weight of the covariance penalty, and the epoch from which on it is off (0: never).
 _C.METHOD.CWRGP.COVARIANCE_WEIGHT = 0.0
+_C.METHOD.CWRGP.COVARIANCE_EPOCHS = 0
+
+# For wmse, zero_icl, bn, pca, zca_bw: samples that are whitened together (0: a process's batch),
+# redraws of the sub-batches at each step, and the shrinkage of the covariance.
+_C.METHOD.WHITENING = CN()
+_C.METHOD.WHITENING.SUBBATCH_SIZE = 0
+_C.METHOD.WHITENING.NUM_DRAWS = 1
+_C.METHOD.WHITENING.EPS = 0.0
+
+_C.METHOD.INTL = CN()
+# Newton-Schulz iterations T.
+_C.METHOD.INTL.ITERATIONS = 4
+# Weight beta of the trace loss; negative: 0.01 (log2 N - 3) of the global batch N, as in the paper.
+_C.METHOD.INTL.TRACE_WEIGHT = -1.0
+
+# For byol, and for intl with a momentum network: its momentum at the first step, rising to 1 along
+# a cosine. 0: none (intl only).
+_C.METHOD.EMA = 0.0
+
+_C.METHOD.SIMCLR = CN()
+_C.METHOD.SIMCLR.TEMPERATURE = 0.5
+
+_C.METHOD.BARLOW_TWINS = CN()
+# Weight of the off-diagonal correlations, and of the whole loss.
+_C.METHOD.BARLOW_TWINS.OFF_DIAGONAL = 0.0051
+_C.METHOD.BARLOW_TWINS.SCALE = 1.0
+
+_C.METHOD.VICREG = CN()
+_C.METHOD.VICREG.INVARIANCE = 25.0
+_C.METHOD.VICREG.VARIANCE = 25.0
+_C.METHOD.VICREG.COVARIANCE = 1.0
 
 _C.SOLVER = CN()
 _C.SOLVER.EPOCHS = 100
 # Samples in a step, over all processes.
 _C.SOLVER.BATCH_SIZE = 256
-# adam or sgd
+# Parts into which a process cuts its share of the batch, one after the other: for GPUs that cannot
+# hold it. See docs/method.md for what stays equal.
+_C.SOLVER.ACCUMULATE = 1
+# adam, sgd, lars, or larc (sgd with LARC's local rates)
 _C.SOLVER.OPTIMIZER = "adam"
 _C.SOLVER.BASE_LR = 3e-3
 # Where positive, the learning rate is BASE_LR x BATCH_SIZE / REFERENCE_BATCH_SIZE.
@@ -89,17 +142,25 @@ _C.SOLVER.MOMENTUM = 0.9
 _C.SOLVER.WEIGHT_DECAY = 1e-6
 # Whether biases and BatchNorm's parameters are decayed too.
 _C.SOLVER.DECAY_ONE_DIMENSIONAL = True
-# step or cosine
+# For lars and larc: trust coefficient.
+_C.SOLVER.TRUST = 0.001
+# step, cosine (a value each epoch) or cosine_iter (each iteration)
 _C.SOLVER.SCHEDULE = "step"
+# For the cosines: the last rate, as a share of the first.
+_C.SOLVER.FINAL_LR_RATIO = 0.0
 # For step: epochs before the end at which the rate is multiplied by GAMMA.
 _C.SOLVER.DROP_EPOCHS = [50, 25]
 _C.SOLVER.GAMMA = 0.2
 # Iterations of the linear warm-up.
 _C.SOLVER.WARMUP_ITERS = 500
+# Epochs of it, instead of iterations, where positive.
+_C.SOLVER.WARMUP_EPOCHS = 0.0
 _C.SOLVER.AMP = CN()
 # bf16 and channels_last where the hardware has bf16 instructions, CPU or GPU. Whitening and loss
 # stay fp32.
 _C.SOLVER.AMP.ENABLED = True
+# bf16, or fp16 with a loss scaler (GPUs without bf16)
+_C.SOLVER.AMP.DTYPE = "bf16"
 
 _C.EVAL = CN()
 # Epochs between k-NN evaluations, of data sets with labels; 0: none.
@@ -110,6 +171,24 @@ _C.EVAL.KNN_K = 5
 # Images of each split that the probe uses at most, drawn once; 0: all.
 _C.EVAL.MAX_IMAGES = 0
 _C.EVAL.BATCH_SIZE = 256
+
+# The probes of tools/evaluate.py. Learning rates are for a batch of BATCH_SIZE.
+_C.EVAL.LINEAR = CN()
+# adam (features are extracted once; small images), or sgd or larc (augmented images; ImageNet)
+_C.EVAL.LINEAR.OPTIMIZER = "adam"
+_C.EVAL.LINEAR.EPOCHS = 500
+_C.EVAL.LINEAR.BATCH_SIZE = 1000
+_C.EVAL.LINEAR.LR = 0.01
+_C.EVAL.LINEAR.FINAL_LR = 1e-6
+_C.EVAL.LINEAR.WEIGHT_DECAY = 5e-6
+_C.EVAL.FINETUNE = CN()
+# Share of the labelled images, class by class.
+_C.EVAL.FINETUNE.FRACTION = 0.01
+_C.EVAL.FINETUNE.EPOCHS = 20
+_C.EVAL.FINETUNE.BATCH_SIZE = 256
+_C.EVAL.FINETUNE.LR_CLASSIFIER = 0.2
+_C.EVAL.FINETUNE.LR_ENCODER = 0.004
+_C.EVAL.FINETUNE.WEIGHT_DECAY = 0.0
 
 # Iterations between records of the losses.
 _C.LOG_PERIOD = 20
@@ -179,8 +258,10 @@ def _check_types(cfg: CN, defaults: CN, prefix: str = "") -> None:
         if isinstance(default, CN):
             _check_types(value, default, f"{key}.")
         elif isinstance(default, list):
-            if not all(type(item) in (int, float) for item in value or [None]):
-                raise ValueError(f"{key} {value} must be a list of numbers")
+            kinds = (int, float) if default else (dict,)
+            if not isinstance(value, list | tuple) or not all(type(v) in kinds for v in value):
+                what = "numbers" if default else "dictionaries"
+                raise ValueError(f"{key} {value} must be a list of {what}")
         elif type(value) is not type(default) and (type(value), type(default)) != (int, float):
             raise ValueError(f"{key} {value!r} must be of type {type(default).__name__}")
 

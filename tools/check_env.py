@@ -24,7 +24,8 @@ NOT_READY = 1  # something is missing: install or repair
 MISFIT = 3  # torch and torchvision do not fit: a new environment would not help
 REQUIRED: tuple[str, ...] = ("pip", "fvcore", "iopath", "pycocotools", "safetensors")
 REQUIRED += ("tabulate", "tensorboard", "tqdm", "yaml")
-EXTRAS: tuple[str, ...] = ("gdown", "pytest", "pytest_timeout", "ruff", "mypy")
+EXTRAS: tuple[str, ...] = ("gdown", "webdataset", "fsspec", "sklearn", "ruff", "mypy")
+EXTRAS += ("pytest", "pytest_timeout", "xdist")
 PACKAGES = ("cwrgp", "d2_transfer")  # this checkout's own
 
 

@@ -2,6 +2,8 @@
 
 python tools/pretrain.py --config-file configs/pretrain/cifar10_cwrgp4_r18.yaml DATA.ROOT data
 torchrun --nproc_per_node 4 tools/pretrain.py --config-file FILE
+
+On SIGTERM or SIGUSR1 the run finishes its step, saves, and exits with code 75.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from cwrgp import cli
 from cwrgp.build import pretrain
 from cwrgp.config import get_cfg
 from cwrgp.engine import distributed
+from cwrgp.engine.preemption import EXIT_CODE, Preempted
 
 
 def parse_args() -> argparse.Namespace:
@@ -21,6 +24,9 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument("--num-gpus", type=int, help="processes on this machine, one for each GPU")
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
+    parser.add_argument(
+        "--resume-or-start", action="store_true", help="the same, or start: for jobs that requeue"
+    )
     parser.add_argument("--eval-only", action="store_true", help="evaluate the last checkpoint")
     cli.add_config_arguments(parser)
     return parser.parse_args()
@@ -29,11 +35,21 @@ def parse_args() -> argparse.Namespace:
 def worker(args: argparse.Namespace) -> None:
     cfg = get_cfg()
     cli.load_config(cfg, args.config_file, args.opts)
-    pretrain(cfg, resume=args.resume, eval_only=args.eval_only)
+    pretrain(
+        cfg,
+        resume=args.resume or args.resume_or_start,
+        eval_only=args.eval_only,
+        or_start=args.resume_or_start,
+    )
 
 
-def main(args: argparse.Namespace) -> None:
-    distributed.launch(worker, args.num_gpus, (args,))
+def main(args: argparse.Namespace) -> int:
+    try:
+        distributed.launch(worker, args.num_gpus, (args,))
+    except Preempted as told:
+        print(f"{told}; --resume goes on", file=sys.stderr)
+        return EXIT_CODE
+    return 0
 
 
 if __name__ == "__main__":

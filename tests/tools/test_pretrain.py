@@ -109,7 +109,7 @@ def test_fp32_and_unlabelled_images(tmp_path):
     write_images(tmp_path / "images", 64)
     opts = ["SOLVER.AMP.ENABLED", "False", "SOLVER.EPOCHS", 3, "DATA.NUM_VIEWS", 3]
     assert pretrain(make_cfg(tmp_path / "images", tmp_path / "run", *opts)) == {}
-    assert "cpu in fp32" in (tmp_path / "run" / "log.txt").read_text()
+    assert "cpu in float32" in (tmp_path / "run" / "log.txt").read_text()
 
 
 def test_a_finished_run_is_not_overwritten_and_can_be_evaluated(image_folder, finished_run):
@@ -128,6 +128,7 @@ def test_a_resume_that_is_refused_leaves_the_configuration(image_folder, finishe
     before = (tmp_path / "run" / "config.yaml").read_text()
     for opts, message in (
         (["MODEL.PROJECTOR.OUT", 64, "METHOD.CWRGP.NUM_GROUPS", 1], "does not fit this config"),
+        (["SEED", 1], "does not fit this configuration: SEED was 0 and is now 1"),
         (["SOLVER.EPOCHS", 2], "the last checkpoint is of iteration 8, SOLVER.EPOCHS 2 ends at 4"),
     ):
         with pytest.raises(ValueError, match=message):
@@ -149,9 +150,13 @@ def test_a_checkpoint_with_other_contents_is_refused(image_folder, finished_run,
 
 def test_a_loss_that_is_not_finite_stops_the_run(image_folder, tmp_path):
     opts = ["SOLVER.OPTIMIZER", "sgd", "SOLVER.BASE_LR", 1e30]
-    with pytest.raises(FloatingPointError, match="the loss is nan between iterations"):
+    message = r"the loss is nan at iteration \d; the smallest eigenvalue .* was \d.*EPS"
+    with pytest.raises(FloatingPointError, match=message) as error:
         pretrain(make_cfg(image_folder, tmp_path, *opts))
     assert not (tmp_path / "model_final.pth").exists()
+    state = torch.load(tmp_path / "diagnostic.pth", weights_only=True)
+    assert f"at iteration {state['iteration']};" in str(error.value)
+    assert [view.dtype for view in state["views"]] == [torch.uint8] * 2
 
 
 @pytest.mark.dist
@@ -202,6 +207,11 @@ MISTAKES = [
     (["MODEL.PROJECTOR.LAYERS", "0"], "MODEL.PROJECTOR.LAYERS 0 is below 1"),
     (["SOLVER.OPTIMIZER", "lion"], "SOLVER.OPTIMIZER 'lion' is unknown"),
     (["SOLVER.BATCH_SIZE", "256"], "SOLVER.BATCH_SIZE 256 is more than the 128 images"),
+    (
+        ["SOLVER.ACCUMULATE", "3"],
+        "64 does not divide among 1 processes with SOLVER.ACCUMULATE 3; 63",
+    ),
+    (["SOLVER.AMP.DTYPE", "fp8"], "SOLVER.AMP.DTYPE 'fp8' is unknown; choose one of ['bf16'"),
     (["SOLVER.BASE_LR", "-1.0"], "SOLVER.BASE_LR -1.0 is not positive"),
     (["SOLVER.EPOCHS", "0"], "SOLVER.EPOCHS 0 is below 1"),
     (["SOLVER.EPOCHS", "1"], "SOLVER.WARMUP_ITERS 2 is not below the 2 iterations"),

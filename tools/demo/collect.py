@@ -21,7 +21,7 @@ from cwrgp import cli
 from cwrgp.build import build_method
 from cwrgp.config import get_cfg
 from cwrgp.data.augment import Normalize, build_probe_transform
-from cwrgp.data.datasets import ImageFolder
+from cwrgp.data.folders import ImageFolder
 from cwrgp.engine.metrics import read_metrics
 from cwrgp.evaluation.spectrum import covariance_spectrum
 from cwrgp.pretrained.encoder import extract_encoder
