@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor
@@ -88,6 +89,8 @@ def convert_file(
         ValueError: the input is refused, the output's name is wrong, or the proof failed.
     """
     output = Path(output_file)
+    if output.is_dir():
+        raise ValueError(f"OUTPUT {output} is a folder; name a file")
     if output.suffix not in SUFFIXES:
         raise ValueError(f"OUTPUT {output}: the name must end in {' or '.join(SUFFIXES)}")
     if to not in ("detectron2", "torchvision"):
@@ -95,6 +98,8 @@ def convert_file(
     local = local_file(input_file)
     if output.exists() and output.samefile(local):
         raise ValueError(f"OUTPUT {output} is the INPUT file: choose another name")
+    if to == "torchvision" and (source != "auto" or branch is not None):
+        raise ValueError("--source and --branch are for conversions to Detectron2")
     checkpoint = read_checkpoint(local, unsafe=unsafe)
     if to == "detectron2":
         encoder = extract_encoder(checkpoint, source, branch)
@@ -115,6 +120,7 @@ def convert_file(
     with replacing(output) as temporary:
         _write(weights, temporary, output.suffix, to)
         verification = _prove(temporary, tensors, encoder.arch, to) if check else None
+        sha256_out = sha256(temporary)
     return Conversion(
         encoder=encoder,
         num_tensors_in=num_tensors_in,
@@ -123,7 +129,7 @@ def convert_file(
         warnings=[*encoder.warnings, *cast],
         verification=verification,
         sha256_in=sha256(local),
-        sha256_out=sha256(output),
+        sha256_out=sha256_out,
     )
 
 
@@ -172,6 +178,13 @@ def _own_float32(name: str, tensor: Tensor, taken: set[int]) -> Tensor:
 
 def _write(weights: dict[str, Tensor], path: Path, suffix: str, to: str) -> None:
     """Writes what Detectron2's checkpointer reads, or a plain state dict for torchvision."""
+    try:
+        _write_unchecked(weights, path, suffix, to)
+    except (RuntimeError, safetensors.SafetensorError) as error:  # torch's words for a full disk
+        raise OSError(f"{path.parent}: writing failed: {error}") from error
+
+
+def _write_unchecked(weights: dict[str, Tensor], path: Path, suffix: str, to: str) -> None:
     about = {"__author__": AUTHOR, "matching_heuristics": True} if to == "detectron2" else {}
     if suffix == ".safetensors":
         safetensors.torch.save_file(weights, path, {k: str(v) for k, v in about.items()})

@@ -17,6 +17,8 @@ from d2_transfer.names import detectron2_name, to_torchvision
 # Where a ResNet's parts may stand: a converted file, C4 (res5 in its head), FPN.
 _PREFIXES = ("", "backbone.", "backbone.bottom_up.")
 _HEAD = "roi_heads."
+# Beside the ResNet under these prefixes: an FPN's layers, the norm after res5.
+_BESIDE = ("fpn_", "top_block.", "bottom_up.", "res5.norm.")
 _PART = re.compile(r"(?:stem\.conv1\.|res[2-5]\.\d+\.).+")
 
 
@@ -54,6 +56,8 @@ def extract_backbone(checkpoint: Mapping[str, Any]) -> Encoder:
             if name in parts:
                 raise ValueError(f"{key!r}: this tensor of the backbone is in the file twice")
             parts[name] = check_kind(key, value)
+        elif key.startswith(prefix or ("stem.", "res")) and not name.startswith(_BESIDE):
+            raise ValueError(f"{key!r} is left over: a ResNet backbone has no such tensor")
         else:
             dropped[key] = "not part of the backbone"
     state = to_torchvision(parts)

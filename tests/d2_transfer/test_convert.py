@@ -107,6 +107,12 @@ def test_the_way_back_from_a_detector(tmp_path: Path, config: str) -> None:
         key = replaced(name)
         assert torch.equal(tensor, expected[(res5 if key.startswith("res5") else body) + key])
     assert any(key.startswith("proposal_generator.") for key in conversion.dropped)
+    extra = model.state_dict() | {f"{body}stem.conv2.weight": torch.ones(1)}
+    torch.save({"model": extra}, tmp_path / "extra.pth")
+    with pytest.raises(ValueError, match=f"'{body}stem.conv2.weight' is left over"):
+        convert_file(tmp_path / "extra.pth", tmp_path / "no.pth", to="torchvision")
+    with pytest.raises(ValueError, match="--source and --branch are for conversions to Detectron2"):
+        convert_file(tmp_path / "extra.pth", tmp_path / "no.pth", "moco", to="torchvision")
     state = model.state_dict()
     lost = f"{res5}res5.1.conv1.weight"
     del state[lost]
@@ -114,6 +120,24 @@ def test_the_way_back_from_a_detector(tmp_path: Path, config: str) -> None:
     with pytest.raises(ValueError, match=f"missing: '{lost}'"):
         convert_file(tmp_path / "cut.pth", tmp_path / "no.pth", to="torchvision")
     assert not (tmp_path / "no.pth").exists()
+
+
+def test_processes_that_write_one_output_do_not_meet(tmp_path: Path) -> None:
+    for number in (0, 1):
+        torch.save(make_encoder(18, number), tmp_path / f"{number}.pth")
+    command = "import sys; from d2_transfer.convert import convert_file as convert\n"
+    command += "print(convert(*sys.argv[1:]).sha256_out)"
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", command, tmp_path / f"{number}.pth", tmp_path / "out.pth"],
+            stdout=subprocess.PIPE, text=True, cwd=REPOSITORY,
+        )
+        for number in (0, 1)
+    ]  # fmt: skip
+    digests = [process.communicate(timeout=240)[0].strip() for process in started]
+    assert [process.returncode for process in started] == [0, 0]
+    assert digests[0] != digests[1] and sha256(tmp_path / "out.pth") in digests
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["0.pth", "1.pth", "out.pth"]
 
 
 def test_without_proof(tmp_path: Path, checkpoint_file: Path) -> None:
