@@ -29,7 +29,7 @@ def run(main: Callable[[argparse.Namespace], Any], args: argparse.Namespace) -> 
         args: parsed arguments; ``args.debug`` re-raises instead.
 
     Returns:
-        The exit code: 0, 2, or the integer that ``main`` returns.
+        The exit code: 0, 2, 130 after Ctrl-C, or the integer that ``main`` returns.
     """
     try:
         code = main(args)
@@ -38,6 +38,9 @@ def run(main: Callable[[argparse.Namespace], Any], args: argparse.Namespace) -> 
             raise
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
     return code if isinstance(code, int) else 0
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from cwrgp.pretrained.encoder import Encoder
 from cwrgp.pretrained.health import check_kind, check_values, describe_untrained
 from cwrgp.pretrained.locate import open_container
-from cwrgp.pretrained.resnet import check_resnet, identify_arch
+from cwrgp.pretrained.resnet import ARCHITECTURES, check_resnet, identify_arch
 from d2_transfer.names import detectron2_name, to_torchvision
 
 # Where a ResNet's parts may stand: a converted file, C4 (res5 in its head), FPN.
@@ -19,6 +19,10 @@ _PREFIXES = ("", "backbone.", "backbone.bottom_up.")
 _HEAD = "roi_heads."
 # Beside the ResNet under these prefixes: an FPN's layers, the norm after res5.
 _BESIDE = ("fpn_", "top_block.", "bottom_up.", "res5.norm.")
+_CONVENTIONS = (
+    "right only for a detector with MODEL.RESNETS.STRIDE_IN_1X1 False, which no tensor shows:"
+    " see docs/convert.md",
+)
 _PART = re.compile(r"(?:stem\.conv1\.|res[2-5]\.\d+\.).+")
 
 
@@ -77,5 +81,5 @@ def extract_backbone(checkpoint: Mapping[str, Any]) -> Encoder:
         branch="online",
         stem=stem,
         dropped=dropped,
-        warnings=tuple(describe_untrained(state)),
+        warnings=(*_CONVENTIONS * ARCHITECTURES[arch].bottleneck, *describe_untrained(state)),
     )

@@ -39,7 +39,9 @@ def read_weights(path: str) -> dict[str, Any]:
         FileNotFoundError: no such file.
         ValueError: the file cannot be read safely, see `cwrgp.pretrained.reader`.
     """
-    content = read_checkpoint(PathManager.get_local_path(path))
+    # Detectron2's own way with https:// confuses servers that have a file of the same path.
+    ours = path.startswith(("http://", "https://"))
+    content = read_checkpoint(path if ours else PathManager.get_local_path(path))
     for container in ("model", "state_dict"):
         if isinstance(content.get(container), dict):
             return {**content, "model": content[container]}

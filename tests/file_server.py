@@ -78,8 +78,8 @@ class FileServer:
             request.send_header(name, value)
         request.end_headers()
         body = content[start:] if cut is None else content[start : start + cut]
+        self.sent += len(body)  # before the client can have it all
         request.wfile.write(body)
-        self.sent += len(body)
         if cut is not None and self.reset:
             request.connection.setsockopt(
                 socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)

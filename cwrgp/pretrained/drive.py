@@ -46,6 +46,11 @@ def download_drive(file_id: str, path: str | Path, *, retries: int = 3) -> Path:
             gdown.download(id=file_id, output=str(arrived), **options)
         except (gdown.exceptions.DownloadError, OSError) as error:
             reason = " ".join(str(error).split())[:200]
+            if "NameResolutionError" in reason or "NewConnectionError" in reason:
+                raise OSError(
+                    f"{page}: no connection to Google Drive; is there a network? Without one, put"
+                    " the file into CWRGP_ZOO_MIRROR (MODEL_ZOO.md says how)"
+                ) from error
             raise OSError(
                 f"{page}: Google Drive does not give the file ({reason}); try again later, or"
                 " fetch it with a browser (MODEL_ZOO.md says how)"

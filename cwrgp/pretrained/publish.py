@@ -157,7 +157,8 @@ def _metrics_of_file(path: Path, iteration: int) -> dict[str, Any]:
     if isinstance(content, dict) and "iteration" not in content:
         return content
     records = read_metrics(path)
-    if not all(isinstance(r, dict) and "iteration" in r for r in records) or not records:
+    whole = all(isinstance(r, dict) and isinstance(r.get("iteration"), int) for r in records)
+    if not whole or not records:
         raise ValueError(f"--metrics {path} is neither an object of numbers nor a metrics.json")
     own = (record for record in records if record["iteration"] <= iteration)
     return {k: v for record in own for k, v in record.items() if k.startswith(_PROBE)}
@@ -189,14 +190,20 @@ def _check_own(state: Mapping[str, Any], path: str | Path) -> None:
         if not isinstance(state.get(key), kind):
             raise ValueError(f"{wrong}: it has no {key!r} of type {kind.__name__}")
     for key, value in state["model"].items():
-        if not isinstance(key, str) or not isinstance(value, Tensor):
+        if not isinstance(key, str) or not isinstance(value, Tensor) or _is_strange(value):
             raise ValueError(f"{wrong}: {key!r} of its model is a {type(value).__name__}")
     try:
         config = yaml.safe_load(state["config"])
     except yaml.YAMLError:
         config = None
-    if not isinstance(config, dict):
+    sections = ("DATA", "MODEL", "METHOD", "SOLVER")
+    if not isinstance(config, dict) or not all(isinstance(config.get(s), dict) for s in sections):
         raise ValueError(f"{wrong}: its config is not that of a run")
+
+
+def _is_strange(tensor: Tensor) -> bool:
+    """Without values of its own that could be written."""
+    return tensor.is_meta or tensor.layout is not torch.strided or tensor.is_quantized
 
 
 def _check_same(before: Encoder, after: Encoder) -> None:

@@ -21,15 +21,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from iopath.common.file_io import HTTPURLHandler, PathManager
+from iopath.common.file_io import PathManager
 from safetensors import safe_open
 
 from cwrgp.pretrained.inert import STAND_INS
 from cwrgp.pretrained.unpickle import InertUnpickler, make_plain
+from cwrgp.pretrained.urls import URLHandler
 from cwrgp.pretrained.zoo import ZooHandler
 
 _path_manager = PathManager()
-_path_manager.register_handler(HTTPURLHandler())
+_path_manager.register_handler(URLHandler())
 _path_manager.register_handler(ZooHandler())  # cwrgp://NAME
 
 # How torch.save's stream format (before 1.6) begins: its magic number, pickled.
@@ -100,7 +101,11 @@ def local_file(path: str | Path) -> Path:
     Raises:
         FileNotFoundError: there is no such file.
     """
-    local = Path(_path_manager.get_local_path(str(path))).expanduser()
+    local = Path(_path_manager.get_local_path(str(path)))
+    try:
+        local = local.expanduser()
+    except RuntimeError as error:
+        raise FileNotFoundError(f"{path}: {error}") from error
     if local.is_dir():
         raise FileNotFoundError(f"{path} is a folder, not a checkpoint file")
     if not local.is_file():
