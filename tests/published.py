@@ -425,4 +425,22 @@ PUBLISHED: dict[str, Published] = {
         ["model_ema"],
         other="momentum",
     ),
+    "lightly, DINO's example": Published(
+        "lightly",
+        lambda d: _with(
+            "state_dict", online("student_backbone.", d) | momentum("teacher_backbone.", d)
+        ),
+        "state_dict",
+        "student_backbone.",
+        ["teacher_backbone."],
+        other="momentum",
+    ),
+    "lightly, MoCo": Published(
+        "lightly",
+        lambda d: _with("state_dict", online("query_backbone.", d) | momentum("backbone.", d)),
+        "state_dict",
+        "query_backbone.",
+        ["backbone."],
+        other="momentum",
+    ),
 }

@@ -167,7 +167,9 @@ def _metrics_of_file(path: Path, iteration: int) -> dict[str, Any]:
 def _without_paths(config: str) -> str:
     """The folders of whoever trained it are nobody's business."""
     cfg = yaml.safe_load(config)
-    for section, key in ((cfg.get("DATA"), "ROOT"), (cfg.get("EVAL"), "ROOT"), (cfg, "OUTPUT_DIR")):
+    data = cfg.get("DATA")
+    places = ((data, "ROOT"), (data, "CLASS_LIST"), (cfg.get("EVAL"), "ROOT"), (cfg, "OUTPUT_DIR"))
+    for section, key in places:
         if isinstance(section, dict) and key in section:
             section[key] = ""
     return yaml.safe_dump(cfg)

@@ -196,6 +196,8 @@ SOURCES: tuple[Source, ...] = (
                 default="momentum",
                 complete=True,
             ),
+            Layout("state_dict: student_backbone.", "state_dict: teacher_backbone."),
+            Layout("state_dict: query_backbone.", "state_dict: backbone.", complete=True),
             Layout(": backbone.", ": teacher_backbone.", ": backbone_momentum."),
         ),
     ),

@@ -22,7 +22,7 @@ from cwrgp.pretrained.reader import read_checkpoint
 
 def _config() -> CfgNode:
     cfg = get_cfg()
-    cfg.DATA.ROOT = cfg.EVAL.ROOT = cfg.OUTPUT_DIR = "/private/folder"
+    cfg.DATA.ROOT = cfg.EVAL.ROOT = cfg.OUTPUT_DIR = cfg.DATA.CLASS_LIST = "/private/folder"
     return cfg
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from cwrgp.pretrained.encoder import Encoder, extract_encoder
 from cwrgp.pretrained.locate import open_container
-from cwrgp.pretrained.sources import SOURCES, describe_sources
+from cwrgp.pretrained.sources import SOURCES, Layout, describe_sources
 
 ENCODERS = {seed: make_encoder(18, seed) for seed in (ONLINE, MOMENTUM)}
 FILES = pytest.mark.parametrize("name", PUBLISHED)
@@ -31,6 +31,33 @@ def assert_is(encoder: Encoder, expected: dict[str, Tensor]) -> None:
 
 def test_every_row_has_a_file() -> None:
     assert {file.source for file in PUBLISHED.values()} == {row.name for row in SOURCES}
+
+
+def _at(place: tuple[str, str], state: dict[str, Tensor]) -> dict[str, Any]:
+    """A file that has these tensors in one place."""
+    content: dict[str, Any] = under(place[1], state)
+    for part in reversed(place[0].split(".")) if place[0] else ():
+        content = {part: content}
+    return content
+
+
+def _joined(a: dict[str, Any], b: dict[str, Any]) -> dict[str, Any]:
+    both = a | b
+    return both | {k: _joined(a[k], b[k]) for k in a.keys() & b.keys() if isinstance(a[k], dict)}
+
+
+LAYOUTS = [(row.name, layout) for row in SOURCES for layout in row.layouts]
+
+
+@pytest.mark.parametrize(("name", "layout"), LAYOUTS, ids=[name for name, _ in LAYOUTS])
+def test_every_place_of_every_row_is_read(name: str, layout: Layout) -> None:
+    (place,) = layout.branches["online"]
+    for other in layout.branches["momentum"] or [None]:
+        checkpoint = _at(place, ENCODERS[ONLINE])
+        if other is not None:
+            checkpoint = _joined(checkpoint, _at(other, ENCODERS[MOMENTUM]))
+            assert_is(extract_encoder(checkpoint, name, "momentum"), ENCODERS[MOMENTUM])
+        assert_is(extract_encoder(checkpoint, name, "online"), ENCODERS[ONLINE])
 
 
 @FILES
