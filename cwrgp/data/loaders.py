@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import traceback
 from collections.abc import Callable, Iterator
 from functools import lru_cache
@@ -69,6 +70,12 @@ class StepSampler(Sampler[list[tuple[int, int]]]):
             yield [(epoch, index) for index in order(epoch)[first : first + local].tolist()]
 
 
+def _leave_signals_to_the_run(worker: int) -> None:
+    """A scheduler signals the whole group; a worker that dies of it would take the run along."""
+    for number in (signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
+
+
 def iterate_views(
     views: Views,
     sampler: Sampler[list[tuple[int, int]]],
@@ -88,6 +95,7 @@ def iterate_views(
         num_workers=num_workers,
         pin_memory=pin_memory,
         prefetch_factor=4 if num_workers else None,
+        worker_init_fn=_leave_signals_to_the_run,
     )
     try:
         for batch in loader:
