@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import pickle
 from collections import Counter
 from collections.abc import Mapping
@@ -15,6 +14,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from cwrgp.pretrained.digest import file_digest
 from cwrgp.pretrained.encoder import Encoder, extract_encoder
 from cwrgp.pretrained.locate import count_tensors
 from cwrgp.pretrained.reader import local_file, read_checkpoint
@@ -120,7 +120,7 @@ def convert_file(
     with replacing(output) as temporary:
         _write(weights, temporary, output.suffix, to)
         verification = _prove(temporary, tensors, encoder.arch, to) if check else None
-        sha256_out = sha256(temporary)
+        sha256_out = file_digest(temporary)
     return Conversion(
         encoder=encoder,
         num_tensors_in=num_tensors_in,
@@ -128,18 +128,9 @@ def convert_file(
         dropped=dropped,
         warnings=[*encoder.warnings, *cast],
         verification=verification,
-        sha256_in=sha256(local),
+        sha256_in=file_digest(local),
         sha256_out=sha256_out,
     )
-
-
-def sha256(path: str | Path) -> str:
-    """The SHA-256 of a file's bytes, in hexadecimal."""
-    digest = hashlib.sha256()
-    with Path(path).open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _without_counters(encoder: Encoder, dropped: dict[str, str]) -> dict[str, Tensor]:

@@ -20,11 +20,12 @@ from published import PUBLISHED
 from repository import REPOSITORY
 from torch import Tensor
 
+from cwrgp.pretrained.digest import file_digest
 from cwrgp.pretrained.reader import read_checkpoint
 from cwrgp.pretrained.resnet import ARCHITECTURES
 from d2_transfer import convert
 from d2_transfer.config import get_cfg
-from d2_transfer.convert import SUFFIXES, convert_file, sha256
+from d2_transfer.convert import SUFFIXES, convert_file
 from d2_transfer.proof import TOLERANCE_FLOAT64, resnet_config
 
 deep = pytest.mark.slow
@@ -43,7 +44,10 @@ def test_files_of_every_layout(tmp_path: Path, number: int, name: str) -> None:
     assert file.source in conversion.encoder.source.split(", ")
     assert conversion.verification is not None
     assert conversion.verification.float64 <= TOLERANCE_FLOAT64
-    assert (conversion.sha256_in, conversion.sha256_out) == (sha256(source), sha256(output))
+    assert (conversion.sha256_in, conversion.sha256_out) == (
+        file_digest(source),
+        file_digest(output),
+    )
     assert conversion.warnings == []
     assert [path.name for path in output.parent.iterdir()] == [output.name]
     state = make_encoder(18, file.taken)
@@ -136,7 +140,7 @@ def test_processes_that_write_one_output_do_not_meet(tmp_path: Path) -> None:
     ]  # fmt: skip
     digests = [process.communicate(timeout=240)[0].strip() for process in started]
     assert [process.returncode for process in started] == [0, 0]
-    assert digests[0] != digests[1] and sha256(tmp_path / "out.pth") in digests
+    assert digests[0] != digests[1] and file_digest(tmp_path / "out.pth") in digests
     assert sorted(path.name for path in tmp_path.iterdir()) == ["0.pth", "1.pth", "out.pth"]
 
 

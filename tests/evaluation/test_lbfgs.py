@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from sklearn import linear_model
 from torch.nn import functional as F
 
 from cwrgp.evaluation.lbfgs import fit_logistic_regression
@@ -20,7 +21,6 @@ def clouds(num_classes: int, per_class: int = 40, width: int = 6, spread: float 
 @pytest.mark.parametrize("num_classes", [2, 5])
 @pytest.mark.parametrize("inverse_penalty", [1.0, 0.05])
 def test_the_optimum_is_scikit_learns(num_classes, inverse_penalty):
-    linear_model = pytest.importorskip("sklearn.linear_model")
     x, y = clouds(num_classes)
     reference = linear_model.LogisticRegression(C=inverse_penalty, max_iter=10000, tol=1e-10)
     reference.fit(x.double().numpy(), y.numpy())
@@ -38,7 +38,6 @@ def test_the_optimum_is_scikit_learns(num_classes, inverse_penalty):
 
 
 def test_the_default_predicts_what_scikit_learns_default_predicts():
-    linear_model = pytest.importorskip("sklearn.linear_model")
     x, y = clouds(7, spread=0.8)
     queries, _ = clouds(7, per_class=200, spread=0.8)
     reference = linear_model.LogisticRegression(max_iter=1000).fit(x.numpy(), y.numpy())
