@@ -17,6 +17,8 @@ _C.DATA.CLASS_LIST = ""
 # For webdataset, where DATA.ROOT names the shards (a path or URL, with braces or wildcards): how
 # many samples they hold.
 _C.DATA.NUM_SAMPLES = 0
+# How many of the images to pretrain on, drawn once by SEED; 0: all.
+_C.DATA.MAX_IMAGES = 0
 # Folder of the data set. An image folder with `train` in it may have `val` or `test` for the k-NN
 # probe.
 _C.DATA.ROOT = ""
@@ -167,6 +169,8 @@ _C.EVAL = CN()
 _C.EVAL.PERIOD = 10
 # Labelled images for the probe, where they are not those of DATA.ROOT; of the same DATA.NAME.
 _C.EVAL.ROOT = ""
+# For webdataset: the shards of the held-out images, without which there is the k-NN probe only.
+_C.EVAL.TEST_ROOT = ""
 _C.EVAL.KNN_K = 5
 # Images of each split that the probe uses at most, drawn once; 0: all.
 _C.EVAL.MAX_IMAGES = 0
@@ -180,6 +184,9 @@ _C.EVAL.LINEAR.EPOCHS = 500
 _C.EVAL.LINEAR.BATCH_SIZE = 1000
 _C.EVAL.LINEAR.LR = 0.01
 _C.EVAL.LINEAR.FINAL_LR = 1e-6
+# For sgd and larc: epochs from which on the rate is a tenth of what it was, instead of the cosine
+# from LR to FINAL_LR.
+_C.EVAL.LINEAR.STEPS = []
 _C.EVAL.LINEAR.WEIGHT_DECAY = 5e-6
 _C.EVAL.FINETUNE = CN()
 # Share of the labelled images, class by class.
@@ -218,11 +225,17 @@ def validate_cfg(cfg: CN) -> None:
     if not cfg.OUTPUT_DIR:
         raise ValueError("OUTPUT_DIR is empty; set it to a folder for the run")
     at_least = {
-        0: ["DATA.NUM_WORKERS", "DATA.MAX_UNREADABLE", "SOLVER.WARMUP_ITERS", "SOLVER.WEIGHT_DECAY"]
-        + ["SOLVER.REFERENCE_BATCH_SIZE", "EVAL.PERIOD", "EVAL.MAX_IMAGES", "CHECKPOINT_PERIOD"]
-        + ["CHECKPOINTS_KEPT", "SEED", "METHOD.CWRGP.COVARIANCE_WEIGHT"],
-        1: ["SOLVER.EPOCHS", "EVAL.KNN_K", "EVAL.BATCH_SIZE", "LOG_PERIOD", "MODEL.PROJECTOR.OUT"]
-        + ["MODEL.PROJECTOR.HIDDEN", "DATA.IMAGE_SIZE", "METHOD.CWRGP.NUM_DRAWS"],
+        0: [
+            *("DATA.MAX_IMAGES", "DATA.NUM_SAMPLES", "DATA.NUM_WORKERS", "DATA.MAX_UNREADABLE"),
+            *("SOLVER.WARMUP_ITERS", "SOLVER.WEIGHT_DECAY", "SOLVER.REFERENCE_BATCH_SIZE"),
+            *("EVAL.PERIOD", "EVAL.MAX_IMAGES", "CHECKPOINT_PERIOD", "CHECKPOINTS_KEPT", "SEED"),
+            "METHOD.CWRGP.COVARIANCE_WEIGHT",
+        ],
+        1: [
+            *("SOLVER.EPOCHS", "SOLVER.ACCUMULATE", "EVAL.KNN_K", "EVAL.BATCH_SIZE", "LOG_PERIOD"),
+            *("MODEL.PROJECTOR.OUT", "MODEL.PROJECTOR.HIDDEN", "DATA.IMAGE_SIZE"),
+            "METHOD.CWRGP.NUM_DRAWS",
+        ],
         2: ["DATA.NUM_VIEWS", "SOLVER.BATCH_SIZE", "METHOD.CWRGP.SUBBATCH_SIZE"],
     }
     for low, keys in at_least.items():
@@ -258,9 +271,9 @@ def _check_types(cfg: CN, defaults: CN, prefix: str = "") -> None:
         if isinstance(default, CN):
             _check_types(value, default, f"{key}.")
         elif isinstance(default, list):
-            kinds = (int, float) if default else (dict,)
+            kinds = (dict,) if key == "AUGMENT.PER_VIEW" else (int, float)
             if not isinstance(value, list | tuple) or not all(type(v) in kinds for v in value):
-                what = "numbers" if default else "dictionaries"
+                what = "dictionaries" if kinds == (dict,) else "numbers"
                 raise ValueError(f"{key} {value} must be a list of {what}")
         elif type(value) is not type(default) and (type(value), type(default)) != (int, float):
             raise ValueError(f"{key} {value!r} must be of type {type(default).__name__}")

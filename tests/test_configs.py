@@ -261,7 +261,7 @@ def test_a_recipe_of_intl_has_the_published_values(name):
         probe, finetune = cfg.EVAL.LINEAR, cfg.EVAL.FINETUNE
         plain = name == "imagenet_intl_r50_800ep"
         assert (probe.OPTIMIZER, probe.EPOCHS, probe.BATCH_SIZE) == ("sgd", 100, 256)
-        assert (0.2 if plain else 0.4, 0) == (probe.LR, probe.WEIGHT_DECAY)
+        assert (0.2 if plain else 0.4, 0, [60, 80]) == (probe.LR, probe.WEIGHT_DECAY, probe.STEPS)
         assert finetune.LR_CLASSIFIER == 0.2 and finetune.EPOCHS == 20
         assert (0.006 if epochs == 800 else 0.004) == finetune.LR_ENCODER
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from cwrgp.data.augment import build_view_transform
 from cwrgp.data.datasets import build_dataset
-from cwrgp.data.images import LabelledImages
+from cwrgp.data.images import LabelledImages, SomeImages, draw
 from cwrgp.data.views import Views
 
 
@@ -23,8 +23,17 @@ def build_images(cfg: CfgNode, split: str) -> LabelledImages | None:
         None where there is no held-out part.
 
     Raises:
-        ValueError, FileNotFoundError: as :func:`build_dataset`.
+        ValueError, FileNotFoundError: as :func:`build_dataset`; or EVAL.TEST_ROOT is set for a data
+            set that has held-out images of its own.
     """
+    held_out = cfg.EVAL.TEST_ROOT
+    if held_out and cfg.DATA.NAME != "webdataset":
+        raise ValueError(
+            f"EVAL.TEST_ROOT {held_out} is for DATA.NAME webdataset; the held-out images of "
+            f"{cfg.DATA.NAME} lie beside the others, see docs/data.md"
+        )
+    if held_out and split == "test":
+        return build_dataset(cfg.DATA.NAME, held_out, "train")
     other = "" if split == "pretrain" else cfg.EVAL.ROOT
     return build_dataset(
         cfg.DATA.NAME,
@@ -44,10 +53,12 @@ def build_views(cfg: CfgNode) -> Views:
     transforms = build_transforms(cfg)
     images = build_images(cfg, "pretrain")
     assert images is not None
+    if 0 < cfg.DATA.MAX_IMAGES < len(images):
+        images = SomeImages(images, draw(len(images), cfg.DATA.MAX_IMAGES, cfg.SEED))
     if len(images) < cfg.SOLVER.BATCH_SIZE:
         raise ValueError(
             f"SOLVER.BATCH_SIZE {cfg.SOLVER.BATCH_SIZE} is more than the {len(images)} images "
-            f"of DATA.ROOT {cfg.DATA.ROOT}; choose a smaller batch"
+            f"of DATA.ROOT {cfg.DATA.ROOT} to pretrain on; choose a smaller batch"
         )
     return Views(images, transforms, seed=cfg.SEED, max_unreadable=cfg.DATA.MAX_UNREADABLE)
 

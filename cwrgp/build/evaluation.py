@@ -134,6 +134,12 @@ def _validate(cfg: CfgNode) -> None:
         raise ValueError(
             f"EVAL.LINEAR.FINAL_LR {linear.FINAL_LR} is not positive; 0 is for sgd and larc only"
         )
+    if linear.STEPS and linear.OPTIMIZER == "adam":
+        raise ValueError(f"EVAL.LINEAR.STEPS {linear.STEPS} is for sgd and larc; set OPTIMIZER")
+    if list(linear.STEPS) != sorted({s for s in linear.STEPS if 0 < s < linear.EPOCHS}):
+        raise ValueError(
+            f"EVAL.LINEAR.STEPS {linear.STEPS} must rise between 0 and EPOCHS {linear.EPOCHS}"
+        )
     for key in ("LR_CLASSIFIER", "LR_ENCODER"):
         if cfg.EVAL.FINETUNE[key] < 0:
             raise ValueError(f"EVAL.FINETUNE.{key} {cfg.EVAL.FINETUNE[key]} is below 0")

@@ -9,12 +9,11 @@ from fvcore.common.config import CfgNode
 
 from cwrgp.build.data import build_images
 from cwrgp.data.augment import Normalize, build_probe_transform
-from cwrgp.data.images import LabelledImages
+from cwrgp.data.images import draw
 from cwrgp.data.loaders import ProbeImages
 from cwrgp.engine.precision import autocast
 from cwrgp.evaluation.features import extract_features
 from cwrgp.evaluation.knn import knn_accuracy
-from cwrgp.seeding import derive_seed
 
 
 def build_probe(
@@ -30,7 +29,8 @@ def build_probe(
         dataset = build_images(cfg, split)
         if dataset is None or max(dataset.labels) < 0:
             return None
-        return ProbeImages(dataset, transform, _some(dataset, cfg.EVAL.MAX_IMAGES, cfg.SEED))
+        indices = draw(len(dataset), cfg.EVAL.MAX_IMAGES, cfg.SEED)
+        return ProbeImages(dataset, transform, indices)
 
     splits = [images for images in map(images_of, ("train", "test")) if images is not None]
     if splits and len(splits[0]) < cfg.EVAL.KNN_K:
@@ -61,10 +61,3 @@ def build_probe(
         return {"knn/top1": knn_accuracy(*features, k=cfg.EVAL.KNN_K)}
 
     return probe
-
-
-def _some(dataset: LabelledImages, limit: int, seed: int) -> list[int]:
-    if not 0 < limit < len(dataset):
-        return list(range(len(dataset)))
-    generator = torch.Generator().manual_seed(derive_seed(seed, len(dataset)))
-    return torch.randperm(len(dataset), generator=generator)[:limit].tolist()

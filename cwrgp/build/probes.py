@@ -13,7 +13,13 @@ from cwrgp.evaluation.accuracy import Accuracy, classifier_accuracy
 from cwrgp.evaluation.finetune import fine_tune
 from cwrgp.evaluation.knn import knn_accuracy
 from cwrgp.evaluation.lbfgs import fit_logistic_regression
-from cwrgp.evaluation.linear import cosine, exponential, train_on_features, train_on_images
+from cwrgp.evaluation.linear import (
+    cosine,
+    exponential,
+    stepwise,
+    train_on_features,
+    train_on_images,
+)
 from cwrgp.evaluation.subsets import class_balanced_subset
 
 logger = logging.getLogger("cwrgp")
@@ -88,7 +94,9 @@ def _linear_on_images(data: Labelled) -> Outcome:
         classifier,
         data.batches(sampler),
         optimizer=c.OPTIMIZER,
-        learning_rate=cosine(c.LR, c.FINAL_LR, c.EPOCHS),
+        learning_rate=(
+            stepwise(c.LR, c.STEPS, c.EPOCHS) if c.STEPS else cosine(c.LR, c.FINAL_LR, c.EPOCHS)
+        ),
         weight_decay=c.WEIGHT_DECAY,
         how=data.supervised(sampler, after_epoch),
     )

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import IO, Protocol
 
 import numpy as np
+import torch
 from PIL import Image
+
+from cwrgp.seeding import derive_seed
 
 # What Pillow raises for a file that is not the image it claims to be (UnidentifiedImageError is an
 # OSError).
@@ -26,6 +30,41 @@ class LabelledImages(Protocol):
 
     def name(self, index: int) -> str:
         """What to call the image in a message."""
+
+
+class SomeImages:
+    """Some images of a data set, numbered anew.
+
+    Args:
+        images: all of them.
+        indices: of those that are here.
+    """
+
+    def __init__(self, images: LabelledImages, indices: Sequence[int]) -> None:
+        self.images = images
+        self.indices = list(indices)
+        self.labels = [images.labels[i] for i in self.indices]
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def load(self, index: int) -> Image.Image:
+        return self.images.load(self.indices[index])
+
+    def name(self, index: int) -> str:
+        return self.images.name(self.indices[index])
+
+
+def draw(size: int, limit: int, seed: int) -> list[int]:
+    """The numbers of ``limit`` images of ``size``, in random order; of all, as they are, where the
+    limit is 0 or not below the size.
+
+    For one seed a smaller draw is part of a larger one.
+    """
+    if not 0 < limit < size:
+        return list(range(size))
+    generator = torch.Generator().manual_seed(derive_seed(seed, size))
+    return torch.randperm(size, generator=generator)[:limit].tolist()
 
 
 class StorageError(OSError):

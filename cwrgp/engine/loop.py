@@ -158,10 +158,8 @@ def train(
                 if checkpoints is not None:
                     checkpoints.save_aside(state(step) | {"views": views}, "diagnostic")
                 raise FloatingPointError(
-                    f"{error}; the smallest eigenvalue of the covariance was "
-                    f"{watch.smallest_eigenvalue:.3g} when last looked at. diagnostic.pth in "
-                    "OUTPUT_DIR holds the state. A larger EPS of the method (try 1e-4; needed "
-                    "where a sub-batch may hold an image twice) or a smaller SOLVER.BASE_LR helps"
+                    f"{error}; diagnostic.pth in OUTPUT_DIR holds the state. "
+                    f"{watch.advice(method, output.embeddings)}"
                 ) from error
             if logged:
                 parts = {name: _mean_over_processes(part) for name, part in losses.items()}

@@ -91,6 +91,29 @@ class Watch:
             )
         return values
 
+    def advice(self, method: Method, embeddings: Tensor) -> str:
+        """What to do about a loss that is not finite, and the smallest eigenvalue that speaks for
+        it.
+
+        Args:
+            method: asked for the smallest eigenvalue of what it whitens.
+            embeddings: (V, B, D) of that step.
+        """
+        smallest = method.smallest_eigenvalue(embeddings)
+        if smallest is None:
+            return "A smaller SOLVER.BASE_LR helps"
+        now = float(smallest)
+        found = (
+            f"is {now:.3g}"
+            if math.isfinite(now)
+            else f"was {self.smallest_eigenvalue:.3g} when last looked at"
+        )
+        return (
+            f"The smallest eigenvalue of the covariance {found}: a larger EPS of the method (try "
+            f"1e-4; needed where a sub-batch may hold an image twice) or a smaller "
+            "SOLVER.BASE_LR helps"
+        )
+
     def timing(self, step_seconds: float, data_seconds: float, num_workers: int) -> None:
         """Warns where the steps wait for images."""
         if data_seconds > _DATA_BOUND * step_seconds:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
-from fvcore.common.param_scheduler import CosineParamScheduler, ExponentialParamScheduler
+from fvcore.common.param_scheduler import (
+    CosineParamScheduler,
+    ExponentialParamScheduler,
+    MultiStepParamScheduler,
+)
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -31,6 +35,20 @@ def exponential(first: float, last: float, epochs: int) -> Callable[[int], float
 def cosine(first: float, last: float, epochs: int) -> Callable[[int], float]:
     """The learning rate of an epoch: last + (first - last) (1 + cos(pi epoch / epochs)) / 2."""
     scheduler = CosineParamScheduler(first, last)
+    return lambda epoch: scheduler(epoch / epochs)
+
+
+def stepwise(first: float, steps: Sequence[int], epochs: int) -> Callable[[int], float]:
+    """The learning rate of an epoch: ``first``, and a tenth of what it was from each of ``steps``
+    on.
+
+    Args:
+        first: of epoch 0.
+        steps: epochs, rising, between 0 and ``epochs``.
+        epochs: how many.
+    """
+    values = [first * 0.1**i for i in range(len(steps) + 1)]
+    scheduler = MultiStepParamScheduler(values, num_updates=epochs, milestones=list(steps))
     return lambda epoch: scheduler(epoch / epochs)
 
 

@@ -25,6 +25,15 @@ def effective_rank(eigenvalues: Tensor) -> Tensor:
     return torch.special.entr(p).sum().exp()
 
 
+def numerical_rank(eigenvalues: Tensor, *, tolerance: float = 0.01) -> Tensor:
+    """How many dimensions have a standard deviation above ``tolerance`` times the largest one.
+
+    An embedding that has not collapsed has full rank here even where a few dimensions have most of
+    the variance, which :func:`effective_rank` would tell.
+    """
+    return (eigenvalues > tolerance**2 * eigenvalues.max()).sum()
+
+
 def stable_rank(x: Tensor) -> Tensor:
     """Normalised stable rank ||Z||_F^2 / (||Z||_2^2 d), in (0, 1] (Weng et al., 2022, section 3).
 
@@ -43,11 +52,14 @@ def embedding_statistics(embeddings: Tensor) -> dict[str, Tensor]:
 
     Returns:
         Scalars: "embedding/std", the mean over channels of the standard deviation over samples of
-        the L2-normalised embeddings times sqrt(D) (1 when isotropic, 0 when collapsed), and
-        "embedding/effective_rank".
+        the L2-normalised embeddings times sqrt(D) (1 when isotropic, 0 when collapsed); and
+        "embedding/effective_rank", "embedding/numerical_rank", "embedding/stable_rank".
     """
     normalized = torch.nn.functional.normalize(embeddings.float(), dim=-1)
+    spectrum = covariance_spectrum(embeddings)
     return {
         "embedding/std": normalized.std(0).mean() * embeddings.shape[-1] ** 0.5,
-        "embedding/effective_rank": effective_rank(covariance_spectrum(embeddings)),
+        "embedding/effective_rank": effective_rank(spectrum),
+        "embedding/numerical_rank": numerical_rank(spectrum),
+        "embedding/stable_rank": stable_rank(embeddings),
     }

@@ -12,6 +12,7 @@ from PIL import Image
 
 from cwrgp.data.datasets import build_dataset
 from cwrgp.data.folders import ImageFolder
+from cwrgp.data.images import SomeImages, draw
 
 
 def test_the_first_level_of_folders_gives_the_labels(image_folder):
@@ -20,6 +21,19 @@ def test_the_first_level_of_folders_gives_the_labels(image_folder):
     assert images.labels == [0] * 64 + [1] * 64
     assert images.load(100).mode == "RGB"
     assert images.name(64).endswith("dog/000.png")
+
+
+def test_some_images_are_drawn_by_the_seed_and_keep_name_and_label(image_folder):
+    images = ImageFolder(image_folder)
+    assert draw(128, 0, 1) == draw(128, 128, 1) == draw(128, 500, 1) == list(range(128))
+    chosen = draw(128, 40, 1)
+    assert len(set(chosen)) == 40 and chosen == draw(128, 70, 1)[:40] != draw(128, 40, 2)
+    some = SomeImages(images, chosen)
+    assert len(some) == len(some.labels) == 40
+    for number, index in enumerate(chosen):
+        assert some.name(number) == images.name(index)
+        assert some.labels[number] == images.labels[index]
+    assert some.load(7).tobytes() == images.load(chosen[7]).tobytes()
 
 
 def test_a_flat_or_mixed_folder_has_no_labels(tmp_path):

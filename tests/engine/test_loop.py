@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from cwrgp.engine.loop import Step, _accumulated
 from cwrgp.engine.precision import autocast, build_scaler
 from cwrgp.engine.watch import NonFiniteLoss, Watch
-from cwrgp.losses import cwrgp_loss
+from cwrgp.losses import CWRGPLoss, cwrgp_loss
 from cwrgp.models.methods import JointEmbedding
 
 CPU = torch.device("cpu")
@@ -81,6 +81,20 @@ def test_a_loss_that_is_not_finite_names_its_step():
     assert error.value.step == 5
     with pytest.raises(NonFiniteLoss, match="at iteration 5"):
         watch.mean()
+
+
+def test_the_advice_has_the_smallest_eigenvalue():
+    whitened = JointEmbedding(nn.Identity(), nn.Identity(), CWRGPLoss(2, 8, eps=0.25))
+    watch, twice = Watch(), torch.randn(2, 8, 32)
+    watch.statistics(whitened, twice)
+    seen = watch.smallest_eigenvalue
+    assert seen > 0.25
+    twice[:, 1] = twice[:, 0]  # an image that is there twice: what is left is eps
+    assert "eigenvalue of the covariance is 0.25: a larger EPS" in watch.advice(whitened, twice)
+    lost = watch.advice(whitened, torch.full((2, 8, 32), math.nan))
+    assert f"was {seen:.3g} when last looked at: a larger EPS" in lost
+    advice = watch.advice(make_method(), twice)
+    assert advice == "A smaller SOLVER.BASE_LR helps"
 
 
 def test_the_mean_is_of_all_since_the_last_record():

@@ -16,6 +16,7 @@ from cwrgp.evaluation.linear import (
     build_classifier,
     cosine,
     exponential,
+    stepwise,
     train_on_features,
     train_on_images,
 )
@@ -45,6 +46,9 @@ def test_schedules_have_their_end_points():
     assert rate(0) == 0.4 and rate(50) == pytest.approx(0.2)
     assert rate(99) == pytest.approx(0.2 * (1 + math.cos(0.99 * math.pi)), rel=1e-9)
     assert cosine(0.4, 0.1, 10)(5) == pytest.approx(0.25)
+    rate = stepwise(0.4, [60, 80], 100)
+    found = [rate(epoch) for epoch in range(100)]
+    assert found == pytest.approx([0.4] * 60 + [0.04] * 20 + [0.004] * 20, rel=1e-12)
 
 
 def test_adam_on_features_equals_a_loop_in_which_the_last_batch_is_smaller():

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
+import webdataset
 from encoders import own_checkpoint
 from images import write_images
 from PIL import Image
@@ -131,6 +132,29 @@ def test_without_test_images_only_neighbours_are_asked(place):
         run(place, "linear", *alone)
 
 
+def write_shards(images: Path, folder: Path) -> str:
+    """The images of a folder in its order, five in a shard."""
+    folder.mkdir()
+    with webdataset.ShardWriter(str(folder / "%03d.tar"), maxcount=5, verbose=0) as writer:
+        for number, path in enumerate(sorted(images.glob("*/*.png"))):
+            label = int(path.parent.name.removeprefix("class"))
+            writer.write({"__key__": f"{number:06d}", "png": path.read_bytes(), "cls": label})
+    return str(folder)
+
+
+@pytest.mark.parametrize(("probe", "opts"), [("knn", []), ("linear", ON_IMAGES), ("finetune", [])])
+def test_shards_give_what_the_folders_give(place, tmp_path, monkeypatch, probe, opts):
+    monkeypatch.setenv("CWRGP_CACHE", str(tmp_path / "cache"))
+    train = write_shards(place / "images" / "train", tmp_path / "train")
+    held_out = write_shards(place / "images" / "val", tmp_path / "val")
+    shards = ["DATA.NAME", "webdataset", "DATA.ROOT", train, "EVAL.TEST_ROOT", held_out]
+    found = run(place, probe, *opts, *shards)
+    assert found.pop("data") == "webdataset"
+    expected = run(place, probe, *opts)
+    del expected["data"]
+    assert found == expected
+
+
 def test_max_images_of_the_runs_probe_does_not_shorten_the_evaluation(place):
     assert run(place, "knn", "EVAL.MAX_IMAGES", 5) == run(place, "knn")
 
@@ -206,6 +230,10 @@ MISTAKES = [
     ("linear", ["EVAL.LINEAR.BATCH_SIZE", 0], "EVAL.LINEAR.BATCH_SIZE 0 is below 1"),
     ("linear", ["EVAL.LINEAR.LR", -1.0], "EVAL.LINEAR.LR -1.0 is not positive"),
     ("linear", ["EVAL.LINEAR.FINAL_LR", 0.0], "0.0 is not positive; 0 is for sgd and larc"),
+    ("linear", ["EVAL.LINEAR.STEPS", "[2]"], "EVAL.LINEAR.STEPS [2] is for sgd and larc"),
+    ("linear", [*ON_IMAGES, "EVAL.LINEAR.STEPS", "[1,2]"], "[1, 2] must rise between 0 and EPOCHS"),
+    ("linear", ["EVAL.LINEAR.STEPS", "['a']"], "EVAL.LINEAR.STEPS ['a'] must be a list of numbers"),
+    ("knn", ["EVAL.TEST_ROOT", "shards"], "EVAL.TEST_ROOT shards is for DATA.NAME webdataset"),
     ("linear", ["EVAL.LINEAR.WEIGHT_DECAY", -1.0], "EVAL.LINEAR.WEIGHT_DECAY -1.0 is below 0"),
     ("linear", [*ON_IMAGES, "EVAL.LINEAR.OPTIMIZER", "sgd", "EVAL.LINEAR.LR", 1e38],
      "lower EVAL.LINEAR.LR, now 1e+38"),

@@ -58,14 +58,18 @@ def assert_same_model(a, b):
     assert a["iteration"] == b["iteration"]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
-def test_told_to_stop_in_the_middle_of_an_epoch(image_folder, tmp_path, number):
+# A scheduler signals the process, or its whole group with the workers that load images.
+@pytest.mark.parametrize(
+    ("tell", "number"), [(os.killpg, signal.SIGTERM), (os.kill, signal.SIGUSR1)]
+)
+def test_told_to_stop_in_the_middle_of_an_epoch(image_folder, tmp_path, tell, number):
     process = subprocess.Popen(
         command(image_folder, tmp_path / "run", opts=["DATA.NUM_WORKERS", "2"]), cwd=REPOSITORY,
         env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        start_new_session=True,
     )  # fmt: skip
     wait_for_record(process, tmp_path / "run", 1)
-    process.send_signal(number)
+    tell(process.pid, number)
     _, errors = process.communicate(timeout=240)
     assert process.returncode == 75, errors
     assert "told to stop: saved after iteration" in errors and "Traceback" not in errors

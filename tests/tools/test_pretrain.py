@@ -105,6 +105,13 @@ def test_another_seed_is_another_run(image_folder, finished_run, tmp_path):
     assert ours != theirs[0]["total_loss"]
 
 
+def test_a_run_on_some_of_the_images(image_folder, tmp_path):
+    opts = ["DATA.MAX_IMAGES", 70, "SOLVER.EPOCHS", 3, "EVAL.PERIOD", 0]
+    pretrain(make_cfg(image_folder, tmp_path, *opts))
+    assert "cwrgp on 1 x cpu" in (log := (tmp_path / "log.txt").read_text())
+    assert ", 70 images," in log and "iterations 1 to 3" in log
+
+
 def test_fp32_and_unlabelled_images(tmp_path):
     write_images(tmp_path / "images", 64)
     opts = ["SOLVER.AMP.ENABLED", "False", "SOLVER.EPOCHS", 3, "DATA.NUM_VIEWS", 3]
@@ -150,7 +157,7 @@ def test_a_checkpoint_with_other_contents_is_refused(image_folder, finished_run,
 
 def test_a_loss_that_is_not_finite_stops_the_run(image_folder, tmp_path):
     opts = ["SOLVER.OPTIMIZER", "sgd", "SOLVER.BASE_LR", 1e30]
-    message = r"the loss is nan at iteration \d; the smallest eigenvalue .* was \d.*EPS"
+    message = r"the loss is nan at iteration \d; diagnostic.pth .* smallest eigenvalue .* \d.*EPS"
     with pytest.raises(FloatingPointError, match=message) as error:
         pretrain(make_cfg(image_folder, tmp_path, *opts))
     assert not (tmp_path / "model_final.pth").exists()
@@ -207,6 +214,8 @@ MISTAKES = [
     (["MODEL.PROJECTOR.LAYERS", "0"], "MODEL.PROJECTOR.LAYERS 0 is below 1"),
     (["SOLVER.OPTIMIZER", "lion"], "SOLVER.OPTIMIZER 'lion' is unknown"),
     (["SOLVER.BATCH_SIZE", "256"], "SOLVER.BATCH_SIZE 256 is more than the 128 images"),
+    (["DATA.MAX_IMAGES", "63"], "SOLVER.BATCH_SIZE 64 is more than the 63 images"),
+    (["DATA.MAX_IMAGES", "-1"], "DATA.MAX_IMAGES -1 is below 0"),
     (
         ["SOLVER.ACCUMULATE", "3"],
         "64 does not divide among 1 processes with SOLVER.ACCUMULATE 3; 63",
