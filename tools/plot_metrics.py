@@ -1,0 +1,77 @@
+"""Draws curves of one run or several from their metrics.json, a panel for each key.
+
+python tools/plot_metrics.py output/zca output/pca --keys total_loss knn/top1 --output curves.png
+
+Reads the runs of tools/pretrain.py and of d2_transfer/train_net.py. A label other than the folder's
+name is given as LABEL=FOLDER.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+
+from cwrgp import cli
+from cwrgp.engine.metrics import read_metrics
+
+# The colours of Okabe and Ito, which the colour-blind can tell apart; dashes for the rest.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+DASHES = ("-", "--", ":", "-.")
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("runs", nargs="+", metavar="[LABEL=]FOLDER", help="folders of runs")
+    parser.add_argument("--keys", nargs="+", required=True, help="what to draw, a panel each")
+    parser.add_argument("--output", required=True, metavar="FILE", help=".png, .svg or .pdf")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    return parser.parse_args()
+
+
+def read_run(run: str, keys: list[str]) -> tuple[str, list[dict[str, float]]]:
+    """A run's label and records.
+
+    Raises:
+        FileNotFoundError: no metrics.json.
+        ValueError: a key of which it has no value, with those that it has.
+    """
+    label, _, folder = run.rpartition("=")
+    path = Path(folder).expanduser() / "metrics.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; name the OUTPUT_DIR of a run")
+    records = read_metrics(path)
+    known = sorted({key for record in records for key in record})
+    for key in keys:
+        if key not in known:
+            raise ValueError(f"{path} has no {key}; it has {', '.join(known) or 'nothing'}")
+    return label or Path(folder).resolve().name, records
+
+
+def main(args: argparse.Namespace) -> None:
+    runs = [read_run(run, args.keys) for run in args.runs]
+    size = (4.2 * len(args.keys), 3.2)
+    figure, panels = plt.subplots(1, len(args.keys), figsize=size, squeeze=False)
+    for key, panel in zip(args.keys, panels[0], strict=True):
+        for number, (label, records) in enumerate(runs):
+            points = [(r["iteration"], r[key]) for r in records if key in r]
+            style = {
+                "color": COLOURS[number % len(COLOURS)],
+                "linestyle": DASHES[number % len(DASHES)],
+            }
+            panel.plot(*zip(*points, strict=True), label=label, linewidth=1.6, **style)
+        panel.set(title=key, xlabel="iteration")
+        panel.grid(alpha=0.25)
+        panel.spines[["top", "right"]].set_visible(False)
+    panels[0][-1].legend(frameon=False)
+    figure.tight_layout()
+    figure.savefig(args.output, dpi=150)
+
+
+if __name__ == "__main__":
+    args = parse_args()
+    sys.exit(cli.run(main, args))
