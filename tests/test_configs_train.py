@@ -10,6 +10,7 @@ import torch
 import torch.distributed as dist
 from images import write_images
 from repository import REPOSITORY
+from two_processes import in_two_processes
 
 from cwrgp import cli
 from cwrgp.build import pretrain
@@ -102,25 +103,22 @@ def test_a_config_takes_two_steps(path, images, tmp_path, one_thread):
 
 
 def two_steps_of_all(rank, images, folder):
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
-    try:
-        for path in CONFIGS:
-            output = folder / path.stem
-            pretrain(reduced(path, str(images), str(output)))
-            dist.barrier()
-            if rank == 0:
-                records = [r for r in read_metrics(output / "metrics.json") if "total_loss" in r]
-                assert [r["iteration"] for r in records] == [0, 1], path.stem
-                assert all(math.isfinite(r["total_loss"]) for r in records), path.stem
-                shutil.rmtree(output)
-                (folder / f"{path.stem}.done").touch()
-    finally:
-        dist.destroy_process_group()
+    done = []
+    for path in CONFIGS:
+        output = folder / path.stem
+        pretrain(reduced(path, str(images), str(output)))
+        dist.barrier()
+        if rank == 0:
+            records = [r for r in read_metrics(output / "metrics.json") if "total_loss" in r]
+            assert [r["iteration"] for r in records] == [0, 1], path.stem
+            assert all(math.isfinite(r["total_loss"]) for r in records), path.stem
+            shutil.rmtree(output)
+        done.append(path.stem)
+    return done
 
 
 @pytest.mark.dist
 @pytest.mark.slow
 def test_every_config_takes_two_steps_on_two_processes(images, tmp_path):
-    torch.multiprocessing.spawn(two_steps_of_all, (images, tmp_path), nprocs=2)
-    assert {path.stem for path in tmp_path.glob("*.done")} == {path.stem for path in CONFIGS}
+    first, second = in_two_processes(tmp_path, two_steps_of_all, images, tmp_path)
+    assert first == second == [path.stem for path in CONFIGS]

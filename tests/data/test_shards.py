@@ -16,6 +16,7 @@ import torch
 import webdataset
 from file_server import closed_port, serving
 from PIL import Image
+from two_processes import in_two_processes
 
 from cwrgp.data.datasets import build_dataset
 from cwrgp.data.images import StorageError
@@ -319,10 +320,7 @@ def test_without_the_package_it_is_named(tmp_path, monkeypatch):
         Shards(write_shards(tmp_path))
 
 
-def index_in_processes(rank: int, folder: str, source: str) -> None:
-    torch.distributed.init_process_group(
-        "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2
-    )
+def index_in_processes(rank: int, folder: str, source: str) -> dict[str, object]:
     os.environ["CWRGP_CACHE"] = f"{folder}/cache-{rank}"
     shards = Shards(source)
     outcome = {"labels": shards.labels, "numbers": numbers(shards)}
@@ -333,16 +331,14 @@ def index_in_processes(rank: int, folder: str, source: str) -> None:
     torch.distributed.barrier()
     with pytest.raises(ValueError, match="part-001.tar is no whole uncompressed tar file"):
         Shards(source)
-    Path(folder, f"{rank}.json").write_text(json.dumps(outcome))
-    torch.distributed.destroy_process_group()
+    return outcome
 
 
 @pytest.mark.dist
 def test_processes_share_the_indexing_and_a_damaged_shard_stops_all(tmp_path):
     source = write_shards(tmp_path)
-    torch.multiprocessing.spawn(index_in_processes, (str(tmp_path), source), nprocs=2)
-    for rank in range(2):
-        outcome = json.loads((tmp_path / f"{rank}.json").read_text())
+    outcomes = in_two_processes(tmp_path, index_in_processes, str(tmp_path), source)
+    for rank, outcome in enumerate(outcomes):
         assert outcome["numbers"] == list(range(16)) and outcome["indexed"] == (2, 1)[rank]
         assert outcome["labels"] == [n % 3 for n in range(16)]
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+from two_processes import WORLD, in_two_processes
 
 from cwrgp.engine import distributed
 from cwrgp.losses import cwrgp_loss
@@ -16,26 +15,8 @@ from cwrgp.models.encoders import build_encoder
 from cwrgp.models.heads import build_projector
 from cwrgp.models.methods import JointEmbedding
 
-WORLD = 2
 SUBBATCH = 8
 CPU = torch.device("cpu")
-
-
-def _run(rank: int, folder: str, work) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group(
-        "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=WORLD
-    )
-    try:
-        torch.save(work(rank), f"{folder}/{rank}.pth")
-    finally:
-        dist.destroy_process_group()
-
-
-def in_two_processes(folder: Path, work) -> list:
-    """``work(rank)`` of both ranks."""
-    torch.multiprocessing.spawn(_run, (str(folder), work), nprocs=WORLD)
-    return [torch.load(folder / f"{rank}.pth") for rank in range(WORLD)]
 
 
 def make_method(permutation: Tensor) -> JointEmbedding:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import functools
-from pathlib import Path
 
 import pytest
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+from two_processes import WORLD, in_two_processes
 
 from cwrgp.baselines import BarlowTwinsLoss, NTXentLoss, VICRegLoss
 from cwrgp.engine import distributed
@@ -17,26 +16,8 @@ from cwrgp.intl import INTLLoss
 from cwrgp.models.heads import build_predictor, build_projector
 from cwrgp.models.methods import BYOL, JointEmbedding, Method, MomentumINTL
 
-WORLD = 2
 LOCAL = 5
 CPU = torch.device("cpu")
-
-
-def _run(rank: int, folder: str, work) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group(
-        "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=WORLD
-    )
-    try:
-        torch.save(work(rank), f"{folder}/{rank}.pth")
-    finally:
-        dist.destroy_process_group()
-
-
-def in_two_processes(folder: Path, work) -> list:
-    """``work(rank)`` of both ranks."""
-    torch.multiprocessing.spawn(_run, (str(folder), work), nprocs=WORLD)
-    return [torch.load(folder / f"{rank}.pth") for rank in range(WORLD)]
 
 
 LOSSES = {

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
+from two_processes import in_two_processes
 
 from cwrgp.engine.precision import autocast
 from cwrgp.evaluation.features import extract_features
@@ -60,25 +60,23 @@ def test_features_are_the_encoders_in_evaluation_mode_in_the_images_order():
         torch.testing.assert_close(feature, alone, rtol=1e-4, atol=1e-5)
 
 
-def _run(rank: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
-    try:
-        torch.save([extract(size) for size in (23, 8, 5, 3, 1)], f"{folder}/{rank}.pth")
-    finally:
-        dist.destroy_process_group()
+SIZES = (23, 8, 5, 3, 1)
+
+
+def extract_all(rank: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    return [extract(size) for size in SIZES]
 
 
 @pytest.mark.dist
 def test_two_processes_have_the_features_of_one_to_the_bit(tmp_path: Path):
-    torch.multiprocessing.spawn(_run, (str(tmp_path),), nprocs=2)
+    both = in_two_processes(tmp_path, extract_all)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        expected = [extract(size) for size in (23, 8, 5, 3, 1)]
+        expected = extract_all(0)
     finally:
         torch.set_num_threads(threads)
     assert [len(labels) for _, labels in expected] == [20, 7, 4, 3, 1]
-    for rank in range(2):
-        for got, want in zip(torch.load(tmp_path / f"{rank}.pth"), expected, strict=True):
+    for found in both:
+        for got, want in zip(found, expected, strict=True):
             assert torch.equal(got[0], want[0]) and torch.equal(got[1], want[1])

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
-import torch.distributed as dist
 from torch import nn
+from two_processes import in_two_processes
 
 from cwrgp.engine import distributed
 from cwrgp.engine.precision import autocast
@@ -53,19 +53,9 @@ def tuned(rank: int, world: int) -> dict[str, torch.Tensor]:
     return {**state, "losses": torch.tensor(losses)}
 
 
-def _run(rank: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
-    try:
-        torch.save(tuned(rank, 2), f"{folder}/{rank}.pth")
-    finally:
-        dist.destroy_process_group()
-
-
 @pytest.mark.dist
 def test_two_processes_end_where_one_ends(tmp_path: Path):
-    torch.multiprocessing.spawn(_run, (str(tmp_path),), nprocs=2)
-    first, second = (torch.load(tmp_path / f"{rank}.pth") for rank in range(2))
+    first, second = in_two_processes(tmp_path, tuned, 2)
     expected = tuned(0, 1)
     assert expected["losses"][-1] < expected["losses"][0] and len(expected["losses"]) == EPOCHS
     for name, value in expected.items():

@@ -13,12 +13,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import torch.distributed as dist
 import webdataset
 from encoders import own_checkpoint
 from images import write_images
 from PIL import Image
 from repository import REPOSITORY
+from two_processes import in_two_processes
 
 from cwrgp import cli
 from cwrgp.build.evaluation import as_line, evaluate
@@ -175,26 +175,19 @@ def test_fewer_unreadable_images_than_allowed_are_left_out(place, tmp_path):
 CASES = [("knn", []), ("linear", []), ("lbfgs", []), ("linear", ON_IMAGES)]
 
 
-def _both(rank: int, place: Path) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{place}/store", rank=rank, world_size=2)
-    try:
-        records = [run(place, probe, *opts) for probe, opts in CASES]
-    finally:
-        dist.destroy_process_group()
-    (place / f"{rank}.json").write_text(json.dumps(records))
+def run_all(rank: int, place: Path) -> list[dict]:
+    return [run(place, probe, *opts) for probe, opts in CASES]
 
 
 @pytest.mark.dist
-def test_two_processes_find_what_one_finds(place):
+def test_two_processes_find_what_one_finds(place, tmp_path):
     # 21 test images and batches of 8; 49 training images in batches of 20, the last of 9.
-    torch.multiprocessing.spawn(_both, (place,), nprocs=2)
-    first, second = (json.loads((place / f"{rank}.json").read_text()) for rank in range(2))
+    first, second = in_two_processes(tmp_path, run_all, place)
     assert first == second
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        alone = [run(place, probe, *opts) for probe, opts in CASES]
+        alone = run_all(0, place)
     finally:
         torch.set_num_threads(threads)
     for two, one in zip(first, alone, strict=True):
