@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import contextlib
+from collections.abc import Callable, Generator
 
 import torch
 from fvcore.common.config import CfgNode
@@ -122,8 +123,10 @@ class Labelled:
             equal_parts=equal,
         )
 
-    def batches(self, sampler: EpochSampler) -> Iterator[list[Tensor]]:
-        """Augmented training images and their labels, a step each."""
+    def batches(
+        self, sampler: EpochSampler
+    ) -> contextlib.closing[Generator[list[Tensor], None, None]]:
+        """Augmented training images and their labels, a step each; for a ``with``."""
         views = LabelledViews(
             self.train,
             build_training_transform(self.cfg.DATA.IMAGE_SIZE),
@@ -131,9 +134,11 @@ class Labelled:
             seed=self.cfg.SEED,
             max_unreadable=self.cfg.DATA.MAX_UNREADABLE,
         )
-        return iterate_views(
-            views,
-            sampler,
-            num_workers=self.cfg.DATA.NUM_WORKERS,
-            pin_memory=self.device.type == "cuda",
+        return contextlib.closing(
+            iterate_views(
+                views,
+                sampler,
+                num_workers=self.cfg.DATA.NUM_WORKERS,
+                pin_memory=self.device.type == "cuda",
+            )
         )

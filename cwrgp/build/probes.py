@@ -89,17 +89,17 @@ def _linear_on_images(data: Labelled) -> Outcome:
 
     indices = with_labels(data.train)
     sampler = data.sampler(indices, c, equal=False)
-    train_on_images(
-        data.encoder,
-        classifier,
-        data.batches(sampler),
-        optimizer=c.OPTIMIZER,
-        learning_rate=(
-            stepwise(c.LR, c.STEPS, c.EPOCHS) if c.STEPS else cosine(c.LR, c.FINAL_LR, c.EPOCHS)
-        ),
-        weight_decay=c.WEIGHT_DECAY,
-        how=data.supervised(sampler, after_epoch),
-    )
+    rate = stepwise(c.LR, c.STEPS, c.EPOCHS) if c.STEPS else cosine(c.LR, c.FINAL_LR, c.EPOCHS)
+    with data.batches(sampler) as batches:
+        train_on_images(
+            data.encoder,
+            classifier,
+            batches,
+            optimizer=c.OPTIMIZER,
+            learning_rate=rate,
+            weight_decay=c.WEIGHT_DECAY,
+            how=data.supervised(sampler, after_epoch),
+        )
     best = max(range(c.EPOCHS), key=lambda epoch: accuracies[epoch].top1)
     return Outcome(
         accuracies[-1],
@@ -128,15 +128,16 @@ def run_finetune(data: Labelled) -> Outcome:
     sampler = data.sampler(indices, c, equal=True)
     distributed.synchronize_batch_norm(data.encoder, data.device)
     classifier = data.classifier(std=0.01)
-    fine_tune(
-        data.encoder,
-        classifier,
-        data.batches(sampler),
-        lr_encoder=c.LR_ENCODER,
-        lr_classifier=c.LR_CLASSIFIER,
-        weight_decay=c.WEIGHT_DECAY,
-        how=data.supervised(sampler, lambda epoch, loss: _report(epoch, c.EPOCHS, loss)),
-    )
+    with data.batches(sampler) as batches:
+        fine_tune(
+            data.encoder,
+            classifier,
+            batches,
+            lr_encoder=c.LR_ENCODER,
+            lr_classifier=c.LR_CLASSIFIER,
+            weight_decay=c.WEIGHT_DECAY,
+            how=data.supervised(sampler, lambda epoch, loss: _report(epoch, c.EPOCHS, loss)),
+        )
     test = data.features(test_images, bilinear=True)
     names = [_short(data.train.name(i), data.root) for i in indices]
     accuracy = classifier_accuracy(classifier, *test)

@@ -137,7 +137,8 @@ def pretrain(
         total_steps=plan.total_steps,
         steps_per_epoch=plan.steps_per_epoch,
     ) if main else None  # fmt: skip
-    with writer.shown() if writer is not None else contextlib.nullcontext():
+    shown = writer.shown() if writer is not None else contextlib.nullcontext()
+    with shown, contextlib.closing(batches):
         train(
             method,
             optimizer,

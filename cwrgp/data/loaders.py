@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from functools import lru_cache
 
 import torch
@@ -70,8 +70,13 @@ class StepSampler(Sampler[list[tuple[int, int]]]):
             yield [(epoch, index) for index in order(epoch)[first : first + local].tolist()]
 
 
-def _leave_signals_to_the_run(worker: int) -> None:
-    """A scheduler signals the whole group; a worker that dies of it would take the run along."""
+def leave_signals_to_the_run(worker: int) -> None:
+    """For ``DataLoader(worker_init_fn=)``: a scheduler signals the whole group, and a worker that
+    dies of it would take the run along.
+
+    Python ends such a worker by SIGTERM when the program ends, and then waits for it: so a loader's
+    iterator must be gone by then, also after an error.
+    """
     for number in (signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
 
@@ -82,8 +87,11 @@ def iterate_views(
     *,
     num_workers: int,
     pin_memory: bool,
-) -> Iterator[list[Tensor]]:
+) -> Generator[list[Tensor], None, None]:
     """Yields lists of V uint8 batches (B, 3, H, W), where H and W may differ from view to view.
+
+    The workers end with the generator: close it (``contextlib.closing``), since an error may come
+    before its end.
 
     Raises:
         ValueError: too many unreadable images, in one line, whichever process met them.
@@ -95,7 +103,7 @@ def iterate_views(
         num_workers=num_workers,
         pin_memory=pin_memory,
         prefetch_factor=4 if num_workers else None,
-        worker_init_fn=_leave_signals_to_the_run,
+        worker_init_fn=leave_signals_to_the_run,
     )
     try:
         for batch in loader:

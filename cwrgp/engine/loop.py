@@ -130,11 +130,10 @@ def train(
             "torch_version": str(torch.__version__),
         }
 
-    if start_step == 0 and plan.eval_period:
-        report(0, evaluate(), "before training")
-
-    data_seconds, tick = 0.0, time.perf_counter()
     with stop_request() as stop:
+        if start_step == 0 and plan.eval_period:
+            report(0, evaluate(), "before training")
+        data_seconds, tick = 0.0, time.perf_counter()
         for step in range(start_step, plan.total_steps):
             waiting = time.perf_counter()
             views = next(batches)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Subset
 
+from cwrgp.data.loaders import leave_signals_to_the_run
 from cwrgp.engine import distributed
 
 
@@ -46,8 +47,11 @@ def extract_features(
     mine = (owner == rank).nonzero().flatten().tolist()
     # A process without a batch learns F from the first image.
     loader = DataLoader(
-        Subset(images, mine or [0]), batch_size=batch_size, num_workers=num_workers
-    )  # fmt: skip
+        Subset(images, mine or [0]),
+        batch_size=batch_size,
+        num_workers=num_workers,
+        worker_init_fn=leave_signals_to_the_run,
+    )
     training = encoder.training
     encoder.eval()
     features, labels = [], []

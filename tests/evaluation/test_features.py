@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -31,16 +33,16 @@ class Noise(torch.utils.data.Dataset):
         return image, -1 if item % 7 == 3 else item
 
 
-def extract(size: int, batch_size: int = 4, encoder: nn.Module | None = None):
+def extract(images: Noise, batch_size: int = 4, encoder: nn.Module | None = None, workers: int = 0):
     if encoder is None:
         torch.manual_seed(0)
         encoder = build_encoder("resnet18", stem="small")
     return extract_features(
         encoder,
-        Noise(size),
+        images,
         normalize=lambda batch: batch.float() / 255,
         batch_size=batch_size,
-        num_workers=0,
+        num_workers=workers,
         device=CPU,
         autocast=autocast(CPU, False),
     )
@@ -50,7 +52,7 @@ def test_features_are_the_encoders_in_evaluation_mode_in_the_images_order():
     torch.manual_seed(1)
     encoder = build_encoder("resnet18", stem="small").train()
     before = encoder.bn1.running_mean.clone()
-    features, labels = extract(9, encoder=encoder)
+    features, labels = extract(Noise(9), encoder=encoder)
     assert labels.tolist() == [0, 1, 2, 4, 5, 6, 7, 8]
     assert encoder.training and torch.equal(encoder.bn1.running_mean, before)
     encoder.eval()
@@ -60,11 +62,25 @@ def test_features_are_the_encoders_in_evaluation_mode_in_the_images_order():
         torch.testing.assert_close(feature, alone, rtol=1e-4, atol=1e-5)
 
 
+class Signalled(Noise):
+    """Tells the process that loads it to stop, as a scheduler does."""
+
+    def __getitem__(self, index):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return super().__getitem__(index)
+
+
+def test_a_signal_to_the_workers_does_not_end_them():
+    encoder = nn.Sequential(nn.Flatten(), nn.LazyLinear(2))
+    features, labels = extract(Signalled(9), encoder=encoder, workers=1)
+    assert labels.tolist() == [0, 1, 2, 4, 5, 6, 7, 8] and len(features) == 8
+
+
 SIZES = (23, 8, 5, 3, 1)
 
 
 def extract_all(rank: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    return [extract(size) for size in SIZES]
+    return [extract(Noise(size)) for size in SIZES]
 
 
 @pytest.mark.dist

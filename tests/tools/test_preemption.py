@@ -81,6 +81,28 @@ def test_told_to_stop_in_the_middle_of_an_epoch(image_folder, tmp_path, tell, nu
     assert_same_model(final(tmp_path / "run"), final(tmp_path / "whole"))
 
 
+DEFECT = """
+import cwrgp.build.run
+from cwrgp import cli
+from cwrgp.config import get_cfg
+
+def defect(method, optimizer, batches, **rest):
+    next(batches)
+    raise RuntimeError("a defect")
+
+cwrgp.build.run.train = defect
+cfg = get_cfg()
+cli.load_config(cfg, {config!r}, ["DATA.ROOT", {images!r}, "OUTPUT_DIR", {output!r}])
+cwrgp.build.pretrain(cfg)
+"""
+
+
+def test_a_defect_ends_the_run_although_workers_ignore_signals(image_folder, tmp_path, run_tool):
+    script = DEFECT.format(config=str(QUICK), images=str(image_folder), output=str(tmp_path))
+    done = run_tool("-c", script)
+    assert done.returncode == 1 and done.stderr.endswith("RuntimeError: a defect\n")
+
+
 @pytest.mark.dist
 @pytest.mark.slow
 def test_one_of_two_processes_is_told_and_both_leave(image_folder, tmp_path):
