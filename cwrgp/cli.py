@@ -74,12 +74,20 @@ def load_config(cfg: CfgNode, config_file: str, opts: list[str]) -> None:
         raise ValueError(f"{config_file} is not valid YAML: {error}") from error
     except KeyError as error:
         raise ValueError(f"{config_file}: {_unknown_key(cfg, error)}") from error
-    except (ValueError, AssertionError, AttributeError) as error:
+    except (TypeError, AttributeError) as error:
+        raise ValueError(
+            f"{config_file} is no config: it must hold sections with keys, such as "
+            "SOLVER: {EPOCHS: 100}"
+        ) from error
+    except (ValueError, AssertionError) as error:
         raise ValueError(f"{config_file}: {error}") from error
     if flags := [word for word in opts[::2] if word.startswith("--")]:
         raise ValueError(f"{flags[0]} must stand before the KEY VALUE pairs")
     if len(opts) % 2:
-        raise ValueError(f"{opts[-1]!r} has no value: options are KEY VALUE pairs, got {opts}")
+        hint = ", a space between them and no =" if any("=" in key for key in opts[::2]) else ""
+        raise ValueError(
+            f"{opts[-1]!r} has no value: options are KEY VALUE pairs{hint}, got {opts}"
+        )
     for key, value in zip(opts[::2], opts[1::2], strict=True):
         try:
             cfg.merge_from_list([key, _as_default(cfg, key, value)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from fvcore.common.config import CfgNode as CN
@@ -132,7 +133,7 @@ _C.SOLVER.EPOCHS = 100
 # Samples in a step, over all processes.
 _C.SOLVER.BATCH_SIZE = 256
 # Parts into which a process cuts its share of the batch, one after the other: for GPUs that cannot
-# hold it. See docs/method.md for what stays equal.
+# hold it. See docs/pretraining.md for what stays equal.
 _C.SOLVER.ACCUMULATE = 1
 # adam, sgd, lars, or larc (sgd with LARC's local rates)
 _C.SOLVER.OPTIMIZER = "adam"
@@ -208,6 +209,43 @@ _C.SEED = 0
 _C.OUTPUT_DIR = "output/pretrain"
 
 
+# What single values may be: least, most, keys.
+_RANGES: tuple[tuple[float, float, str], ...] = (
+    (
+        0,
+        math.inf,
+        """
+        DATA.MAX_IMAGES DATA.NUM_SAMPLES DATA.NUM_WORKERS DATA.MAX_UNREADABLE
+        METHOD.CWRGP.COVARIANCE_WEIGHT METHOD.CWRGP.COVARIANCE_EPOCHS
+        METHOD.WHITENING.SUBBATCH_SIZE METHOD.BARLOW_TWINS.OFF_DIAGONAL
+        METHOD.VICREG.INVARIANCE METHOD.VICREG.VARIANCE METHOD.VICREG.COVARIANCE
+        SOLVER.WARMUP_ITERS SOLVER.WARMUP_EPOCHS SOLVER.WEIGHT_DECAY SOLVER.REFERENCE_BATCH_SIZE
+        EVAL.PERIOD EVAL.MAX_IMAGES CHECKPOINT_PERIOD CHECKPOINTS_KEPT SEED
+        """,
+    ),
+    (
+        1,
+        math.inf,
+        """
+        DATA.IMAGE_SIZE MODEL.PROJECTOR.OUT MODEL.PROJECTOR.HIDDEN MODEL.PREDICTOR.HIDDEN
+        METHOD.CWRGP.NUM_GROUPS METHOD.CWRGP.NUM_DRAWS METHOD.WHITENING.NUM_DRAWS
+        METHOD.INTL.ITERATIONS SOLVER.EPOCHS SOLVER.ACCUMULATE
+        EVAL.KNN_K EVAL.BATCH_SIZE LOG_PERIOD
+        """,
+    ),
+    (2, math.inf, "DATA.NUM_VIEWS METHOD.CWRGP.SUBBATCH_SIZE SOLVER.BATCH_SIZE"),
+    (
+        0,
+        1,
+        """
+        METHOD.CWRGP.EPS METHOD.WHITENING.EPS
+        SOLVER.FINAL_LR_RATIO SOLVER.GAMMA SOLVER.MOMENTUM
+        """,
+    ),
+)
+_POSITIVE = "METHOD.SIMCLR.TEMPERATURE METHOD.BARLOW_TWINS.SCALE SOLVER.BASE_LR SOLVER.TRUST"
+
+
 def get_cfg() -> CN:
     """A copy of the defaults."""
     return _C.clone()
@@ -224,27 +262,18 @@ def validate_cfg(cfg: CN) -> None:
         raise ValueError("DATA.ROOT is empty; set it to the folder of the images")
     if not cfg.OUTPUT_DIR:
         raise ValueError("OUTPUT_DIR is empty; set it to a folder for the run")
-    at_least = {
-        0: [
-            *("DATA.MAX_IMAGES", "DATA.NUM_SAMPLES", "DATA.NUM_WORKERS", "DATA.MAX_UNREADABLE"),
-            *("SOLVER.WARMUP_ITERS", "SOLVER.WEIGHT_DECAY", "SOLVER.REFERENCE_BATCH_SIZE"),
-            *("EVAL.PERIOD", "EVAL.MAX_IMAGES", "CHECKPOINT_PERIOD", "CHECKPOINTS_KEPT", "SEED"),
-            "METHOD.CWRGP.COVARIANCE_WEIGHT",
-        ],
-        1: [
-            *("SOLVER.EPOCHS", "SOLVER.ACCUMULATE", "EVAL.KNN_K", "EVAL.BATCH_SIZE", "LOG_PERIOD"),
-            *("MODEL.PROJECTOR.OUT", "MODEL.PROJECTOR.HIDDEN", "DATA.IMAGE_SIZE"),
-            "METHOD.CWRGP.NUM_DRAWS",
-        ],
-        2: ["DATA.NUM_VIEWS", "SOLVER.BATCH_SIZE", "METHOD.CWRGP.SUBBATCH_SIZE"],
-    }
-    for low, keys in at_least.items():
-        for key in keys:
-            if _value(cfg, key) < low:
-                raise ValueError(f"{key} {_value(cfg, key)} is below {low}")
-    for key in ("JITTER_PROB", "GRAYSCALE_PROB", "BLUR_PROB", "FLIP_PROB"):
-        if not 0 <= cfg.AUGMENT[key] <= 1:
-            raise ValueError(f"AUGMENT.{key} {cfg.AUGMENT[key]} is not a probability")
+    for low, high, keys in _RANGES:
+        for key in keys.split():
+            value = _value(cfg, key)
+            if not low <= value <= high:
+                raise ValueError(
+                    f"{key} {value} is below {low}"
+                    if high == math.inf
+                    else f"{key} {value} is outside [{low}, {high}]"
+                )
+    for key in _POSITIVE.split():
+        if _value(cfg, key) <= 0:
+            raise ValueError(f"{key} {_value(cfg, key)} is not positive")
     for key, length in {
         "DATA.MEAN": 3,
         "DATA.STD": 3,
@@ -260,8 +289,11 @@ def validate_cfg(cfg: CN) -> None:
             f"DATA.PROBE_RESIZE {cfg.DATA.PROBE_RESIZE} is below "
             f"DATA.IMAGE_SIZE {cfg.DATA.IMAGE_SIZE}"
         )
-    if cfg.SOLVER.BASE_LR <= 0:
-        raise ValueError(f"SOLVER.BASE_LR {cfg.SOLVER.BASE_LR} is not positive")
+    if min(cfg.AUGMENT.JITTER) < 0 or cfg.AUGMENT.JITTER[3] > 0.5:
+        raise ValueError(
+            f"AUGMENT.JITTER {cfg.AUGMENT.JITTER} must be 0 or more, and the last, of hue, at "
+            "most .5"
+        )
 
 
 def _check_types(cfg: CN, defaults: CN, prefix: str = "") -> None:
@@ -277,6 +309,8 @@ def _check_types(cfg: CN, defaults: CN, prefix: str = "") -> None:
                 raise ValueError(f"{key} {value} must be a list of {what}")
         elif type(value) is not type(default) and (type(value), type(default)) != (int, float):
             raise ValueError(f"{key} {value!r} must be of type {type(default).__name__}")
+        elif isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(f"{key} {value} is not a finite number")
 
 
 def _value(cfg: CN, key: str) -> Any:

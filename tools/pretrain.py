@@ -15,7 +15,7 @@ from cwrgp import cli
 from cwrgp.build import pretrain
 from cwrgp.config import get_cfg
 from cwrgp.engine import distributed
-from cwrgp.engine.preemption import EXIT_CODE, Preempted
+from cwrgp.engine.preemption import EXIT_CODE, Preempted, stop_request
 
 
 def parse_args() -> argparse.Namespace:
@@ -33,21 +33,23 @@ def parse_args() -> argparse.Namespace:
 
 
 def worker(args: argparse.Namespace) -> None:
-    cfg = get_cfg()
-    cli.load_config(cfg, args.config_file, args.opts)
-    pretrain(
-        cfg,
-        resume=args.resume or args.resume_or_start,
-        eval_only=args.eval_only,
-        or_start=args.resume_or_start,
-    )
+    with stop_request() as stop:
+        cfg = get_cfg()
+        cli.load_config(cfg, args.config_file, args.opts)
+        pretrain(
+            cfg,
+            resume=args.resume or args.resume_or_start,
+            eval_only=args.eval_only,
+            or_start=args.resume_or_start,
+            stop=stop,
+        )
 
 
 def main(args: argparse.Namespace) -> int:
     try:
         distributed.launch(worker, args.num_gpus, (args,))
     except Preempted as told:
-        print(f"{told}; --resume goes on", file=sys.stderr)
+        print(f"{told}; --resume-or-start goes on", file=sys.stderr)
         return EXIT_CODE
     return 0
 

@@ -23,15 +23,11 @@ def build_images(cfg: CfgNode, split: str) -> LabelledImages | None:
         None where there is no held-out part.
 
     Raises:
-        ValueError, FileNotFoundError: as :func:`build_dataset`; or EVAL.TEST_ROOT is set for a data
-            set that has held-out images of its own.
+        ValueError, FileNotFoundError: as :func:`build_dataset`, or a key is set that means nothing
+            for this data set.
     """
+    _check_belongs(cfg)
     held_out = cfg.EVAL.TEST_ROOT
-    if held_out and cfg.DATA.NAME != "webdataset":
-        raise ValueError(
-            f"EVAL.TEST_ROOT {held_out} is for DATA.NAME webdataset; the held-out images of "
-            f"{cfg.DATA.NAME} lie beside the others, see docs/data.md"
-        )
     if held_out and split == "test":
         return build_dataset(cfg.DATA.NAME, held_out, "train")
     other = "" if split == "pretrain" else cfg.EVAL.ROOT
@@ -42,6 +38,19 @@ def build_images(cfg: CfgNode, split: str) -> LabelledImages | None:
         class_list=cfg.DATA.CLASS_LIST,
         num_samples=0 if other else cfg.DATA.NUM_SAMPLES,
     )
+
+
+def _check_belongs(cfg: CfgNode) -> None:
+    for key, value, name in (
+        ("DATA.CLASS_LIST", cfg.DATA.CLASS_LIST, "imagenet100"),
+        ("DATA.NUM_SAMPLES", cfg.DATA.NUM_SAMPLES, "webdataset"),
+        ("EVAL.TEST_ROOT", cfg.EVAL.TEST_ROOT, "webdataset"),
+    ):
+        if value and name != cfg.DATA.NAME:
+            raise ValueError(
+                f"{key} {value} is for DATA.NAME {name} and means nothing for {cfg.DATA.NAME}; "
+                "leave it away"
+            )
 
 
 def build_views(cfg: CfgNode) -> Views:

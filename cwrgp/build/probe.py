@@ -27,7 +27,14 @@ def build_probe(
 
     def images_of(split: str) -> ProbeImages | None:
         dataset = build_images(cfg, split)
-        if dataset is None or max(dataset.labels) < 0:
+        if dataset is None:
+            return None
+        if max(dataset.labels) < 0:
+            if cfg.EVAL.ROOT:
+                raise ValueError(
+                    f"EVAL.ROOT {cfg.EVAL.ROOT} has no labels, so there is nothing to probe with; "
+                    "it takes a folder for each class, or leave it away"
+                )
             return None
         indices = draw(len(dataset), cfg.EVAL.MAX_IMAGES, cfg.SEED)
         return ProbeImages(dataset, transform, indices)

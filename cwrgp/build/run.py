@@ -22,13 +22,19 @@ from cwrgp.engine.loop import Step, train
 from cwrgp.engine.metrics import MetricWriter, setup_logging
 from cwrgp.engine.optim import build_optimizer
 from cwrgp.engine.precision import autocast, build_scaler, chosen_dtype
+from cwrgp.engine.preemption import StopRequest
 from cwrgp.engine.resume import restore
 
 logger = logging.getLogger("cwrgp")
 
 
 def pretrain(
-    cfg: CfgNode, *, resume: bool = False, eval_only: bool = False, or_start: bool = False
+    cfg: CfgNode,
+    *,
+    resume: bool = False,
+    eval_only: bool = False,
+    or_start: bool = False,
+    stop: StopRequest | None = None,
 ) -> dict[str, float]:
     """A whole run: from the configuration to ``OUTPUT_DIR/model_final.pth``.
 
@@ -37,6 +43,7 @@ def pretrain(
         resume: go on from the last checkpoint of OUTPUT_DIR.
         eval_only: evaluate that checkpoint, do not train.
         or_start: with ``resume``, start where there is none.
+        stop: whether a signal has asked the run to stop; None: nothing does.
 
     Returns:
         The last evaluation.
@@ -44,7 +51,7 @@ def pretrain(
     Raises:
         ValueError: a value that cannot work.
         FileNotFoundError: missing data, or nothing to resume or evaluate.
-        Preempted: a signal asked the run to stop, and a checkpoint was saved.
+        Preempted: a signal asked the run to stop; what was trained is saved.
     """
     validate_cfg(cfg)
     cfg.freeze()
@@ -86,7 +93,9 @@ def pretrain(
     if main:
         folder.mkdir(parents=True, exist_ok=True)
     setup_logging(folder if main else None)
-    start = 0 if state is None else restore(state, method, optimizer, scaler, config=cfg.dump())
+    start = 0
+    if state is not None:
+        start = restore(state, method, optimizer, scaler, config=cfg.dump(), num_images=len(views))
     if start > plan.total_steps and not eval_only:
         raise ValueError(
             f"the last checkpoint is of iteration {start}, SOLVER.EPOCHS {cfg.SOLVER.EPOCHS} ends "
@@ -160,6 +169,7 @@ def pretrain(
             writer=writer,
             evaluate=evaluate,
             num_workers=cfg.DATA.NUM_WORKERS,
+            stop=stop or StopRequest(),
         )
     skipped = len(views.unreadable)
     if skipped:

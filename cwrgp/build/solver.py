@@ -31,6 +31,7 @@ def build_plan(cfg: CfgNode, num_images: int) -> Plan:
     """When things happen, in steps."""
     steps_per_epoch = num_images // cfg.SOLVER.BATCH_SIZE
     return Plan(
+        num_images=num_images,
         total_steps=cfg.SOLVER.EPOCHS * steps_per_epoch,
         steps_per_epoch=steps_per_epoch,
         log_period=cfg.LOG_PERIOD,

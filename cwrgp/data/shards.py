@@ -145,8 +145,10 @@ def index_shard(url: str) -> np.ndarray:
         with system.open(path, "rb", block_size=2**24) as file:
             rows = [_row(url, sample) for sample in group_by_keys(_members(url, file))]
     except FileNotFoundError as error:
+        unreachable = " or its server cannot be reached" if "://" in url else ""
         raise FileNotFoundError(
-            f"shard {url} does not exist; DATA.ROOT names it, so fetch it or name fewer"
+            f"shard {url} does not exist{unreachable}; DATA.ROOT names it, so fetch it or name "
+            "fewer"
         ) from error
     except ValueError:
         raise

@@ -73,7 +73,7 @@ def launch(main: Callable[..., Any], num_gpus: int | None, args: tuple[Any, ...]
                 pass
     except torch.multiprocessing.ProcessExitedException as error:
         if error.exit_code == EXIT_CODE:
-            raise Preempted("the processes were told to stop and have saved a checkpoint") from None
+            raise Preempted("the processes were told to stop") from None
         if mistakes.empty():
             raise
         raise ValueError(mistakes.get()) from None

@@ -17,7 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 from cwrgp.engine import distributed
 from cwrgp.engine.checkpoint import Checkpoints
 from cwrgp.engine.metrics import MetricWriter
-from cwrgp.engine.preemption import Preempted, stop_request
+from cwrgp.engine.preemption import Preempted, StopRequest
 from cwrgp.engine.watch import NonFiniteLoss, Watch
 from cwrgp.models.methods import Method, Output
 from cwrgp.seeding import derive_seed
@@ -30,6 +30,7 @@ class Plan:
     """When things happen, in steps; a period of 0 means never.
 
     Attributes:
+        num_images: images in an epoch, with those that do not fill its last batch.
         total_steps: steps in the run.
         steps_per_epoch: steps in an epoch.
         log_period: between records of the losses, the only moments at which the GPU is waited for.
@@ -37,6 +38,7 @@ class Plan:
         eval_period: between evaluations; the first is before the first step.
     """
 
+    num_images: int
     total_steps: int
     steps_per_epoch: int
     log_period: int
@@ -82,6 +84,7 @@ def train(
     writer: MetricWriter | None,
     evaluate: Callable[[], dict[str, float]],
     num_workers: int,
+    stop: StopRequest,
 ) -> None:
     """Trains from ``start_step`` to the end of the plan and leaves ``model_final.pth``.
 
@@ -100,10 +103,11 @@ def train(
         writer: where to report; None on all but the main process.
         evaluate: gives named numbers; called on every process.
         num_workers: that load images, for the advice when they are too few.
+        stop: asked after every step, and before the first.
 
     Raises:
         FloatingPointError: a loss is not finite; ``diagnostic.pth`` is left behind.
-        Preempted: a signal asked the run to stop; a checkpoint is left behind.
+        Preempted: a signal asked the run to stop; a checkpoint of what was trained is left behind.
     """
     model: nn.Module = method
     if distributed.world_size() > 1:
@@ -127,65 +131,68 @@ def train(
             "scaler": how.scaler.state_dict(),
             "iteration": step,
             "config": config,
+            "num_images": plan.num_images,
             "torch_version": str(torch.__version__),
         }
 
-    with stop_request() as stop:
-        if start_step == 0 and plan.eval_period:
-            report(0, evaluate(), "before training")
-        data_seconds, tick = 0.0, time.perf_counter()
-        for step in range(start_step, plan.total_steps):
-            waiting = time.perf_counter()
-            views = next(batches)
-            data_seconds += time.perf_counter() - waiting
-            logged, saved = due(plan.log_period, step), due(plan.checkpoint_period, step)
-            final = step + 1 == plan.total_steps
-            try:
-                torch.manual_seed(derive_seed(how.seed, step, distributed.rank()))
-                method.set_progress(
-                    step=step, total_steps=plan.total_steps, steps_per_epoch=plan.steps_per_epoch
-                )
-                for group in optimizer.param_groups:
-                    group["lr"] = how.learning_rate(step)
-                output, losses = _accumulated(model, views, optimizer, how)
-                watch.add(step, torch.stack(list(losses.values())).sum())
-                how.scaler.step(optimizer)
-                how.scaler.update()
-                method.update_target()
-                mean_loss = watch.mean() if logged or saved or final else math.nan
-            except NonFiniteLoss as error:
-                if checkpoints is not None:
-                    checkpoints.save_aside(state(step) | {"views": views}, "diagnostic")
-                raise FloatingPointError(
-                    f"{error}; diagnostic.pth in OUTPUT_DIR holds the state. "
-                    f"{watch.advice(method, output.embeddings)}"
-                ) from error
-            if logged:
-                parts = {name: _mean_over_processes(part) for name, part in losses.items()}
-                now = time.perf_counter()
-                if writer is not None:
-                    line, eta = writer.progress(step)
-                    values = {"total_loss": mean_loss, "lr": how.learning_rate(step), **parts}
-                    values |= watch.statistics(method, output.embeddings)
-                    values["time"] = (now - tick) / len(watch)
-                    values["data_time"] = data_seconds / len(watch)
-                    watch.timing(values["time"], values["data_time"], num_workers)
-                    if how.device.type == "cuda":
-                        values["max_mem_mb"] = torch.cuda.max_memory_allocated() / 2**20
-                    writer.write(step, {**values, "eta_seconds": eta}, line=line)
-                watch.clear()
-                data_seconds, tick = 0.0, now
-            if due(plan.eval_period, step):
-                report(step, evaluate(), f"after iteration {step + 1}")
-                tick = time.perf_counter()
-            leave = not final and stop.agreed()
-            if checkpoints is not None and (final or saved or leave):
-                checkpoints.save(state(step), "model_final" if final else f"model_{step:07d}")
-                tick = time.perf_counter()
+    if start_step == 0 and plan.eval_period:
+        report(0, evaluate(), "before training")
+    if stop.agreed():
+        raise Preempted(f"told to stop before iteration {start_step + 1}")
+    data_seconds, tick = 0.0, time.perf_counter()
+    for step in range(start_step, plan.total_steps):
+        waiting = time.perf_counter()
+        views = next(batches)
+        data_seconds += time.perf_counter() - waiting
+        logged, saved = due(plan.log_period, step), due(plan.checkpoint_period, step)
+        final = step + 1 == plan.total_steps
+        leave = not final and stop.agreed()
+        try:
+            torch.manual_seed(derive_seed(how.seed, step, distributed.rank()))
+            method.set_progress(
+                step=step, total_steps=plan.total_steps, steps_per_epoch=plan.steps_per_epoch
+            )
+            for group in optimizer.param_groups:
+                group["lr"] = how.learning_rate(step)
+            output, losses = _accumulated(model, views, optimizer, how)
+            watch.add(step, torch.stack(list(losses.values())).sum())
+            # Before the weights are changed by it.
+            mean_loss = watch.mean() if logged or saved or final or leave else math.nan
+        except NonFiniteLoss as error:
+            if checkpoints is not None:
+                checkpoints.save_aside(state(step) | {"views": views}, "diagnostic")
+            raise FloatingPointError(
+                f"{error}; diagnostic.pth in OUTPUT_DIR holds the state of iteration {step}. "
+                f"{watch.advice(method, output.embeddings)}"
+            ) from error
+        how.scaler.step(optimizer)
+        how.scaler.update()
+        method.update_target()
+        if logged:
+            parts = {name: _mean_over_processes(part) for name, part in losses.items()}
+            now = time.perf_counter()
             if writer is not None:
-                writer.step()
-            if leave:
-                raise Preempted(f"told to stop: saved after iteration {step + 1}")
+                line, eta = writer.progress(step)
+                values = {"total_loss": mean_loss, "lr": how.learning_rate(step), **parts}
+                values |= watch.statistics(method, output.embeddings)
+                values["time"] = (now - tick) / len(watch)
+                values["data_time"] = data_seconds / len(watch)
+                watch.timing(values["time"], values["data_time"], num_workers)
+                if how.device.type == "cuda":
+                    values["max_mem_mb"] = torch.cuda.max_memory_allocated() / 2**20
+                writer.write(step, {**values, "eta_seconds": eta}, line=line)
+            watch.clear()
+            data_seconds, tick = 0.0, now
+        if due(plan.eval_period, step):
+            report(step, evaluate(), f"after iteration {step + 1}")
+            tick = time.perf_counter()
+        if checkpoints is not None and (final or saved or leave):
+            checkpoints.save(state(step), "model_final" if final else f"model_{step:07d}")
+            tick = time.perf_counter()
+        if writer is not None:
+            writer.step()
+        if leave:
+            raise Preempted(f"told to stop: saved after iteration {step + 1}")
 
 
 def _accumulated(

@@ -23,6 +23,7 @@ def restore(
     scaler: torch.amp.GradScaler,
     *,
     config: str,
+    num_images: int,
 ) -> int:
     """Loads a checkpoint into the method, its optimizer and the loss scaler.
 
@@ -32,6 +33,7 @@ def restore(
         optimizer: receives its state.
         scaler: receives its scale, where the checkpoint has one.
         config: of this run as YAML, to tell what changed.
+        num_images: of this run; with others, order and schedule would be those of another run.
 
     Returns:
         The step at which to go on.
@@ -49,6 +51,11 @@ def restore(
         for key in _FIXED:
             if key in old and key in changed:
                 raise ValueError(f"{key} was {old[key]!r} and is now {new[key]!r}")
+        if (images := state.get("num_images", num_images)) != num_images:
+            raise ValueError(
+                f"its run had {images} images and DATA.ROOT now gives {num_images}; give it the "
+                "same images, or start in another OUTPUT_DIR"
+            )
         method.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         if state.get("scaler"):

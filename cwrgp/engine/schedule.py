@@ -47,8 +47,9 @@ def build_schedule(
     epochs = total_steps // steps_per_epoch
     if not 0 <= warmup_steps < total_steps:
         raise ValueError(
-            f"SOLVER.WARMUP_ITERS {warmup_steps} is not below the {total_steps} iterations of the "
-            f"run; set it to {total_steps // 10}, or train for more epochs"
+            f"the warm-up of {warmup_steps} iterations is not shorter than the run of "
+            f"{total_steps}; set SOLVER.WARMUP_ITERS to {total_steps // 10} and WARMUP_EPOCHS to "
+            "0, or train for more epochs"
         )
     scheduler: ParamScheduler
     if name in ("cosine", "cosine_iter"):

@@ -40,6 +40,7 @@ class Watch:
         self._losses: list[Tensor] = []
         self._steps: list[int] = []
         self._warned: set[str] = set()
+        self._started = False
         self.smallest_eigenvalue = math.nan
 
     def __len__(self) -> int:
@@ -109,14 +110,15 @@ class Watch:
             else f"was {self.smallest_eigenvalue:.3g} when last looked at"
         )
         return (
-            f"The smallest eigenvalue of the covariance {found}: a larger EPS of the method (try "
-            f"1e-4; needed where a sub-batch may hold an image twice) or a smaller "
-            "SOLVER.BASE_LR helps"
+            f"The smallest eigenvalue of the covariance {found}: a larger METHOD.CWRGP.EPS "
+            "(METHOD.WHITENING.EPS; try 1e-4, needed where a sub-batch may hold an image twice) "
+            "or a smaller SOLVER.BASE_LR helps"
         )
 
     def timing(self, step_seconds: float, data_seconds: float, num_workers: int) -> None:
-        """Warns where the steps wait for images."""
-        if data_seconds > _DATA_BOUND * step_seconds:
+        """Warns where the steps wait for images; not of the first record, when workers start."""
+        started, self._started = self._started, True
+        if started and data_seconds > _DATA_BOUND * step_seconds:
             self._warn(
                 "data",
                 f"{100 * data_seconds / step_seconds:.0f} % of the time is spent waiting for "

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
+from typing import Any
 
 import torch
+import yaml
 from torchvision.models import ResNet
 
 from cwrgp.models.encoders import ARCHITECTURES, build_encoder
@@ -69,10 +72,22 @@ def load_encoder(
         hint = str(error).replace("--list", "tools/convert_to_d2.py --list")
         raise ValueError(f"{weights}: {hint}") from error
     _check(weights, found, arch, stem)
+    _check_own_stem(weights, checkpoint, stem)
     encoder.load_state_dict(found.state_dict)
     return encoder, Origin(
         weights, file_digest(local_file(weights)), found.source, found.branch, found.warnings
     )
+
+
+def _check_own_stem(weights: str, checkpoint: Any, stem: str) -> None:
+    """A file of this project's says which small stem it has, which its tensors do not tell."""
+    with contextlib.suppress(KeyError, TypeError, yaml.YAMLError):
+        own = yaml.safe_load(checkpoint["config"])["MODEL"]["STEM"]
+        if own != stem:
+            raise ValueError(
+                f"{weights} was trained with MODEL.STEM {own}, but the config says {stem}; "
+                f"MODEL.STEM {own} would fit"
+            )
 
 
 def _check(weights: str, found: Encoder, arch: str, stem: str) -> None:

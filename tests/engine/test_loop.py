@@ -90,9 +90,9 @@ def test_the_advice_has_the_smallest_eigenvalue():
     seen = watch.smallest_eigenvalue
     assert seen > 0.25
     twice[:, 1] = twice[:, 0]  # an image that is there twice: what is left is eps
-    assert "eigenvalue of the covariance is 0.25: a larger EPS" in watch.advice(whitened, twice)
+    assert "eigenvalue of the covariance is 0.25: a larger METHOD" in watch.advice(whitened, twice)
     lost = watch.advice(whitened, torch.full((2, 8, 32), math.nan))
-    assert f"was {seen:.3g} when last looked at: a larger EPS" in lost
+    assert f"was {seen:.3g} when last looked at: a larger METHOD" in lost
     advice = watch.advice(make_method(), twice)
     assert advice == "A smaller SOLVER.BASE_LR helps"
 

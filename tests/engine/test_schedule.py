@@ -46,7 +46,10 @@ def test_two_drops_at_one_epoch_are_one():
     ("arguments", "message"),
     [
         ({"name": "linear"}, "SOLVER.SCHEDULE 'linear' is unknown; choose one of"),
-        ({"name": "cosine", "warmup_steps": 100}, "SOLVER.WARMUP_ITERS 100 is not below the 100"),
+        (
+            {"name": "cosine", "warmup_steps": 100},
+            "of 100 iterations is not shorter than the run of 100; set SOLVER.WARMUP_ITERS to 10",
+        ),
         ({"name": "step"}, r"DROP_EPOCHS \[50, 25\] count from the end of the run, which has 10"),
     ],
 )

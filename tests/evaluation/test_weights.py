@@ -63,6 +63,14 @@ def test_a_small_stem_fits_both_small_stems(tmp_path):
         assert load_encoder(path, "resnet18", stem)[0].conv1.stride == (1, 1)
 
 
+def test_an_own_file_says_which_of_the_small_stems_it_has(tmp_path):
+    path = small_stem(tmp_path)
+    torch.save(torch.load(path) | {"config": "MODEL: {STEM: small_pool}"}, path)
+    load_encoder(path, "resnet18", "small_pool")
+    with pytest.raises(ValueError, match="was trained with MODEL.STEM small_pool, but the config"):
+        load_encoder(path, "resnet18", "small")
+
+
 def test_another_network_than_the_configs_is_named_with_what_would_fit(own, tmp_path):
     for arch, stem in (("resnet50", "imagenet"), ("resnet18", "small"), ("resnet34", "small")):
         with pytest.raises(ValueError) as error:

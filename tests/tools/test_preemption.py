@@ -12,7 +12,11 @@ import pytest
 import torch
 from repository import REPOSITORY
 
+from cwrgp import cli
+from cwrgp.build import pretrain
+from cwrgp.config import get_cfg
 from cwrgp.engine.metrics import read_metrics
+from cwrgp.engine.preemption import Preempted, StopRequest
 
 QUICK = REPOSITORY / "configs/quick/pretrain_cwrgp_r18.yaml"
 # Four iterations an epoch, no checkpoint until the end.
@@ -101,6 +105,17 @@ def test_a_defect_ends_the_run_although_workers_ignore_signals(image_folder, tmp
     script = DEFECT.format(config=str(QUICK), images=str(image_folder), output=str(tmp_path))
     done = run_tool("-c", script)
     assert done.returncode == 1 and done.stderr.endswith("RuntimeError: a defect\n")
+
+
+def test_told_before_the_first_step_there_is_nothing_to_save(image_folder, tmp_path):
+    cfg = get_cfg()
+    opts = ["DATA.ROOT", str(image_folder), "OUTPUT_DIR", str(tmp_path / "run"), *OPTS]
+    cli.load_config(cfg, str(QUICK), opts)
+    stop = StopRequest()
+    stop.handle(signal.SIGTERM, None)
+    with pytest.raises(Preempted, match="told to stop before iteration 1"):
+        pretrain(cfg, stop=stop)
+    assert list((tmp_path / "run").glob("*.pth")) == []
 
 
 @pytest.mark.dist

@@ -105,6 +105,21 @@ def test_another_seed_is_another_run(image_folder, finished_run, tmp_path):
     assert ours != theirs[0]["total_loss"]
 
 
+def test_images_to_probe_with_must_have_labels(image_folder, tmp_path):
+    write_images(tmp_path / "flat", 6)
+    with pytest.raises(ValueError, match="EVAL.ROOT .*flat has no labels, so there is nothing to"):
+        pretrain(make_cfg(image_folder, tmp_path / "run", "EVAL.ROOT", tmp_path / "flat"))
+
+
+def test_the_state_before_the_loss_that_is_not_finite_is_kept(image_folder, tmp_path):
+    opts = ["SOLVER.OPTIMIZER", "sgd", "SOLVER.BASE_LR", 1e30, "LOG_PERIOD", 1]
+    with pytest.raises(FloatingPointError, match="holds the state of iteration 1"):
+        pretrain(make_cfg(image_folder, tmp_path, *opts))
+    state = torch.load(tmp_path / "diagnostic.pth", weights_only=True)
+    weights = [v for k, v in state["model"].items() if k.endswith("weight")]
+    assert all(weight.isfinite().all() for weight in weights)
+
+
 def test_a_run_on_some_of_the_images(image_folder, tmp_path):
     opts = ["DATA.MAX_IMAGES", 70, "SOLVER.EPOCHS", 3, "EVAL.PERIOD", 0]
     pretrain(make_cfg(image_folder, tmp_path, *opts))
@@ -136,6 +151,7 @@ def test_a_resume_that_is_refused_leaves_the_configuration(image_folder, finishe
     for opts, message in (
         (["MODEL.PROJECTOR.OUT", 64, "METHOD.CWRGP.NUM_GROUPS", 1], "does not fit this config"),
         (["SEED", 1], "does not fit this configuration: SEED was 0 and is now 1"),
+        (["DATA.MAX_IMAGES", 120], "its run had 128 images and DATA.ROOT now gives 120"),
         (["SOLVER.EPOCHS", 2], "the last checkpoint is of iteration 8, SOLVER.EPOCHS 2 ends at 4"),
     ):
         with pytest.raises(ValueError, match=message):
@@ -223,7 +239,21 @@ MISTAKES = [
     (["SOLVER.AMP.DTYPE", "fp8"], "SOLVER.AMP.DTYPE 'fp8' is unknown; choose one of ['bf16'"),
     (["SOLVER.BASE_LR", "-1.0"], "SOLVER.BASE_LR -1.0 is not positive"),
     (["SOLVER.EPOCHS", "0"], "SOLVER.EPOCHS 0 is below 1"),
-    (["SOLVER.EPOCHS", "1"], "SOLVER.WARMUP_ITERS 2 is not below the 2 iterations"),
+    (["SOLVER.EPOCHS", "1"], "the warm-up of 2 iterations is not shorter than the run of 2"),
+    (["SOLVER.WARMUP_EPOCHS", "50.0"], "set SOLVER.WARMUP_ITERS to 0 and WARMUP_EPOCHS to 0"),
+    (["SOLVER.WARMUP_EPOCHS", "-1.0"], "SOLVER.WARMUP_EPOCHS -1.0 is below 0"),
+    (["SOLVER.ACCUMULATE", "0"], "SOLVER.ACCUMULATE 0 is below 1"),
+    (["SOLVER.MOMENTUM", "5.0"], "SOLVER.MOMENTUM 5.0 is outside [0, 1]"),
+    (["SOLVER.WEIGHT_DECAY", "1e999"], "SOLVER.WEIGHT_DECAY inf is not a finite number"),
+    (["SOLVER.TRUST", "0.0"], "SOLVER.TRUST 0.0 is not positive"),
+    (["METHOD.CWRGP.EPS", "-1.0"], "METHOD.CWRGP.EPS -1.0 is outside [0, 1]"),
+    (["METHOD.CWRGP.NUM_GROUPS", "0"], "METHOD.CWRGP.NUM_GROUPS 0 is below 1"),
+    (["METHOD.BARLOW_TWINS.SCALE", "0.0"], "METHOD.BARLOW_TWINS.SCALE 0.0 is not positive"),
+    (["MODEL.PREDICTOR.HIDDEN", "0"], "MODEL.PREDICTOR.HIDDEN 0 is below 1"),
+    (["AUGMENT.JITTER", "[0.4, 0.4, 0.4, 0.9]"], "the last, of hue, at most .5"),
+    (["DATA.CLASS_LIST", "x"], "DATA.CLASS_LIST x is for DATA.NAME imagenet100 and means nothing"),
+    (["DATA.NUM_SAMPLES", "5"], "DATA.NUM_SAMPLES 5 is for DATA.NAME webdataset"),
+    (["SOLVER.EPOCHS=3"], "KEY VALUE pairs, a space between them and no ="),
     (["AUGMENT.FLIP_PROB", "1.5"], "AUGMENT.FLIP_PROB 1.5 is not a probability"),
     (["AUGMENT.JITTER", "[0.4]"], "AUGMENT.JITTER [0.4] must have 4 numbers"),
     (["DATA.PROBE_RESIZE", "16"], "DATA.PROBE_RESIZE 16 is below DATA.IMAGE_SIZE 32"),
@@ -251,7 +281,10 @@ def test_a_mistake_is_one_line_and_exit_code_2(image_folder, tmp_path, capsys, o
 def test_the_command_itself_says_it_in_one_line(image_folder, tmp_path, run_tool):
     file = tmp_path / "broken.yaml"
     file.write_text("SOLVER: {EPOCHS: 3\n")
+    empty = tmp_path / "empty.yaml"
+    empty.write_text("# nothing\n")
     for config, opts, message in [
+        (empty, [], "empty.yaml is no config: it must hold sections with keys"),
         (tmp_path / "none.yaml", [], "none.yaml: no such file"),
         (file, [], "is not valid YAML"),
         (QUICK, ["OUTPUT_DIR", tmp_path, "DATA.ROOT", tmp_path], "holds no image"),
