@@ -207,3 +207,9 @@ def test_the_smallest_eigenvalue_is_that_of_the_covariance_that_is_inverted(axis
     found = smallest_eigenvalue(x, axis=axis, num_groups=2, eps=0.1)
     torch.testing.assert_close(found, torch.stack(expected).min())
     assert smallest_eigenvalue(x * torch.nan).isnan()
+
+
+def test_the_gradient_of_the_inverse_root_is_symmetric():
+    s = torch.tensor([[2.0, 0.5], [0.5, 1.0]], requires_grad=True)
+    inverse_sqrt(s).backward(torch.tensor([[1.0, 3.0], [0.0, 2.0]]))
+    torch.testing.assert_close(s.grad, s.grad.T)

@@ -166,6 +166,19 @@ def test_bf16_embeddings_under_autocast_are_whitened_in_fp32(axis, method, num_c
     torch.testing.assert_close(loss.double(), module(views.double()), rtol=1e-4, atol=0)
 
 
+@pytest.mark.parametrize(("axis", "method"), [("channel", "standardize"), ("batch", "zca")])
+def test_the_module_hands_all_its_values_on(axis, method):
+    views = draw_views(2, 12, 20).detach()
+    module = WhiteningLoss(axis, method, normalize=False, eps=0.3)
+    module.check(12, 20)  # 12 samples of 20 channels: eps alone makes it possible
+    expected = whitening_loss(
+        views, axis=axis, method=method, subbatch_size=12, normalize=False, eps=0.3
+    )
+    torch.testing.assert_close(module(views), expected, rtol=1e-9, atol=0)
+    if module.inverts:
+        torch.testing.assert_close(module.smallest_eigenvalue(views).item(), 0.3)
+
+
 def test_the_smallest_eigenvalue_is_that_of_the_channels_covariance():
     views = draw_views(2, 24, 5).detach()
     covariances = [torch.cov(part.T) for view in views for part in view.split(12)]

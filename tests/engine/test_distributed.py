@@ -95,6 +95,15 @@ def test_batch_norm_over_two_processes_is_torchs_own_over_the_whole_batch(tmp_pa
         assert r["ragged"].tolist() == [[0, 0], [1, 1], [1, 1]]
 
 
+def test_a_synchronised_batch_norm_is_as_the_one_that_it_replaces(monkeypatch):
+    monkeypatch.setattr(distributed, "world_size", lambda: WORLD)
+    before = nn.BatchNorm1d(4, eps=0.1, momentum=0.3)
+    before.weight.requires_grad_(False)
+    after = distributed.synchronize_batch_norm(nn.Sequential(before), CPU)[0]
+    assert type(after) is distributed.CPUSyncBatchNorm
+    assert (after.eps, after.momentum, after.weight) == (0.1, 0.3, before.weight)
+
+
 def test_one_process_keeps_its_batch_norm():
     module = nn.Sequential(nn.BatchNorm1d(4))
     assert type(distributed.synchronize_batch_norm(module, CPU)[0]) is nn.BatchNorm1d

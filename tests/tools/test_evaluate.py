@@ -124,6 +124,35 @@ def test_the_encoder_stays_in_linear_probes_and_moves_in_fine_tuning(place, monk
     assert not any(seen["linear"]) and all(seen["finetune"])
 
 
+STEPS = ["EVAL.LINEAR.EPOCHS", 4, "EVAL.LINEAR.STEPS", "[1,3]", "EVAL.LINEAR.WEIGHT_DECAY", 0.3]
+
+
+@pytest.mark.parametrize(
+    ("probe", "trainer", "opts", "rates", "values"),
+    [
+        ("linear", "train_on_features", [], (1e-2, 1e-6), {"weight_decay": 5e-6, "seed": 0}),
+        ("linear", "train_on_images", ON_IMAGES, (0.4, 0.2), {"optimizer": "larc"}),
+        ("linear", "train_on_images", [*ON_IMAGES, *STEPS], (0.4, 0.004), {"weight_decay": 0.3}),
+        ("finetune", "fine_tune", ["EVAL.FINETUNE.WEIGHT_DECAY", 0.3], None,
+         {"lr_encoder": 0.004, "lr_classifier": 0.2, "weight_decay": 0.3}),
+    ],
+)  # fmt: skip
+def test_the_values_of_a_probe_reach_its_training(
+    place, monkeypatch, probe, trainer, opts, rates, values
+):
+    from cwrgp.build import probes
+
+    seen = {}
+    original = getattr(probes, trainer)
+    monkeypatch.setattr(probes, trainer, lambda *a, **k: seen.update(k) or original(*a, **k))
+    run(place, probe, *opts)
+    assert values.items() <= seen.items()
+    if rates is not None:
+        epochs = seen["epochs"] if "epochs" in seen else seen["how"].epochs
+        rate = seen["learning_rate"]
+        assert (rate(0), rate(epochs - 1)) == pytest.approx(rates, rel=1e-9)
+
+
 def test_without_test_images_only_neighbours_are_asked(place):
     alone = ["EVAL.ROOT", place / "images" / "train"]
     record = run(place, "knn", *alone)
