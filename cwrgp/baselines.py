@@ -36,7 +36,7 @@ def nt_xent_loss(views: Tensor, *, temperature: float = 0.5) -> Tensor:
     similarity = (z @ z.T / temperature).masked_fill(itself, -torch.inf)
     log_probability = similarity.log_softmax(-1).view(num_views, num_samples, num_views, -1)
     positives = log_probability.diagonal(dim1=1, dim2=3)  # (V, V, N)
-    return -positives[~torch.eye(num_views, dtype=torch.bool, device=z.device)].mean()
+    return -_mean_of_different(positives)
 
 
 @full_precision
@@ -44,8 +44,8 @@ def regression_loss(predictions: Tensor, targets: Tensor) -> Tensor:
     """The loss of BYOL (Grill et al., NeurIPS 2020, equation 2) and SimSiam (Chen and He, CVPR
     2021, equation 2): each view predicts the others, which stand behind a stop-gradient.
 
-    BYOL's paper adds the two directions where this is their mean; SimSiam's has -cos, half the
-    slope of 2 - 2 cos.
+    BYOL's paper adds the two directions where this is their mean. SimSiam's loss is half of this,
+    but for a constant: the mean of -cos.
 
     Args:
         predictions: (V, B, D).
@@ -54,10 +54,18 @@ def regression_loss(predictions: Tensor, targets: Tensor) -> Tensor:
     Returns:
         A scalar: 2 - 2 cos(prediction_i, target_j), averaged over samples and ordered pairs i != j.
     """
-    num_views = len(stack_views(predictions, "prediction of views by each other"))
+    stack_views(predictions, "prediction of views by each other")
     p, t = F.normalize(predictions, dim=-1), F.normalize(targets.detach(), dim=-1)
     cosine = torch.einsum("ibd,jbd->ijb", p, t)
-    return 2 - 2 * cosine[~torch.eye(num_views, dtype=torch.bool, device=p.device)].mean()
+    return 2 - 2 * _mean_of_different(cosine)
+
+
+def _mean_of_different(x: Tensor) -> Tensor:
+    """The mean of x (V, V, N) over pairs i != j of views; indexing by a mask would wait for the
+    GPU."""
+    num_views, _, num_samples = x.shape
+    same = torch.eye(num_views, dtype=torch.bool, device=x.device).unsqueeze(-1)
+    return x.masked_fill(same, 0).sum() / (num_views * (num_views - 1) * num_samples)
 
 
 @full_precision
@@ -98,11 +106,12 @@ def vicreg_loss(
     covariance: float = 1.0,
     eps: float = 1e-4,
 ) -> Tensor:
-    """VICReg (Bardes et al., ICLR 2022, equations 1 to 6): lambda s + mu [v + v'] + nu [c + c'].
+    """VICReg (Bardes et al., ICLR 2022): lambda s + mu [v + v'] / 2 + nu [c + c'].
 
-    s is the mean squared error over samples and channels, which is what the published weights are
-    for. For more than two views, s is a mean over pairs, v and c are twice their means over views.
-    The authors' code takes half of the paper's [v + v']; this is the paper's.
+    With the normalisers of the authors' code, which the published weights and numbers belong to: s
+    is the mean squared error over samples and channels and v is halved, where equations 1 to 6 have
+    a sum over channels and no half. For more than two views, s is a mean over pairs, v the mean and
+    c twice the mean over views.
 
     Args:
         views: (V, N, D) embeddings.
@@ -121,7 +130,7 @@ def vicreg_loss(
     cov = h.mT @ h / (num_samples - 1)  # (V, D, D)
     off = cov - torch.diag_embed(cov.diagonal(dim1=-2, dim2=-1))
     c = off.square().sum((-2, -1)).mean() / num_channels
-    return invariance * s + variance * 2 * v + covariance * 2 * c
+    return invariance * s + variance * v + covariance * 2 * c
 
 
 class NTXentLoss(GatheredLoss):

@@ -140,7 +140,7 @@ _C.SOLVER.OPTIMIZER = "adam"
 _C.SOLVER.BASE_LR = 3e-3
 # Where positive, the learning rate is BASE_LR x BATCH_SIZE / REFERENCE_BATCH_SIZE.
 _C.SOLVER.REFERENCE_BATCH_SIZE = 0
-# For sgd.
+# For sgd, lars and larc.
 _C.SOLVER.MOMENTUM = 0.9
 _C.SOLVER.WEIGHT_DECAY = 1e-6
 # Whether biases and BatchNorm's parameters are decayed too.

@@ -24,14 +24,19 @@ def full_precision(loss: Callable[P, T]) -> Callable[P, T]:
     """Decorates a loss: computed in fp32 at least and outside autocast, whatever is around it.
 
     Args:
-        loss: a function whose first argument is a tensor.
+        loss: a function of at least one tensor, all on one device.
     """
+
+    def full(value: Any) -> Any:
+        return at_least_float32(value) if isinstance(value, Tensor) else value
 
     @functools.wraps(loss)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> T:
-        tensors: list[Any] = [at_least_float32(a) if isinstance(a, Tensor) else a for a in args]
+        positional: list[Any] = [full(value) for value in args]
+        named: dict[str, Any] = {name: full(value) for name, value in kwargs.items()}
+        tensors = [v for v in (*positional, *named.values()) if isinstance(v, Tensor)]
         with torch.autocast(tensors[0].device.type, enabled=False):
-            return loss(*tensors, **kwargs)
+            return loss(*positional, **named)
 
     return wrapped
 

@@ -36,6 +36,7 @@ def pair_loss(z: Tensor, *, normalize: bool = True) -> Tensor:
     return torch.stack(losses).mean()
 
 
+@full_precision
 def cwrgp_loss(
     views: Tensor,
     *,

@@ -9,7 +9,8 @@ def derive_seed(*parts: int) -> int:
     """A seed for the thing that ``parts`` name, such as (run's seed, epoch, image).
 
     Args:
-        parts: non-negative integers; every tuple gives a statistically independent stream.
+        parts: non-negative integers; tuples give statistically independent streams, unless they
+            differ in zeros at their ends only.
 
     Returns:
         An integer in [0, 2^63), good for ``torch.Generator.manual_seed``.

@@ -79,14 +79,14 @@ def vicreg_oracle(views: Tensor, invariance: float, variance: float, covariance:
         matrix = sum(torch.outer(row, row) for row in h) / (num_samples - 1)
         return (matrix**2)[~torch.eye(num_channels, dtype=torch.bool)].sum() / num_channels
 
-    # The two-view paper form for every pair, then the mean over pairs.
+    # The two-view form of the authors' code for every pair, then the mean over pairs.
     terms = []
     for a in range(num_views):
         for b in range(a + 1, num_views):
             s = ((views[a] - views[b]) ** 2).sum() / (num_samples * num_channels)
             terms.append(
                 invariance * s
-                + variance * (v(views[a]) + v(views[b]))
+                + variance * (v(views[a]) + v(views[b])) / 2
                 + covariance * (c(views[a]) + c(views[b]))
             )
     return sum(terms) / len(terms)
@@ -162,7 +162,7 @@ def test_vicreg_equals_the_oracle(num_views):
 
 def test_vicreg_of_collapsed_views_is_the_hinge():
     loss = vicreg_loss(torch.zeros(2, 8, 4, dtype=torch.float64), variance=3.0)
-    torch.testing.assert_close(loss, torch.tensor(2 * 3 * (1 - 0.01), dtype=torch.float64))
+    torch.testing.assert_close(loss, torch.tensor(3 * (1 - 0.01), dtype=torch.float64))
 
 
 @pytest.mark.parametrize(

@@ -203,3 +203,11 @@ def test_shapes_that_cannot_work_are_refused(arguments, shape, message):
         CWRGPLoss(num_groups=2, subbatch_size=6)(torch.ones(2, 0, 64))
     with pytest.raises(ValueError, match="num_draws 0 is below 1"):
         CWRGPLoss(num_groups=2, subbatch_size=4, num_draws=0)
+
+
+def test_losses_are_in_fp32_whatever_is_around_them_and_however_they_are_called():
+    views = torch.randn(2, 8, 32).bfloat16()
+    expected = cwrgp_loss(views.float(), num_groups=2, subbatch_size=8)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = cwrgp_loss(views=views, num_groups=2, subbatch_size=8)
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=0)

@@ -173,5 +173,6 @@ def build_method(cfg: CfgNode) -> Method:
         raise ValueError(f"METHOD.EMA {ema} is outside [0, 1)")
     if ema and name not in ("byol", "intl"):
         raise ValueError(f"METHOD.EMA {ema}: {name} has no momentum network; leave it at 0")
+    local_batch_size(cfg)  # says whether it divides, for the methods that do not ask
     torch.manual_seed(derive_seed(cfg.SEED))
     return METHODS[name](cfg)

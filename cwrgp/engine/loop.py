@@ -112,7 +112,9 @@ def train(
     model: nn.Module = method
     if distributed.world_size() > 1:
         model = DistributedDataParallel(
-            method, device_ids=[how.device.index] if how.device.type == "cuda" else None
+            method,
+            device_ids=[how.device.index] if how.device.type == "cuda" else None,
+            broadcast_buffers=False,  # BatchNorm is over all processes: they are equal anyway
         )
     method.train()
     watch = Watch()

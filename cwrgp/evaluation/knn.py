@@ -41,6 +41,9 @@ def knn_accuracy(
     if len(train_features) - leave_one_out < k:
         raise ValueError(f"EVAL.KNN_K {k} is more than the labelled images ({len(train_features)})")
     num_classes = int(train_labels.max()) + 1
+    # cdist computes |a|^2 - 2ab + |b|^2, which loses digits far from the origin.
+    origin = train_features.mean(0)
+    train_features, queries = train_features - origin, queries - origin
     correct = 0
     for start in range(0, len(queries), chunk):
         distances = torch.cdist(queries[start : start + chunk], train_features)

@@ -138,8 +138,9 @@ class SimSiam(Method):
     def forward(self, views: Sequence[Tensor]) -> Output:
         """Computes the loss of V image batches (B, 3, H, W)."""
         z = embed(self.encoder, self.projector, views, joint=False)
-        loss = regression_loss(torch.stack([self.predictor(view) for view in z]), z)
-        return Output({"loss_simsiam": loss}, z.detach())
+        predictions = torch.stack([self.predictor(view) for view in z])
+        # The paper's -cos has half the slope of 2 - 2 cos, to which its learning rates belong.
+        return Output({"loss_simsiam": regression_loss(predictions, z) / 2}, z.detach())
 
 
 class MomentumMethod(Method):

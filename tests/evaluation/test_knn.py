@@ -37,3 +37,9 @@ def test_equals_the_oracle_whatever_the_chunk():
 def test_too_few_neighbours_are_refused():
     with pytest.raises(ValueError, match="EVAL.KNN_K 5 is more than"):
         knn_accuracy(torch.randn(5, 2), torch.zeros(5, dtype=torch.long))
+
+
+def test_features_far_from_the_origin_have_the_same_neighbours():
+    x = torch.randn(400, 64, generator=torch.Generator().manual_seed(0))
+    labels = torch.arange(400) % 10
+    assert knn_accuracy(x + 3000.0, labels) == knn_accuracy((x + 3000.0).double(), labels)
