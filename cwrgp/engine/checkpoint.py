@@ -49,8 +49,7 @@ class Checkpoints:
 
     def save(self, state: dict[str, Any], name: str) -> Path:
         """Writes ``name``.pth, makes it the last checkpoint, and removes what is too old."""
-        path = self.folder / f"{name}.pth"
-        write_atomically(path, lambda file: torch.save(state, file))
+        path = self.save_aside(state, name)
         write_atomically(self.folder / LAST, lambda file: file.write(path.name.encode()))
         if self.keep:
             for old in sorted(self.folder.glob("model_[0-9]*.pth"))[: -self.keep]:
