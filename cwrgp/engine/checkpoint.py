@@ -69,8 +69,9 @@ class Checkpoints:
             FileNotFoundError: the file that ``last_checkpoint`` names is gone.
         """
         pointer = self.folder / LAST
-        if not pointer.is_file():
-            return None
+        if not pointer.is_file():  # a kill right after the first checkpoint leaves none
+            models = sorted(self.folder.glob("model_*.pth"))
+            return models[-1] if models else None
         path = self.folder / pointer.read_text().strip()
         if not path.is_file():
             raise FileNotFoundError(f"{pointer} names {path.name}, which is not there")

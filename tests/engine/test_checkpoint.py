@@ -41,3 +41,11 @@ def test_a_checkpoint_that_is_gone_is_an_error(tmp_path):
     checkpoints.save({"iteration": 7}, "model_0000007").unlink()
     with pytest.raises(FileNotFoundError, match=r"names model_0000007\.pth, which is not there"):
         checkpoints.load_last()
+
+
+def test_a_kill_before_the_first_one_is_named_loses_nothing(tmp_path):
+    checkpoints = Checkpoints(tmp_path)
+    for step in (9, 10):
+        checkpoints.save({"iteration": step}, f"model_{step:07d}")
+    (tmp_path / LAST).unlink()
+    assert checkpoints.load_last() == {"iteration": 10}
