@@ -153,6 +153,45 @@ def test_the_values_of_a_probe_reach_its_training(
         assert (rate(0), rate(epochs - 1)) == pytest.approx(rates, rel=1e-9)
 
 
+@pytest.mark.parametrize(
+    ("probe", "opts", "expected"),
+    [("knn", [], ["bicubic"] * 2), ("linear", ON_IMAGES, ["bilinear"]),
+     ("finetune", [], ["bilinear"])],
+)  # fmt: skip
+def test_images_are_shown_as_the_protocol_has_it(place, monkeypatch, probe, opts, expected):
+    from cwrgp.build import labelled
+
+    seen, original = [], labelled.extract_features
+
+    def spied(encoder, images, **rest):
+        seen.append(images.transform.transforms[0].interpolation.value)
+        return original(encoder, images, **rest)
+
+    monkeypatch.setattr(labelled, "extract_features", spied)
+    run(place, probe, *opts)
+    assert seen == expected
+
+
+def kinds_of_batch_norm(rank: int, place: Path) -> list[str]:
+    """Of the encoder that is fine-tuned."""
+    from cwrgp.build import probes
+
+    seen: list[str] = []
+
+    def spied(encoder, *args, **rest):
+        kind = torch.nn.modules.batchnorm._BatchNorm
+        seen.extend(type(m).__name__ for m in encoder.modules() if isinstance(m, kind))
+
+    probes.fine_tune = spied
+    run(place, "finetune")
+    return sorted(set(seen))
+
+
+@pytest.mark.dist
+def test_fine_tuning_normalises_over_both_processes(place, tmp_path):
+    assert in_two_processes(tmp_path, kinds_of_batch_norm, place) == [["CPUSyncBatchNorm"]] * 2
+
+
 def test_without_test_images_only_neighbours_are_asked(place):
     alone = ["EVAL.ROOT", place / "images" / "train"]
     record = run(place, "knn", *alone)
