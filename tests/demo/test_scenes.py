@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from detectron2.data.datasets.pascal_voc import load_voc_instances
 
 import dataset
 import scenes
@@ -125,8 +126,7 @@ def test_wrong_arguments_say_what_is_wrong():
 def test_detectron2_reads_the_voc_form(tmp_path):
     small = replace(SPEC, unlabelled=1, classes_train=1, classes_val=1, train=1)
     write_dataset(tmp_path / "scenes", small)
-    voc = pytest.importorskip("detectron2.data.datasets.pascal_voc")
-    records = voc.load_voc_instances(str(tmp_path / "scenes" / "voc"), "val", CLASS_NAMES)
+    records = load_voc_instances(str(tmp_path / "scenes" / "voc"), "val", CLASS_NAMES)
     assert len(records) == SPEC.val
     for index, record in enumerate(records):
         scene = dataset.labelled_scene(small, "val", index)

@@ -306,7 +306,6 @@ def test_drive_without_gdown(monkeypatch: pytest.MonkeyPatch, target: Path) -> N
 
 
 def test_drive_without_network(monkeypatch: pytest.MonkeyPatch, target: Path) -> None:
-    pytest.importorskip("gdown")
     monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{closed_port()}")
     with pytest.raises(OSError, match="no connection to Google Drive") as caught:
         download_drive("ID", target, retries=0)
@@ -348,7 +347,6 @@ def test_https_stays_https(https: FileServer, server: FileServer, target: Path) 
 @pytest.fixture
 def drive(https: FileServer) -> FileServer:
     """Answers what gdown asks for."""
-    pytest.importorskip("gdown")
     https.headers["/uc?id=ID"] = {
         "Content-Disposition": 'attachment; filename="checkpoint.pth"',
         "Content-Type": "application/octet-stream",
