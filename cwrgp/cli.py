@@ -17,7 +17,7 @@ from fvcore.common.config import CfgNode
 warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated", FutureWarning)
 
 
-def run(main: Callable[[argparse.Namespace], Any], args: argparse.Namespace) -> int:
+def run_main(main: Callable[[argparse.Namespace], Any], args: argparse.Namespace) -> int:
     """Runs ``main(args)`` and turns a user's mistake into one line on stderr.
 
     ``ValueError`` and ``OSError`` are the user's (a wrong value, a missing file), and so is a

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
 
-from d2_transfer.atomic import replacing
+from cwrgp.file_io.atomic import replacing
 from d2_transfer.weights import check_weights, describe, read_weights
 
 logger = logging.getLogger(__name__)

@@ -16,7 +16,7 @@ from detectron2.modeling import (
 )
 from fvcore.common.registry import Registry
 
-from d2_transfer.datasets import check_datasets, check_same_classes
+from d2_transfer.data.registry import check_datasets, check_same_classes
 from d2_transfer.roi_heads import NUM_RES5_BLOCKS
 
 logger = logging.getLogger(__name__)
@@ -27,7 +27,7 @@ _NORMS = ("BN", "SyncBN", "FrozenBN", "GN", "nnSyncBN", "naiveSyncBN", "naiveSyn
 def add_transfer_config(cfg: CfgNode) -> None:
     """Adds the keys of this package to a config of Detectron2, in place."""
     # Data sets to register before they are used: a list of dictionaries, see
-    # `d2_transfer.datasets.register_custom`.
+    # `d2_transfer.data.registry.register_custom`.
     cfg.DATASETS.CUSTOM = []
 
 

@@ -14,7 +14,7 @@ from detectron2.layers import ShapeSpec
 from detectron2.modeling.backbone import build_resnet_backbone
 from torch import Tensor, nn
 
-from cwrgp.pretrained.resnet import ARCHITECTURES
+from cwrgp.models.resnet import ARCHITECTURES
 
 STAGES = ("res2", "res3", "res4", "res5")
 
@@ -48,7 +48,7 @@ def verify(
     Args:
         encoder_state: under torchvision's names, without ``fc``; float32 or float64.
         d2_state: under Detectron2's names.
-        arch: a key of `cwrgp.pretrained.resnet.ARCHITECTURES`.
+        arch: a key of `cwrgp.models.resnet.ARCHITECTURES`.
 
     Returns:
         The largest relative differences; the one in float64 is within `TOLERANCE_FLOAT64`.
@@ -77,7 +77,7 @@ def resnet_config(arch: str) -> dict[str, Any]:
     """The keys of Detectron2's ``MODEL.RESNETS`` that describe an architecture.
 
     Args:
-        arch: a key of `cwrgp.pretrained.resnet.ARCHITECTURES`.
+        arch: a key of `cwrgp.models.resnet.ARCHITECTURES`.
     """
     layout = ARCHITECTURES[arch]
     return {

@@ -18,10 +18,10 @@ from detectron2.config import CfgNode
 from detectron2.engine import default_argument_parser, default_setup, launch
 from detectron2.utils.logger import setup_logger
 
-from cwrgp import cli
+from cwrgp.cli import load_config, run_main
 from d2_transfer.checkpoint import TransferCheckpointer, starting_point
 from d2_transfer.config import choose_device, get_cfg, validate_cfg
-from d2_transfer.datasets import register_custom
+from d2_transfer.data.registry import register_custom
 from d2_transfer.trainer import Trainer
 from d2_transfer.weights import check_weights_for
 
@@ -37,7 +37,7 @@ def setup(args: argparse.Namespace) -> CfgNode:
     """Merges, checks and freezes the config; writes nothing."""
     check_num_gpus(args.num_gpus)
     cfg = get_cfg()
-    cli.load_config(cfg, args.config_file, args.opts)
+    load_config(cfg, args.config_file, args.opts)
     if args.num_gpus == 0:
         cfg.MODEL.DEVICE = "cpu"
     choose_device(cfg)
@@ -91,4 +91,4 @@ def main(args: argparse.Namespace) -> Any:
 
 if __name__ == "__main__":
     args = parse_args()
-    sys.exit(cli.run(main, args))
+    sys.exit(run_main(main, args))

@@ -17,8 +17,8 @@ from detectron2.modeling import build_model
 from detectron2.utils.file_io import PathManager
 from torch import Tensor
 
-from cwrgp.pretrained.reader import read_checkpoint
-from d2_transfer.convert import AUTHOR
+from cwrgp.checkpoints.reader import read_checkpoint
+from d2_transfer.conversion import AUTHOR
 
 # The part of a detector's name by which Detectron2 calls ResNet stages, wherever they stand.
 _STAGE = re.compile(r"(?:^|\.)(?:stem|res[2-5])\.")
@@ -37,7 +37,7 @@ def read_weights(path: str) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: the file cannot be read safely, see `cwrgp.pretrained.reader`.
+        ValueError: the file cannot be read safely, see `cwrgp.checkpoints.reader`.
     """
     # Detectron2's own way with https:// confuses servers that have a file of the same path.
     ours = path.startswith(("http://", "https://"))

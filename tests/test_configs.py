@@ -9,9 +9,10 @@ import pytest
 import torch
 from repository import REPOSITORY
 
-from cwrgp import cli
-from cwrgp.build import build_learning_rate, build_method, build_plan
-from cwrgp.build.data import build_transforms
+from cwrgp.builders.data import build_transforms
+from cwrgp.builders.methods import build_method
+from cwrgp.builders.solver import build_learning_rate, build_plan
+from cwrgp.cli import load_config
 from cwrgp.config import get_cfg, validate_cfg
 
 FOLDER = REPOSITORY / "configs" / "pretrain"
@@ -123,7 +124,7 @@ OTHERS = {f"cifar10_{name}_r18" for name in (
 
 def read(path, *opts):
     cfg = get_cfg()
-    cli.load_config(cfg, str(path), ["DATA.ROOT", "data", *map(str, opts)])
+    load_config(cfg, str(path), ["DATA.ROOT", "data", *map(str, opts)])
     validate_cfg(cfg)
     return cfg
 

@@ -12,10 +12,10 @@ from images import write_images
 from repository import REPOSITORY
 from two_processes import in_two_processes
 
-from cwrgp import cli
-from cwrgp.build import pretrain
+from cwrgp.cli import load_config
+from cwrgp.commands.pretrain import run_pretraining
 from cwrgp.config import get_cfg
-from cwrgp.engine.metrics import read_metrics
+from cwrgp.trackers.jsonl import read_metrics
 
 CONFIGS = sorted((REPOSITORY / "configs" / "pretrain").glob("*.yaml"))
 CONFIGS += sorted((REPOSITORY / "configs" / "quick").glob("pretrain*.yaml"))
@@ -33,7 +33,7 @@ def reduced(path, images, output):
     8 images hardly apart.
     """
     cfg = get_cfg()
-    cli.load_config(cfg, str(path), [])
+    load_config(cfg, str(path), [])
     crops = any("IMAGE_SIZE" in view for view in cfg.AUGMENT.PER_VIEW)
     side = 64 if crops else SIDES[cfg.MODEL.STEM]
     full = cfg.DATA.IMAGE_SIZE
@@ -87,7 +87,7 @@ def one_thread():
 
 
 def two_steps(path, images, output):
-    pretrain(reduced(path, str(images), str(output)))
+    run_pretraining(reduced(path, str(images), str(output)))
     records = [r for r in read_metrics(output / "metrics.json") if "total_loss" in r]
     assert [r["iteration"] for r in records] == [0, 1]
     assert all(math.isfinite(r["total_loss"]) and r["lr"] > 0 for r in records)
@@ -106,7 +106,7 @@ def two_steps_of_all(rank, images, folder):
     done = []
     for path in CONFIGS:
         output = folder / path.stem
-        pretrain(reduced(path, str(images), str(output)))
+        run_pretraining(reduced(path, str(images), str(output)))
         dist.barrier()
         if rank == 0:
             records = [r for r in read_metrics(output / "metrics.json") if "total_loss" in r]

@@ -14,10 +14,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from cwrgp import cli
-from cwrgp.engine.distributed import local_device
+from cwrgp.cli import run_main
 from cwrgp.engine.precision import autocast, has_fast_bf16
-from cwrgp.losses import CWRGPLoss, pair_loss
+from cwrgp.launch import local_device
+from cwrgp.losses.base import pair_loss
+from cwrgp.losses.cwrgp import CWRGPLoss
 from cwrgp.models.encoders import build_encoder
 from cwrgp.models.heads import build_projector
 from cwrgp.models.methods import JointEmbedding
@@ -98,4 +99,4 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=7, help="pairs that are measured")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    sys.exit(cli.run(main, parser.parse_args()))
+    sys.exit(run_main(main, parser.parse_args()))

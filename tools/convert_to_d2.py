@@ -14,10 +14,10 @@ import json
 import sys
 from pathlib import Path
 
-from cwrgp import cli
-from cwrgp.pretrained.sources import BRANCHES, describe_sources, source_names
-from d2_transfer.convert import convert_file
-from d2_transfer.report import as_json, as_table
+from cwrgp.checkpoints.formats import BRANCHES, describe_sources, source_names
+from cwrgp.cli import run_main
+from d2_transfer.conversion import convert_file
+from d2_transfer.conversion_report import as_json, as_table
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -85,4 +85,4 @@ def _check_report(report: Path, *others: str) -> None:
 
 if __name__ == "__main__":
     args = parse_args()
-    sys.exit(cli.run(main, args))
+    sys.exit(run_main(main, args))

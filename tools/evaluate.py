@@ -14,12 +14,13 @@ import argparse
 import logging
 import sys
 
-from cwrgp import cli
-from cwrgp.build.evaluation import as_line, evaluate
-from cwrgp.build.probes import PROBES
+from cwrgp.builders.probes import PROBES
+from cwrgp.checkpoints.formats import BRANCHES, source_names
+from cwrgp.cli import add_config_arguments, load_config, run_main
+from cwrgp.comm import get_rank
+from cwrgp.commands.evaluate import as_line, run_evaluation
 from cwrgp.config import get_cfg
-from cwrgp.engine import distributed
-from cwrgp.pretrained.sources import BRANCHES, source_names
+from cwrgp.launch import launch
 
 
 def parse_args() -> argparse.Namespace:
@@ -39,7 +40,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--num-gpus", type=int, help="processes on this machine, one for each GPU")
     parser.add_argument("--output", metavar="FILE.json", help="write the result as JSON")
     parser.add_argument("probe", choices=PROBES)
-    cli.add_config_arguments(parser)
+    add_config_arguments(parser)
     args = parser.parse_args()
     if args.source not in source_names():
         parser.error(f"--source {args.source}: choose one of {', '.join(source_names())}")
@@ -47,13 +48,13 @@ def parse_args() -> argparse.Namespace:
 
 
 def worker(args: argparse.Namespace) -> None:
-    main = distributed.rank() == 0
+    main = get_rank() == 0
     logger = logging.getLogger("cwrgp")  # to stderr: stdout has the result
     logger.addHandler(logging.StreamHandler())
     logger.setLevel(logging.INFO if main else logging.ERROR)
     cfg = get_cfg()
-    cli.load_config(cfg, args.config_file, args.opts)
-    record = evaluate(
+    load_config(cfg, args.config_file, args.opts)
+    record = run_evaluation(
         cfg,
         args.probe,
         args.weights,
@@ -67,9 +68,9 @@ def worker(args: argparse.Namespace) -> None:
 
 
 def main(args: argparse.Namespace) -> None:
-    distributed.launch(worker, args.num_gpus, (args,))
+    launch(worker, args.num_gpus, (args,))
 
 
 if __name__ == "__main__":
     args = parse_args()
-    sys.exit(cli.run(main, args))
+    sys.exit(run_main(main, args))

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 
-from cwrgp import cli
-from cwrgp.engine.metrics import read_metrics
+from cwrgp.cli import run_main
+from cwrgp.trackers.jsonl import read_metrics
 
 # The colours of Okabe and Ito, which the colour-blind can tell apart; dashes for the rest.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -74,4 +74,4 @@ def main(args: argparse.Namespace) -> None:
 
 if __name__ == "__main__":
     args = parse_args()
-    sys.exit(cli.run(main, args))
+    sys.exit(run_main(main, args))

@@ -11,11 +11,11 @@ from __future__ import annotations
 import argparse
 import sys
 
-from cwrgp import cli
-from cwrgp.build import pretrain
+from cwrgp.cli import add_config_arguments, load_config, run_main
+from cwrgp.commands.pretrain import run_pretraining
 from cwrgp.config import get_cfg
-from cwrgp.engine import distributed
-from cwrgp.engine.preemption import EXIT_CODE, Preempted, stop_request
+from cwrgp.launch import launch
+from cwrgp.preemption import EXIT_CODE, Preempted, stop_request
 
 
 def parse_args() -> argparse.Namespace:
@@ -28,15 +28,15 @@ def parse_args() -> argparse.Namespace:
         "--resume-or-start", action="store_true", help="the same, or start: for jobs that requeue"
     )
     parser.add_argument("--eval-only", action="store_true", help="evaluate the last checkpoint")
-    cli.add_config_arguments(parser)
+    add_config_arguments(parser)
     return parser.parse_args()
 
 
 def worker(args: argparse.Namespace) -> None:
     with stop_request() as stop:
         cfg = get_cfg()
-        cli.load_config(cfg, args.config_file, args.opts)
-        pretrain(
+        load_config(cfg, args.config_file, args.opts)
+        run_pretraining(
             cfg,
             resume=args.resume or args.resume_or_start,
             eval_only=args.eval_only,
@@ -47,7 +47,7 @@ def worker(args: argparse.Namespace) -> None:
 
 def main(args: argparse.Namespace) -> int:
     try:
-        distributed.launch(worker, args.num_gpus, (args,))
+        launch(worker, args.num_gpus, (args,))
     except Preempted as told:
         print(f"{told}; --resume-or-start goes on", file=sys.stderr)
         return EXIT_CODE
@@ -56,4 +56,4 @@ def main(args: argparse.Namespace) -> int:
 
 if __name__ == "__main__":
     args = parse_args()
-    sys.exit(cli.run(main, args))
+    sys.exit(run_main(main, args))

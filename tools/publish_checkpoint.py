@@ -11,8 +11,8 @@ from __future__ import annotations
 import argparse
 import sys
 
-from cwrgp import cli
-from cwrgp.pretrained.publish import publish
+from cwrgp.cli import run_main
+from cwrgp.commands.publish import publish
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -55,4 +55,4 @@ def main(args: argparse.Namespace) -> None:
 
 if __name__ == "__main__":
     args = parse_args()
-    sys.exit(cli.run(main, args))
+    sys.exit(run_main(main, args))

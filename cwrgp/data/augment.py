@@ -28,7 +28,7 @@ def build_view_transform(
     """The random transform from a PIL image to one view, uint8 (3, image_size, image_size).
 
     Views stay uint8 until they are on the device: a quarter of the memory to move between
-    processes. There are no defaults: those of a recipe stand in ``cwrgp/config.py`` only.
+    processes. There are no defaults: those of a recipe stand in ``cwrgp/config/defaults.py`` only.
 
     Args:
         image_size: side of the crop in pixels.
@@ -112,3 +112,31 @@ class Normalize(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         return images.to(self.scale.dtype) * self.scale - self.shift
+
+
+def build_training_transform(image_size: int) -> v2.Compose:
+    """What ImageNet classifiers are trained with: a random crop of 8 to 100 % of the area, and a
+    flip. PIL image -> uint8 (3, image_size, image_size)."""
+    return build_view_transform(
+        image_size=image_size,
+        crop_scale=(0.08, 1.0),
+        interpolation="bilinear",
+        crop_first=True,
+        jitter=(0.0, 0.0, 0.0, 0.0),
+        jitter_prob=0.0,
+        grayscale_prob=0.0,
+        blur_prob=0.0,
+        solarize_prob=0.0,
+        flip_prob=0.5,
+    )
+
+
+def build_test_transform(*, image_size: int, resize: int) -> v2.Compose:
+    """What they are tested with: shorter side to ``resize``, bilinear, and the central square."""
+    return v2.Compose(
+        [
+            v2.Resize(resize, interpolation=v2.InterpolationMode.BILINEAR, antialias=True),
+            v2.CenterCrop(image_size),
+            v2.PILToTensor(),
+        ]
+    )

@@ -9,8 +9,8 @@ from typing import Any
 from PIL import Image
 from torchvision import datasets as tv
 
+from cwrgp.data.base import LabelledImages
 from cwrgp.data.folders import open_folder, open_imagenet, open_tiny_imagenet, read_class_list
-from cwrgp.data.images import LabelledImages
 from cwrgp.data.shards import Shards
 
 DATASETS = (

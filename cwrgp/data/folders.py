@@ -9,7 +9,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from cwrgp.data.images import IMAGE_SUFFIXES, open_rgb
+from cwrgp.images import IMAGE_SUFFIXES, open_rgb
 
 IMAGENET_PAGE = "https://image-net.org/download-images (ILSVRC2012, needs an account)"
 TINY_IMAGENET_URL = "http://cs231n.stanford.edu/tiny-imagenet-200.zip"

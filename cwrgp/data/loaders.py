@@ -1,73 +1,18 @@
-"""Batches as a pure function of the step: a run resumes anywhere, with any number of workers."""
+"""Data loaders: processes that read and augment, and how they end."""
 
 from __future__ import annotations
 
 import signal
 import traceback
-from collections.abc import Callable, Generator, Iterator
-from functools import lru_cache
+from collections.abc import Callable, Generator
 
-import torch
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from cwrgp.data.images import UNREADABLE, LabelledImages, StorageError
+from cwrgp.data.base import LabelledImages, StorageError
 from cwrgp.data.views import Views
-from cwrgp.seeding import derive_seed
-
-
-class StepSampler(Sampler[list[tuple[int, int]]]):
-    """The (epoch, index) pairs of this process's part of each global batch, from one step to
-    another.
-
-    Every epoch is a fresh permutation; what does not fill the last batch of an epoch is dropped.
-
-    Args:
-        dataset_size: number of images.
-        batch_size: samples in a global batch, over all processes.
-        start_step: the first step.
-        total_steps: one past the last step.
-        seed: the run's.
-        rank: this process.
-        world_size: number of processes; divides ``batch_size``.
-    """
-
-    def __init__(
-        self,
-        dataset_size: int,
-        batch_size: int,
-        *,
-        start_step: int,
-        total_steps: int,
-        seed: int,
-        rank: int = 0,
-        world_size: int = 1,
-    ) -> None:
-        assert batch_size % world_size == 0 and batch_size <= dataset_size
-        self.dataset_size = dataset_size
-        self.batch_size = batch_size
-        self.steps = range(start_step, total_steps)
-        self.seed = seed
-        self.rank = rank
-        self.world_size = world_size
-
-    def __len__(self) -> int:
-        return len(self.steps)
-
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        local = self.batch_size // self.world_size
-        steps_per_epoch = self.dataset_size // self.batch_size
-
-        @lru_cache(maxsize=1)
-        def order(epoch: int) -> Tensor:
-            generator = torch.Generator().manual_seed(derive_seed(self.seed, epoch))
-            return torch.randperm(self.dataset_size, generator=generator)
-
-        for step in self.steps:
-            epoch, batch = divmod(step, steps_per_epoch)
-            first = batch * self.batch_size + self.rank * local
-            yield [(epoch, index) for index in order(epoch)[first : first + local].tolist()]
+from cwrgp.images import UNREADABLE
 
 
 def leave_signals_to_the_run(worker: int) -> None:

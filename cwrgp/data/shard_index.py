@@ -15,8 +15,8 @@ import fsspec
 import numpy as np
 import torch.distributed as dist
 
-from cwrgp.engine import distributed
-from cwrgp.pretrained.zoo import cache_dir
+from cwrgp.comm import get_rank, get_world_size
+from cwrgp.file_io.cache import cache_dir
 
 _THREADS = 8
 # What file systems tell of a file that changes when its content does.
@@ -35,7 +35,7 @@ def shared_among_processes(urls: Sequence[str], index: Index) -> list[np.ndarray
     Raises:
         ValueError, OSError: of ``index``, the first in the order of the shards, on every process.
     """
-    rank, world = distributed.rank(), distributed.world_size()
+    rank, world = get_rank(), get_world_size()
     with ThreadPoolExecutor(_THREADS) as pool:
         mine = list(pool.map(lambda url: _outcome(index, url), urls[rank::world]))
     parts: list[list[np.ndarray | OSError | ValueError]] = [[] for _ in range(world)]

@@ -18,8 +18,9 @@ import fsspec
 import numpy as np
 from PIL import Image
 
-from cwrgp.data.images import IMAGE_SUFFIXES, StorageError, open_rgb
+from cwrgp.data.base import StorageError
 from cwrgp.data.shard_index import cached, shared_among_processes
+from cwrgp.images import IMAGE_SUFFIXES, open_rgb
 
 _ATTEMPTS = 3
 _META = re.compile(r"__[^/]*__($|/)")  # what the webdataset package takes for no sample

@@ -9,7 +9,8 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from cwrgp.data.images import UNREADABLE, LabelledImages, StorageError
+from cwrgp.data.base import LabelledImages, StorageError
+from cwrgp.images import UNREADABLE
 from cwrgp.seeding import derive_seed
 
 

@@ -9,7 +9,7 @@ from typing import IO, Any
 
 import torch
 
-from cwrgp.pretrained.reader import read_checkpoint
+from cwrgp.checkpoints.reader import read_checkpoint
 
 LAST = "last_checkpoint"
 

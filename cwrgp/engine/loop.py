@@ -14,12 +14,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from cwrgp.engine import distributed
+from cwrgp.comm import gather, get_rank, get_world_size
 from cwrgp.engine.checkpoint import Checkpoints
 from cwrgp.engine.metrics import MetricWriter
-from cwrgp.engine.preemption import Preempted, StopRequest
-from cwrgp.engine.watch import NonFiniteLoss, Watch
+from cwrgp.engine.monitor import NonFiniteLoss, Watch
 from cwrgp.models.methods import Method, Output
+from cwrgp.preemption import Preempted, StopRequest
 from cwrgp.seeding import derive_seed
 
 logger = logging.getLogger("cwrgp")
@@ -110,7 +110,7 @@ def train(
         Preempted: a signal asked the run to stop; a checkpoint of what was trained is left behind.
     """
     model: nn.Module = method
-    if distributed.world_size() > 1:
+    if get_world_size() > 1:
         model = DistributedDataParallel(
             method,
             device_ids=[how.device.index] if how.device.type == "cuda" else None,
@@ -150,7 +150,7 @@ def train(
         final = step + 1 == plan.total_steps
         leave = not final and stop.agreed()
         try:
-            torch.manual_seed(derive_seed(how.seed, step, distributed.rank()))
+            torch.manual_seed(derive_seed(how.seed, step, get_rank()))
             method.set_progress(
                 step=step, total_steps=plan.total_steps, steps_per_epoch=plan.steps_per_epoch
             )
@@ -224,4 +224,4 @@ def _accumulated(
 
 
 def _mean_over_processes(x: Tensor) -> float:
-    return float(distributed.gather(x.detach().reshape(1)).mean())
+    return float(gather(x.detach().reshape(1)).mean())

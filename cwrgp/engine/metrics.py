@@ -1,4 +1,4 @@
-"""What a run tells: metrics.json, TensorBoard, a progress line, a progress bar."""
+"""What a run reports: metrics.json, TensorBoard, a progress line, a progress bar."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from cwrgp.engine.checkpoint import write_atomically
+from cwrgp.trackers.jsonl import read_metrics
 
 logger = logging.getLogger("cwrgp")
 
@@ -104,12 +105,3 @@ class MetricWriter:
                 self._bar.close()
                 self._events.close()
                 self._json.close()
-
-
-def read_metrics(path: Path) -> list[dict[str, float]]:
-    """The records of a ``metrics.json``; a last line that a kill cut short is left out."""
-    records = []
-    for line in path.read_text().splitlines() if path.is_file() else []:
-        with contextlib.suppress(json.JSONDecodeError):
-            records.append(json.loads(line))
-    return records

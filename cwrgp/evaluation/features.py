@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Subset
 
+from cwrgp.comm import gather, get_rank, get_world_size
 from cwrgp.data.loaders import leave_signals_to_the_run
-from cwrgp.engine import distributed
 
 
 @torch.no_grad()
@@ -42,7 +42,7 @@ def extract_features(
         ``images``, complete on every process.
     """
     size: int = len(images)  # type: ignore[arg-type]
-    world, rank = distributed.world_size(), distributed.rank()
+    world, rank = get_world_size(), get_rank()
     owner = torch.arange(size) // batch_size % world  # the process of each image
     mine = (owner == rank).nonzero().flatten().tolist()
     # A process without a batch learns F from the first image.
@@ -61,8 +61,8 @@ def extract_features(
         features.append(output.float()[: len(mine)])
         labels.append(label.to(device)[: len(mine)])
     encoder.train(training)
-    all_features = distributed.gather(torch.cat(features))
-    all_labels = distributed.gather(torch.cat(labels))
+    all_features = gather(torch.cat(features))
+    all_labels = gather(torch.cat(labels))
     # Gathered by owner, within it by number: what argsort undoes.
     order = owner.argsort(stable=True).argsort().to(device)
     order = order[all_labels[order] >= 0]

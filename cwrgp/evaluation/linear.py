@@ -14,8 +14,8 @@ from fvcore.common.param_scheduler import (
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cwrgp.engine.optim import build_optimizer
-from cwrgp.evaluation.batches import epoch_batches
+from cwrgp.data.samplers import epoch_batches
+from cwrgp.engine.optimizers import build_optimizer
 from cwrgp.evaluation.supervised import Supervised, train_supervised
 from cwrgp.seeding import derive_seed
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
-from cwrgp.engine import distributed
+from cwrgp.comm import get_world_size
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def train_supervised(
             how.scaler.step(optimizer)
             how.scaler.update()
             total += loss.detach() * size
-        if distributed.world_size() > 1:
+        if get_world_size() > 1:
             dist.all_reduce(total)
         mean = total.item() / sum(how.sizes)
         if not math.isfinite(mean):
@@ -98,7 +98,7 @@ def train_supervised(
 
 def sum_gradients(parameters: list[nn.Parameter]) -> None:
     """Replaces the gradients by their sums over all processes."""
-    if distributed.world_size() == 1:
+    if get_world_size() == 1:
         return
     gradients = [p.grad for p in parameters if p.grad is not None]
     together = parameters_to_vector(gradients)

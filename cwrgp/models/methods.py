@@ -12,11 +12,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from cwrgp.baselines import regression_loss
-from cwrgp.inputs import at_least_float32
-from cwrgp.losses import CWRGPLoss
+from cwrgp.losses.base import at_least_float32
+from cwrgp.losses.batch_whitening import WhiteningLoss
+from cwrgp.losses.cwrgp import CWRGPLoss
+from cwrgp.losses.regression import regression_loss
 from cwrgp.models.momentum import frozen_copy, momentum_at, move_towards
-from cwrgp.wmse import WhiteningLoss
 
 
 class Output(NamedTuple):

@@ -12,7 +12,7 @@ import torch
 from encoders import own_checkpoint
 from PIL import Image
 
-from d2_transfer.convert import convert_file
+from d2_transfer.conversion import convert_file
 
 CLASSES = ("square", "bar")
 SIDE = 64  # px

@@ -14,7 +14,7 @@ from detectron2.data.datasets import register_coco_instances, register_pascal_vo
 from detectron2.data.datasets.pascal_voc import load_voc_instances
 from detectron2.structures import BoxMode
 
-from d2_transfer.datasets import check_datasets, check_same_classes, register_custom
+from d2_transfer.data.registry import check_datasets, check_same_classes, register_custom
 
 CLASSES = ("square", "bar")
 _numbers = itertools.count()

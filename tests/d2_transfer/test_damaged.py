@@ -16,7 +16,7 @@ from encoders import authors_checkpoint, make_encoder, own_checkpoint
 from published import PUBLISHED
 from torch import Tensor
 
-from d2_transfer.convert import SUFFIXES, convert_file
+from d2_transfer.conversion import SUFFIXES, convert_file
 from d2_transfer.proof import TOLERANCE_FLOAT64
 
 FORMATS = ("zip", "stream", "pickle", "safetensors")

@@ -9,7 +9,7 @@ import pytest
 from detectron2.modeling import build_model
 from repository import REPOSITORY
 
-from cwrgp import cli
+from cwrgp.cli import load_config
 from d2_transfer.config import get_cfg
 from d2_transfer.weights import detector_state
 
@@ -81,7 +81,7 @@ EXPECTED: dict[str, dict[str, Any]] = {
 
 def load(path: Path) -> Any:
     cfg = get_cfg()
-    cli.load_config(cfg, str(path), [])
+    load_config(cfg, str(path), [])
     return cfg
 
 

@@ -15,7 +15,7 @@ from detectron2.evaluation import COCOEvaluator, DatasetEvaluator, PascalVOCDete
 from detectron2.structures import Boxes, BoxMode, Instances
 
 from d2_transfer.config import get_cfg
-from d2_transfer.datasets import register_custom
+from d2_transfer.data.registry import register_custom
 from d2_transfer.evaluators import VOCEvaluator, build_evaluator
 
 # Detectron2's own, on this stack.

@@ -11,7 +11,7 @@ import torch
 from detectron2.evaluation import DatasetEvaluator
 from repository import REPOSITORY
 
-from d2_transfer import train_net
+import d2_transfer.train_net as train_net
 from d2_transfer.trainer import Trainer
 
 QUICK = REPOSITORY / "configs" / "quick"

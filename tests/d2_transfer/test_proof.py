@@ -9,7 +9,7 @@ import torch
 from encoders import make_encoder
 from torch import Tensor
 
-from d2_transfer.names import to_detectron2
+from cwrgp.checkpoints.detectron2_names import to_detectron2
 from d2_transfer.proof import verify
 
 deep = pytest.mark.slow

@@ -12,8 +12,8 @@ import pytest
 import torch
 from repository import REPOSITORY
 
-from cwrgp import cli
-from d2_transfer import train_net
+import d2_transfer.train_net as train_net
+from cwrgp.cli import run_main
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 C4 = "configs/quick/detection_faster_rcnn_r18_c4.yaml"
@@ -33,7 +33,7 @@ def options(entry: dict[str, Any], output: Path, *more: Any) -> list[str]:
 
 def in_process(*arguments: str) -> int:
     """The command without the seconds that importing Detectron2 takes."""
-    return cli.run(train_net.main, train_net.parse_args(list(arguments)))
+    return run_main(train_net.main, train_net.parse_args(list(arguments)))
 
 
 def test_the_script_trains_and_evaluates(

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from d2_transfer.atomic import replacing
+from cwrgp.file_io.atomic import replacing
 from d2_transfer.checkpoint import TransferCheckpointer, starting_point
 
 

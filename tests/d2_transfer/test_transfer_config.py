@@ -11,16 +11,16 @@ import torch
 from detectron2.config import CfgNode
 from repository import REPOSITORY
 
-from cwrgp import cli
+from cwrgp.cli import load_config
 from d2_transfer.config import choose_device, get_cfg, validate_cfg
-from d2_transfer.datasets import register_custom
+from d2_transfer.data.registry import register_custom
 
 C4 = REPOSITORY / "configs" / "quick" / "detection_faster_rcnn_r18_c4.yaml"
 
 
 def config(scenes: Any, *opts: str) -> CfgNode:
     cfg = get_cfg()
-    cli.load_config(cfg, str(C4), ["DATASETS.CUSTOM", str([scenes.coco("checked")])])
+    load_config(cfg, str(C4), ["DATASETS.CUSTOM", str([scenes.coco("checked")])])
     for key in ("TRAIN", "TEST"):
         cfg.DATASETS[key] = ("checked",)
     cfg.MODEL.ROI_HEADS.NUM_CLASSES = 2
@@ -38,20 +38,20 @@ def test_custom_data_sets_in_yaml_and_on_the_command_line(scenes: Any, tmp_path:
         f"    ROOT: {entry['ROOT']}\n    SPLIT: all\n    CLASSES: [square, bar]\n"
     )
     cfg = get_cfg()
-    cli.load_config(cfg, str(path), [])
+    load_config(cfg, str(path), [])
     custom = cfg.DATASETS.CUSTOM
     assert custom == [entry]
     again = get_cfg()
-    cli.load_config(again, str(path), ["DATASETS.CUSTOM", str([scenes.coco("other")])])
+    load_config(again, str(path), ["DATASETS.CUSTOM", str([scenes.coco("other")])])
     custom = again.DATASETS.CUSTOM
     assert custom == [scenes.coco("other")]
     # What a run saves can be loaded again.
     path.write_text(cfg.dump())
     saved = get_cfg()
-    cli.load_config(saved, str(path), [])
+    load_config(saved, str(path), [])
     assert saved.DATASETS == cfg.DATASETS
     with pytest.raises(ValueError, match="DATASETS.CUSTOM 'scenes'"):
-        cli.load_config(get_cfg(), str(C4), ["DATASETS.CUSTOM", "scenes"])
+        load_config(get_cfg(), str(C4), ["DATASETS.CUSTOM", "scenes"])
 
 
 def test_a_right_config_passes_and_is_not_changed(scenes: Any) -> None:

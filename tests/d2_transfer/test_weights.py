@@ -14,7 +14,7 @@ from repository import REPOSITORY
 from torch import Tensor
 
 from d2_transfer.config import get_cfg
-from d2_transfer.convert import convert_file, to_detectron2
+from d2_transfer.conversion import convert_file, to_detectron2
 from d2_transfer.weights import (
     check_weights,
     check_weights_for,

@@ -12,7 +12,7 @@ from PIL import Image
 
 from cwrgp.data.datasets import build_dataset
 from cwrgp.data.folders import ImageFolder
-from cwrgp.data.images import SomeImages, draw
+from cwrgp.data.subsets import SomeImages, draw
 
 
 def test_the_first_level_of_folders_gives_the_labels(image_folder):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cwrgp.data.loaders import StepSampler
+from cwrgp.data.samplers import StepSampler
 
 
 def steps(size=22, batch=4, start=0, total=15, seed=0, rank=0, world=1):

@@ -18,9 +18,10 @@ from file_server import closed_port, serving
 from PIL import Image
 from two_processes import in_two_processes
 
+from cwrgp.data.base import StorageError
 from cwrgp.data.datasets import build_dataset
-from cwrgp.data.images import StorageError
-from cwrgp.data.loaders import ProbeImages, StepSampler, iterate_views
+from cwrgp.data.loaders import ProbeImages, iterate_views
+from cwrgp.data.samplers import StepSampler
 from cwrgp.data.shards import Shards, expand, index_shard
 from cwrgp.data.views import Views
 

@@ -8,12 +8,13 @@ import torch
 from images import write_images
 from PIL import Image, ImageOps
 
-from cwrgp import cli
-from cwrgp.build.data import build_transforms
+from cwrgp.builders.data import build_transforms
+from cwrgp.cli import load_config
 from cwrgp.config import get_cfg
 from cwrgp.data.augment import Normalize, build_probe_transform, build_view_transform
 from cwrgp.data.folders import ImageFolder
-from cwrgp.data.loaders import ProbeImages, StepSampler, iterate_views
+from cwrgp.data.loaders import ProbeImages, iterate_views
+from cwrgp.data.samplers import StepSampler
 from cwrgp.data.views import Views
 
 NOTHING = {
@@ -207,7 +208,7 @@ def test_views_from_a_command_line(tmp_path):
         (["AUGMENT.PER_VIEW", "[]"], [224, 224]),
     ):
         cfg = get_cfg()
-        cli.load_config(cfg, str(file), opts)
+        load_config(cfg, str(file), opts)
         transforms = build_transforms(cfg)
         assert [t(random_image()).shape for t in transforms] == [(3, s, s) for s in sizes]
 

@@ -9,8 +9,10 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from two_processes import WORLD, in_two_processes
 
-from cwrgp.engine import distributed
-from cwrgp.losses import cwrgp_loss
+from cwrgp.comm import gather
+from cwrgp.launch import launch
+from cwrgp.losses.cwrgp import cwrgp_loss
+from cwrgp.models.batch_norm import CPUSyncBatchNorm, synchronize_batch_norm
 from cwrgp.models.encoders import build_encoder
 from cwrgp.models.heads import build_projector
 from cwrgp.models.methods import JointEmbedding
@@ -51,7 +53,7 @@ def results(method: nn.Module, loss: Tensor) -> dict[str, Tensor]:
 def one_of_two(rank: int) -> dict[str, Tensor]:
     images, permutation = batch()
     method = make_method(permutation[:, :, rank : rank + 1])
-    distributed.synchronize_batch_norm(method, CPU)
+    synchronize_batch_norm(method, CPU)
     model = DistributedDataParallel(method)
     local = images[:, rank * SUBBATCH : (rank + 1) * SUBBATCH]
     return results(method, model(list(local)).losses["loss_cwrgp"])
@@ -74,10 +76,10 @@ def test_two_processes_have_the_loss_and_the_encoder_gradient_of_one(tmp_path):
 def batch_norm_and_gather(rank: int) -> dict[str, Tensor]:
     x = torch.arange(24, dtype=torch.float64).sin().view(WORLD, 3, 4)[rank].requires_grad_()
     norm = nn.Sequential(nn.BatchNorm1d(4)).double().train()
-    distributed.synchronize_batch_norm(norm, CPU)
+    synchronize_batch_norm(norm, CPU)
     y = norm(x)
     (y * torch.arange(4)).square().sum().backward()
-    ragged = distributed.gather(torch.full((rank + 1, 2), rank))
+    ragged = gather(torch.full((rank + 1, 2), rank))
     return {"y": y.detach(), "grad": x.grad, "var": norm[0].running_var, "ragged": ragged}
 
 
@@ -96,19 +98,19 @@ def test_batch_norm_over_two_processes_is_torchs_own_over_the_whole_batch(tmp_pa
 
 
 def test_a_synchronised_batch_norm_is_as_the_one_that_it_replaces(monkeypatch):
-    monkeypatch.setattr(distributed, "world_size", lambda: WORLD)
+    monkeypatch.setattr("cwrgp.models.batch_norm.get_world_size", lambda: WORLD)
     before = nn.BatchNorm1d(4, eps=0.1, momentum=0.3)
     before.weight.requires_grad_(False)
-    after = distributed.synchronize_batch_norm(nn.Sequential(before), CPU)[0]
-    assert type(after) is distributed.CPUSyncBatchNorm
+    after = synchronize_batch_norm(nn.Sequential(before), CPU)[0]
+    assert type(after) is CPUSyncBatchNorm
     assert (after.eps, after.momentum, after.weight) == (0.1, 0.3, before.weight)
 
 
 def test_one_process_keeps_its_batch_norm():
     module = nn.Sequential(nn.BatchNorm1d(4))
-    assert type(distributed.synchronize_batch_norm(module, CPU)[0]) is nn.BatchNorm1d
+    assert type(synchronize_batch_norm(module, CPU)[0]) is nn.BatchNorm1d
     x = torch.randn(3, 2)
-    assert distributed.gather(x) is x
+    assert gather(x) is x
 
 
 def _mistaken(number: int) -> None:
@@ -121,10 +123,10 @@ def test_a_mistake_in_a_started_process_is_the_parents(monkeypatch):
     for name in ("MASTER_ADDR", "MASTER_PORT", "WORLD_SIZE"):
         monkeypatch.setenv(name, "")  # set by launch, and put back
     with pytest.raises(ValueError, match="value 3 is wrong\nin 2 processes"):
-        distributed.launch(_mistaken, 2, (3,))
+        launch(_mistaken, 2, (3,))
 
 
 def test_more_processes_than_gpus_are_refused():
     count = torch.cuda.device_count() + 2
     with pytest.raises(ValueError, match=f"--num-gpus {count}: this machine shows"):
-        distributed.launch(print, count, ())
+        launch(print, count, ())

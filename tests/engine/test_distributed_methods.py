@@ -10,9 +10,12 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from two_processes import WORLD, in_two_processes
 
-from cwrgp.baselines import BarlowTwinsLoss, NTXentLoss, VICRegLoss
-from cwrgp.engine import distributed
-from cwrgp.intl import INTLLoss
+from cwrgp.comm import gather_with_gradient
+from cwrgp.losses.barlow_twins import BarlowTwinsLoss
+from cwrgp.losses.contrastive import NTXentLoss
+from cwrgp.losses.intl import INTLLoss
+from cwrgp.losses.vicreg import VICRegLoss
+from cwrgp.models.batch_norm import synchronize_batch_norm
 from cwrgp.models.heads import build_predictor, build_projector
 from cwrgp.models.methods import BYOL, JointEmbedding, Method, MomentumINTL
 
@@ -76,7 +79,7 @@ def one_of_two(rank: int) -> dict[str, dict[str, Tensor]]:
     results = {}
     for name in NAMES:
         method = make_method(name)
-        distributed.synchronize_batch_norm(method, CPU)
+        synchronize_batch_norm(method, CPU)
         local = [view[rank * LOCAL : (rank + 1) * LOCAL] for view in draw_images()]
         results[name] = two_steps(method, DistributedDataParallel(method), local)
     return results
@@ -111,7 +114,7 @@ def test_two_processes_have_the_losses_gradients_and_weights_of_one(ranks, name)
 
 def gathered(rank: int) -> dict[str, Tensor]:
     x = torch.arange(12.0).view(2, 2, 3)[rank].double().requires_grad_()
-    whole = distributed.gather_with_gradient(x.T, dim=-1)  # not contiguous
+    whole = gather_with_gradient(x.T, dim=-1)  # not contiguous
     weight = torch.arange(12.0).view(3, 4).double() + 1
     ((rank + 1) * weight * whole).sum().backward()
     return {"whole": whole.detach(), "grad": x.grad}
@@ -131,14 +134,14 @@ def test_a_gather_gives_back_the_sum_of_the_processes_gradients(tmp_path):
 
 def test_one_process_gathers_itself():
     x = torch.randn(3, 2, requires_grad=True)
-    distributed.gather_with_gradient(x, dim=-1).sum().backward()
+    gather_with_gradient(x, dim=-1).sum().backward()
     assert torch.equal(x.grad, torch.ones(3, 2))
 
 
 def frozen_and_bare(rank: int) -> list[object]:
     module = nn.Sequential(nn.BatchNorm1d(3), nn.BatchNorm1d(3, affine=False))
     module[0].requires_grad_(False)
-    distributed.synchronize_batch_norm(module, CPU)
+    synchronize_batch_norm(module, CPU)
     y = module(torch.arange(12.0).view(2, 2, 3)[rank])
     return [type(module[0]).__name__, module[0].weight.requires_grad, module[1].weight, y]
 

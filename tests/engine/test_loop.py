@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from cwrgp.engine.loop import Step, _accumulated
+from cwrgp.engine.monitor import NonFiniteLoss, Watch
 from cwrgp.engine.precision import autocast, build_scaler
-from cwrgp.engine.watch import NonFiniteLoss, Watch
-from cwrgp.losses import CWRGPLoss, cwrgp_loss
+from cwrgp.losses.cwrgp import CWRGPLoss, cwrgp_loss
 from cwrgp.models.methods import JointEmbedding
 
 CPU = torch.device("cpu")

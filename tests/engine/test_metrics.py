@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from cwrgp.engine.metrics import MetricWriter, read_metrics
+from cwrgp.engine.metrics import MetricWriter
+from cwrgp.trackers.jsonl import read_metrics
 
 
 def open_writer(folder, start):

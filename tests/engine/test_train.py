@@ -12,9 +12,9 @@ from two_processes import WORLD, in_two_processes
 from cwrgp.engine.checkpoint import Checkpoints
 from cwrgp.engine.loop import Plan, Step, train
 from cwrgp.engine.precision import autocast, build_scaler
-from cwrgp.engine.preemption import StopRequest
 from cwrgp.engine.resume import restore
 from cwrgp.models.methods import Method, Output
+from cwrgp.preemption import StopRequest
 from cwrgp.seeding import derive_seed
 
 CPU = torch.device("cpu")

@@ -9,11 +9,11 @@ import torch
 from torch import nn
 from two_processes import in_two_processes
 
-from cwrgp.engine import distributed
+from cwrgp.data.samplers import EpochSampler
 from cwrgp.engine.precision import autocast
-from cwrgp.evaluation.batches import EpochSampler
 from cwrgp.evaluation.finetune import fine_tune
 from cwrgp.evaluation.supervised import Supervised
+from cwrgp.models.batch_norm import synchronize_batch_norm
 
 CPU = torch.device("cpu")
 EPOCHS = 3
@@ -26,7 +26,7 @@ def tuned(rank: int, world: int) -> dict[str, torch.Tensor]:
     y = torch.randint(0, 4, (22,), generator=generator)
     torch.manual_seed(1)
     encoder = nn.Sequential(nn.Linear(6, 5), nn.BatchNorm1d(5), nn.ReLU(), nn.Linear(5, 5))
-    distributed.synchronize_batch_norm(encoder, CPU)
+    synchronize_batch_norm(encoder, CPU)
     classifier = nn.Linear(5, 4)
     sampler = EpochSampler(
         range(22), 8, EPOCHS, seed=0, rank=rank, world_size=world, equal_parts=True

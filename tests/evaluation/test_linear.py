@@ -9,8 +9,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from cwrgp.data.samplers import epoch_batches
 from cwrgp.engine.precision import autocast
-from cwrgp.evaluation.batches import epoch_batches
 from cwrgp.evaluation.finetune import fine_tune
 from cwrgp.evaluation.linear import (
     build_classifier,

@@ -19,8 +19,8 @@ from method_configs import (
 )
 from torch import nn
 
-from cwrgp.build.methods import METHODS, build_method
-from cwrgp.losses import CWRGPLoss
+from cwrgp.builders.methods import METHODS, build_method
+from cwrgp.losses.cwrgp import CWRGPLoss
 from cwrgp.models.heads import build_predictor, build_projector
 from cwrgp.models.methods import BYOL, SimSiam
 from cwrgp.whitening import smallest_eigenvalue

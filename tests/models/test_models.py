@@ -7,7 +7,7 @@ import torch
 import torchvision
 from torch import nn
 
-from cwrgp.losses import pair_loss
+from cwrgp.losses.base import pair_loss
 from cwrgp.models.encoders import build_encoder
 from cwrgp.models.heads import build_projector
 from cwrgp.models.methods import JointEmbedding

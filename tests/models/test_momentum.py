@@ -9,7 +9,7 @@ import torch
 from method_configs import MOMENTUM, Linear, draw_doubles, draw_images, is_momentum, make_cfg, total
 from torch import nn
 
-from cwrgp.build.methods import build_method
+from cwrgp.builders.methods import build_method
 from cwrgp.models.methods import MomentumINTL
 from cwrgp.models.momentum import momentum_at
 

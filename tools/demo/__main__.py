@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import stages
-from cwrgp import cli
+from cwrgp.cli import run_main
 
 NAMES = ("scenes", "pretrain", "convert", "finetune", "report")
 
@@ -71,4 +71,4 @@ def forget(root: Path, first: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(cli.run(main, parse_args()))
+    sys.exit(run_main(main, parse_args()))

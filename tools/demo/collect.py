@@ -17,15 +17,15 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 import stages
-from cwrgp import cli
-from cwrgp.build import build_method
+from cwrgp.builders.methods import build_method
+from cwrgp.checkpoints.extract import extract_encoder
+from cwrgp.checkpoints.reader import read_checkpoint
+from cwrgp.cli import load_config
 from cwrgp.config import get_cfg
 from cwrgp.data.augment import Normalize, build_probe_transform
 from cwrgp.data.folders import ImageFolder
-from cwrgp.engine.metrics import read_metrics
-from cwrgp.evaluation.spectrum import covariance_spectrum
-from cwrgp.pretrained.encoder import extract_encoder
-from cwrgp.pretrained.reader import read_checkpoint
+from cwrgp.spectrum import covariance_spectrum
+from cwrgp.trackers.jsonl import read_metrics
 from d2_transfer.proof import TOLERANCE_FLOAT64, verify
 from drawing import Detections
 from report_data import Command, Pretraining, ReportData, Run, Sample
@@ -120,7 +120,7 @@ def _pretraining(folder: Path, num_classes: int) -> Pretraining:
 def _spectra(root: Path) -> tuple[list[float], list[float]]:
     """Spectrum of the embedding of the labelled class images, before and after pretraining."""
     cfg = get_cfg()
-    cli.load_config(cfg, str(root / "pretrain" / "config.yaml"), [])
+    load_config(cfg, str(root / "pretrain" / "config.yaml"), [])
     images = ImageFolder(root / "scenes" / "classes" / "val")
     transform = build_probe_transform(image_size=cfg.DATA.IMAGE_SIZE, resize=cfg.DATA.PROBE_RESIZE)
     batch = torch.stack([transform(images.load(i)) for i in range(len(images))])

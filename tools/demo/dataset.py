@@ -28,7 +28,7 @@ import numpy as np
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from cwrgp import cli
+from cwrgp.cli import run_main
 from scenes import Scene, draw_portrait, draw_scene
 from shapes import CLASS_NAMES
 
@@ -289,4 +289,4 @@ def main(args: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(cli.run(main, parse_args()))
+    sys.exit(run_main(main, parse_args()))

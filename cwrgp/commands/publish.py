@@ -1,0 +1,224 @@
+"""A checkpoint to hand on: without the optimizer, with its story, under a name that holds its hash.
+
+`publish` gives the same bytes for the same input.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torchvision
+import yaml
+from torch import Tensor
+
+import cwrgp
+from cwrgp.checkpoints.extract import Encoder, extract_encoder
+from cwrgp.checkpoints.model_card import model_card
+from cwrgp.checkpoints.reader import read_checkpoint
+from cwrgp.engine.checkpoint import write_atomically
+from cwrgp.file_io.digest import file_digest
+from cwrgp.file_io.path_manager import local_file
+from cwrgp.trackers.jsonl import read_metrics
+
+_ENCODER = "encoder."
+_PROBE = "knn/"  # how the names of the k-NN probe's metrics begin
+
+
+@dataclass(frozen=True)
+class Publication:
+    """What `publish` wrote.
+
+    Attributes:
+        checkpoint: ``NAME-<first 8 digits of sha256>.pth``.
+        card: the model card beside it.
+        sha256: of the checkpoint.
+        metrics: name -> value.
+    """
+
+    checkpoint: Path
+    card: Path
+    sha256: str
+    metrics: dict[str, float]
+
+
+def publish(
+    input_file: str | Path,
+    output_dir: str | Path,
+    name: str,
+    *,
+    metrics: Sequence[str] = (),
+    encoder_only: bool = False,
+    licence: str = "not stated",
+) -> Publication:
+    """Writes the weights of a checkpoint of this project, with config, versions and metrics.
+
+    The file is written aside, read back as a stranger would read it, and named only when its
+    encoder is bit for bit that of the input.
+
+    Args:
+        input_file: ``model_final.pth`` of ``tools/pretrain.py``.
+        output_dir: made where it is missing.
+        name: what the file's name begins with.
+        metrics: ``KEY=VALUE`` or JSON files, see `read_given_metrics`; none: the last k-NN values
+            of ``metrics.json`` beside the input, if it is there.
+        encoder_only: leaves out the projector and everything else beside the encoder.
+        licence: for the card.
+
+    Returns:
+        What was written, or what was there already with the same contents.
+
+    Raises:
+        FileNotFoundError: no such input.
+        FileExistsError: an output is there with other contents.
+        ValueError: the input is no checkpoint of this project, or an argument is wrong.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name, re.ASCII):
+        raise ValueError(f"--name {name!r}: letters, digits, '.', '_' and '-' only")
+    local = local_file(input_file)
+    state = read_checkpoint(local)
+    _check_own(state, input_file)
+    encoder = extract_encoder(state, "cwrgp")
+    beside = [str(p) for p in (local.parent / "metrics.json",) if p.is_file()]
+    values = read_given_metrics(metrics or beside, state["iteration"])
+    content = {
+        "model": {
+            key: tensor.detach().clone(memory_format=torch.contiguous_format)
+            for key, tensor in state["model"].items()
+            if key.startswith(_ENCODER) or not encoder_only
+        },
+        "iteration": state["iteration"],
+        "config": _without_paths(state["config"]),
+        "torch_version": state["torch_version"],
+        "versions": {
+            "torch": str(torch.__version__),
+            "torchvision": str(torchvision.__version__),
+            "cwrgp": cwrgp.__version__,
+        },
+        "metrics": values,
+    }
+    folder = Path(output_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".publish-", dir=folder) as aside:
+        written = Path(aside) / "checkpoint.pth"
+        with written.open("wb") as file:
+            torch.save(content, file)
+        _check_same(encoder, extract_encoder(read_checkpoint(written)))
+        digest = file_digest(written)
+        checkpoint = folder / f"{name}-{digest[:8]}.pth"
+        card = checkpoint.with_suffix(".md")
+        text = model_card(checkpoint.name, content, encoder, digest, licence)
+        if checkpoint.exists() and file_digest(checkpoint) != digest:
+            raise FileExistsError(f"{checkpoint} exists with other contents; remove it first")
+        if card.exists() and card.read_text(encoding="utf-8") != text:
+            raise FileExistsError(f"{card} exists with other contents; remove it first")
+        with written.open("rb") as file:
+            write_atomically(checkpoint, lambda target: shutil.copyfileobj(file, target))
+        write_atomically(card, lambda target: target.write(text.encode()))
+    return Publication(checkpoint, card, digest, values)
+
+
+def read_given_metrics(given: Sequence[str], iteration: int) -> dict[str, float]:
+    """Numbers from ``KEY=VALUE`` and JSON files; what is named later counts.
+
+    Args:
+        given: a file is either one object of numbers, or a run's ``metrics.json`` with a record
+            a line, of which the last k-NN values are taken.
+        iteration: of the checkpoint; later records are not its own.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: a value is no finite number, or a file is no JSON.
+    """
+    found: dict[str, Any] = {}
+    for item in given:
+        key, equals, value = item.partition("=")
+        if equals and not Path(item).is_file():
+            found[key] = value
+        else:
+            found |= _metrics_of_file(Path(item), iteration)
+    return {key: _number(key, value) for key, value in found.items()}
+
+
+def _metrics_of_file(path: Path, iteration: int) -> dict[str, Any]:
+    if not path.is_file():
+        raise FileNotFoundError(f"--metrics {path}: no such file, and not KEY=VALUE")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        content = None
+    if isinstance(content, dict) and "iteration" not in content:
+        return content
+    records = read_metrics(path)
+    whole = all(isinstance(r, dict) and isinstance(r.get("iteration"), int) for r in records)
+    if not whole or not records:
+        raise ValueError(f"--metrics {path} is neither an object of numbers nor a metrics.json")
+    own = (record for record in records if record["iteration"] <= iteration)
+    return {k: v for record in own for k, v in record.items() if k.startswith(_PROBE)}
+
+
+def _without_paths(config: str) -> str:
+    """The folders of whoever trained it are nobody's business."""
+    cfg = yaml.safe_load(config)
+    data = cfg.get("DATA")
+    places = ((data, "ROOT"), (data, "CLASS_LIST"), (cfg.get("EVAL"), "ROOT"), (cfg, "OUTPUT_DIR"))
+    for section, key in places:
+        if isinstance(section, dict) and key in section:
+            section[key] = ""
+    return yaml.safe_dump(cfg)
+
+
+def _number(key: str, value: Any) -> float:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not key.strip() or not math.isfinite(number):
+        raise ValueError(f"--metrics {key}={value}: KEY=VALUE with a finite number is needed")
+    return number
+
+
+def _check_own(state: Mapping[str, Any], path: str | Path) -> None:
+    """Whether `cwrgp.engine.loop.train` saved it."""
+    wrong = f"{path} is not a checkpoint of tools/pretrain.py"
+    for key, kind in {"model": dict, "iteration": int, "config": str, "torch_version": str}.items():
+        if not isinstance(state.get(key), kind):
+            raise ValueError(f"{wrong}: it has no {key!r} of type {kind.__name__}")
+    for key, value in state["model"].items():
+        if not isinstance(key, str) or not isinstance(value, Tensor) or _is_strange(value):
+            raise ValueError(f"{wrong}: {key!r} of its model is a {type(value).__name__}")
+    try:
+        config = yaml.safe_load(state["config"])
+    except yaml.YAMLError:
+        config = None
+    sections = ("DATA", "MODEL", "METHOD", "SOLVER")
+    if not isinstance(config, dict) or not all(isinstance(config.get(s), dict) for s in sections):
+        raise ValueError(f"{wrong}: its config is not that of a run")
+
+
+def _is_strange(tensor: Tensor) -> bool:
+    """Without values of its own that could be written."""
+    return tensor.is_meta or tensor.layout is not torch.strided or tensor.is_quantized
+
+
+def _check_same(before: Encoder, after: Encoder) -> None:
+    def as_bytes(tensor: Tensor) -> Tensor:
+        return tensor.contiguous().reshape(-1).view(torch.uint8)
+
+    one, other = before.state_dict, after.state_dict
+    same = one.keys() == other.keys() and all(
+        t.dtype == other[k].dtype
+        and t.shape == other[k].shape
+        and torch.equal(as_bytes(t), as_bytes(other[k]))
+        for k, t in one.items()
+    )
+    if not same:
+        raise ValueError("the written encoder differs from the input's; nothing was published")

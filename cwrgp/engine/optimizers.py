@@ -1,0 +1,113 @@
+"""Optimizers by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+OPTIMIZERS = ("adam", "sgd", "lars", "larc")
+
+
+def build_optimizer(
+    name: str,
+    module: nn.Module,
+    *,
+    lr: float,
+    weight_decay: float,
+    momentum: float = 0.9,
+    decay_one_dimensional: bool = True,
+    trust: float = 0.001,
+) -> torch.optim.Optimizer:
+    """An optimizer over the trainable parameters of a module.
+
+    Args:
+        name: "adam" (weight decay as L2 in the gradient, as the paper has it), "sgd", "larc" (SGD
+            with layer-wise rates) or "lars" (the same, but 1-D parameters get neither layer-wise
+            rates nor decay).
+        module: whose parameters are trained; those without gradient (momentum networks) are not.
+        lr: learning rate; the loop sets it again at every step.
+        weight_decay: of the parameters that are decayed.
+        momentum: for all but "adam".
+        decay_one_dimensional: whether biases and BatchNorm's parameters are decayed too.
+        trust: for "lars" and "larc".
+
+    Raises:
+        ValueError: unknown name.
+    """
+    if name not in OPTIMIZERS:
+        raise ValueError(f"SOLVER.OPTIMIZER {name!r} is unknown; choose one of {list(OPTIMIZERS)}")
+    together = decay_one_dimensional and name != "lars"
+    trained = [p for p in module.parameters() if p.requires_grad]
+    groups = [
+        {
+            "params": [p for p in trained if p.ndim > 1 or together],
+            "weight_decay": weight_decay,
+            "adapt": True,
+        },
+        {
+            "params": [p for p in trained if p.ndim <= 1 and not together],
+            "weight_decay": 0.0,
+            "adapt": name != "lars",
+        },
+    ]
+    groups = [group for group in groups if group["params"]]
+    if name in ("lars", "larc"):
+        return LARC(groups, lr=lr, momentum=momentum, trust=trust)
+    for group in groups:
+        del group["adapt"]
+    if name == "adam":
+        return torch.optim.Adam(groups, lr=lr, fused=True)
+    return torch.optim.SGD(groups, lr=lr, momentum=momentum, fused=True)
+
+
+class LARC(torch.optim.SGD):
+    """SGD whose step is scaled, for each tensor, by trust * ||w|| / (||g|| + weight_decay * ||w||).
+
+    LARS (You et al., 2017, equation 6; "LARC without clipping" in NVIDIA's words). The decay is
+    added to the gradient before it is scaled. A tensor whose norm, or whose gradient's, is zero is
+    not scaled.
+
+    Args:
+        params: groups; one with ``"adapt": False`` is plain SGD (LARS leaves out 1-D parameters).
+        lr: learning rate.
+        momentum: of SGD.
+        weight_decay: of SGD.
+        trust: coefficient.
+    """
+
+    def __init__(
+        self,
+        params: Any,
+        lr: float,
+        momentum: float = 0.9,
+        weight_decay: float = 0.0,
+        trust: float = 0.001,
+    ) -> None:
+        super().__init__(params, lr=lr, momentum=momentum, weight_decay=weight_decay)
+        self.trust = trust
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> Any:
+        """Scales the gradients in place, and makes a step of SGD."""
+        loss = closure() if closure is not None else None
+        decays = []
+        for group in self.param_groups:
+            decays.append(group["weight_decay"])
+            if not group.get("adapt", True):
+                continue
+            for p in (p for p in group["params"] if p.grad is not None):
+                p.grad.copy_(self._scaled(p, p.grad, group["weight_decay"]))
+            group["weight_decay"] = 0.0
+        super().step()
+        for group, decay in zip(self.param_groups, decays, strict=True):
+            group["weight_decay"] = decay
+        return loss
+
+    def _scaled(self, p: Tensor, grad: Tensor, decay: float) -> Tensor:
+        weight_norm, grad_norm = p.norm(), grad.norm()
+        rate = self.trust * weight_norm / (grad_norm + decay * weight_norm)
+        rate = torch.where((weight_norm > 0) & (grad_norm > 0), rate, torch.ones_like(rate))
+        return rate * (grad + decay * p)

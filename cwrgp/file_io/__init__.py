@@ -1,0 +1,1 @@
+"""Files: atomic writes, digests, downloads, the cache."""

@@ -1,0 +1,66 @@
+"""Files at Google Drive, with gdown, which knows its confirmation pages."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from iopath.common.file_io import file_lock
+
+from cwrgp.file_io.download import refuse_page
+
+_OPTIONS: dict[str, Any] = {"resume": True, "use_cookies": False, "timeout": 60.0}
+
+
+def download_drive(file_id: str, path: str | Path, *, retries: int = 3) -> Path:
+    """Downloads a file from Google Drive; a broken download is gone on with.
+
+    Args:
+        file_id: what stands behind ``/file/d/`` in its address.
+        path: where it goes. A file that is there already is kept.
+        retries: how often gdown may connect again, after a pause that grows.
+
+    Returns:
+        ``path``.
+
+    Raises:
+        OSError: gdown is not installed, there is no connection, or Google Drive does not give it.
+        ValueError: what arrives is a web page; nothing is kept.
+    """
+    path = Path(path)
+    page = f"https://drive.google.com/file/d/{file_id}"
+    try:
+        gdown = importlib.import_module("gdown")
+    except ModuleNotFoundError as error:
+        raise OSError(f"{page} needs gdown, which is not installed: pip install gdown") from error
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with file_lock(str(path)):
+        if path.is_file():
+            return path
+        arrived = path.with_name(f"{path.name}.drive")  # gdown keeps its part beside it
+        options = {**_OPTIONS, "quiet": not sys.stderr.isatty(), "retries": retries}
+        try:
+            gdown.download(id=file_id, output=str(arrived), **options)
+        except (gdown.exceptions.DownloadError, OSError) as error:
+            reason = " ".join(str(error).split())[:200]
+            if "NameResolutionError" in reason or "NewConnectionError" in reason:
+                raise OSError(
+                    f"{page}: no connection to Google Drive; is there a network? Without one, put"
+                    " the file into CWRGP_ZOO_MIRROR (MODEL_ZOO.md says how)"
+                ) from error
+            raise OSError(
+                f"{page}: Google Drive does not give the file ({reason}); try again later, or"
+                " fetch it with a browser (MODEL_ZOO.md says how)"
+            ) from error
+        with arrived.open("rb") as file:
+            start = file.read(1 << 16)
+        try:
+            refuse_page(start, page)
+        except ValueError:
+            arrived.unlink()
+            raise
+        os.replace(arrived, path)
+    return path

@@ -1,0 +1,46 @@
+"""SimCLR's contrastive loss.
+
+Shapes: V views, N samples of the global batch, D channels of the embedding.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from cwrgp.losses.base import GatheredLoss, full_precision, mean_of_different_views, stack_views
+
+
+@full_precision
+def nt_xent_loss(views: Tensor, *, temperature: float = 0.5) -> Tensor:
+    """NT-Xent, SimCLR's loss (Chen et al., ICML 2020, equation 1).
+
+    For two views the published loss. For more, every other view of the same sample is a positive
+    in its turn, and all other embeddings, the other positives too, are in the denominator.
+
+    Args:
+        views: (V, N, D) embeddings.
+        temperature: divides the cosines.
+
+    Returns:
+        A scalar: the mean over samples and ordered pairs of views.
+    """
+    num_views, num_samples, _ = stack_views(views, "SimCLR").shape
+    z = F.normalize(views, dim=-1).flatten(0, 1)  # (V N, D)
+    itself = torch.eye(len(z), dtype=torch.bool, device=z.device)
+    similarity = (z @ z.T / temperature).masked_fill(itself, -torch.inf)
+    log_probability = similarity.log_softmax(-1).view(num_views, num_samples, num_views, -1)
+    positives = log_probability.diagonal(dim1=1, dim2=3)  # (V, V, N)
+    return -mean_of_different_views(positives)
+
+
+class NTXentLoss(GatheredLoss):
+    """:func:`nt_xent_loss` of the embeddings of all processes."""
+
+    def __init__(self, temperature: float = 0.5) -> None:
+        if temperature <= 0:
+            raise ValueError(f"METHOD.SIMCLR.TEMPERATURE {temperature} is not positive")
+        super().__init__(functools.partial(nt_xent_loss, temperature=temperature))

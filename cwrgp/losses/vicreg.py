@@ -1,0 +1,64 @@
+"""VICReg: variance, invariance, covariance.
+
+Shapes: V views, N samples of the global batch, D channels of the embedding.
+"""
+
+from __future__ import annotations
+
+import functools
+from itertools import combinations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from cwrgp.losses.base import GatheredLoss, full_precision, stack_views
+
+
+@full_precision
+def vicreg_loss(
+    views: Tensor,
+    *,
+    invariance: float = 25.0,
+    variance: float = 25.0,
+    covariance: float = 1.0,
+    eps: float = 1e-4,
+) -> Tensor:
+    """VICReg (Bardes et al., ICLR 2022): lambda s + mu [v + v'] / 2 + nu [c + c'].
+
+    With the normalisers of the authors' code, which the published weights and numbers belong to: s
+    is the mean squared error over samples and channels and v is halved, where equations 1 to 6 have
+    a sum over channels and no half. For more than two views, s is a mean over pairs, v the mean and
+    c twice the mean over views.
+
+    Args:
+        views: (V, N, D) embeddings.
+        invariance: lambda.
+        variance: mu, of the hinge max(0, 1 - sqrt(variance + eps)), a mean over channels.
+        covariance: nu, of the squared off-diagonal covariances, their sum divided by D.
+        eps: see above.
+
+    Returns:
+        A scalar.
+    """
+    num_samples, num_channels = stack_views(views, "VICReg").shape[1:]
+    s = torch.stack([F.mse_loss(a, b) for a, b in combinations(views, 2)]).mean()
+    h = views - views.mean(1, keepdim=True)
+    v = F.relu(1 - (views.var(1) + eps).sqrt()).mean()
+    cov = h.mT @ h / (num_samples - 1)  # (V, D, D)
+    off = cov - torch.diag_embed(cov.diagonal(dim1=-2, dim2=-1))
+    c = off.square().sum((-2, -1)).mean() / num_channels
+    return invariance * s + variance * v + covariance * 2 * c
+
+
+class VICRegLoss(GatheredLoss):
+    """:func:`vicreg_loss` of the embeddings of all processes."""
+
+    def __init__(
+        self, invariance: float = 25.0, variance: float = 25.0, covariance: float = 1.0
+    ) -> None:
+        super().__init__(
+            functools.partial(
+                vicreg_loss, invariance=invariance, variance=variance, covariance=covariance
+            )
+        )

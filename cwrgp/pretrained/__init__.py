@@ -1,1 +1,0 @@
-"""Pretrained checkpoints: safe reading, and the table of known formats."""

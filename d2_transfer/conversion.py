@@ -1,0 +1,198 @@
+"""Whole files, with proof: any known checkpoint -> Detectron2, and Detectron2 -> torchvision."""
+
+from __future__ import annotations
+
+import pickle
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from cwrgp.checkpoints.detectron2_names import to_detectron2
+from cwrgp.checkpoints.extract import Encoder, extract_encoder
+from cwrgp.checkpoints.find_resnets import count_tensors
+from cwrgp.checkpoints.from_detectron2 import extract_backbone
+from cwrgp.checkpoints.reader import read_checkpoint
+from cwrgp.file_io.atomic import replacing
+from cwrgp.file_io.digest import file_digest
+from cwrgp.file_io.path_manager import local_file
+from d2_transfer.proof import Verification, verify
+
+SUFFIXES = (".pkl", ".pth", ".safetensors")
+
+AUTHOR = "cwrgp tools/convert_to_d2.py"  # Detectron2 logs it, and d2_transfer.weights knows it
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What `convert_file` did.
+
+    Attributes:
+        encoder: what was found in the input, without its tensors.
+        num_tensors_in: tensors in the input, heads and all.
+        num_tensors_out: tensors in the output.
+        dropped: key in the input -> why it is not in the output.
+        warnings: what a user should know although the conversion is correct.
+        verification: the proof, made with the file as written; None if it was not asked for.
+        sha256_in: of the input file.
+        sha256_out: of the output file.
+    """
+
+    encoder: Encoder
+    num_tensors_in: int
+    num_tensors_out: int
+    dropped: dict[str, str]
+    warnings: list[str]
+    verification: Verification | None
+    sha256_in: str
+    sha256_out: str
+
+
+def convert_file(
+    input_file: str | Path,
+    output_file: str | Path,
+    source: str = "auto",
+    *,
+    branch: str | None = None,
+    to: str = "detectron2",
+    check: bool = True,
+    unsafe: bool = False,
+) -> Conversion:
+    """Converts a checkpoint's encoder into a file that Detectron2 loads, and proves the result.
+
+    The output is written under a temporary name in the same folder, read back, verified, and only
+    then renamed: whatever goes wrong, an existing output stays as it was and no new one appears.
+
+    Args:
+        input_file: a checkpoint of one of `cwrgp.checkpoints.formats.SOURCES`; for the way back,
+            Detectron2's or a fine-tuned detector.
+        output_file: ``.pkl`` (NumPy arrays, Detectron2's classic format), ``.pth`` or
+            ``.safetensors`` (tensors). All are float32. Those for Detectron2 carry
+            ``matching_heuristics``, with which it finds res5 in a C4 detector's head as well as in
+            an FPN's backbone.
+        source: name of the input's format, or ``"auto"``.
+        branch: "online" or "momentum"; None takes what the format's publishers evaluate.
+        to: "detectron2", or "torchvision" for the way back.
+        check: False leaves out the proof.
+        unsafe: lets the input file run code of its own.
+
+    Returns:
+        An account of the conversion.
+
+    Raises:
+        FileNotFoundError: no such input.
+        ValueError: the input is refused, the output's name is wrong, or the proof failed.
+    """
+    output = Path(output_file)
+    if output.is_dir():
+        raise ValueError(f"OUTPUT {output} is a folder; name a file")
+    if output.suffix not in SUFFIXES:
+        raise ValueError(f"OUTPUT {output}: the name must end in {' or '.join(SUFFIXES)}")
+    if to not in ("detectron2", "torchvision"):
+        raise ValueError(f"unknown names {to!r}; choose 'detectron2' or 'torchvision'")
+    local = local_file(input_file)
+    if output.exists() and output.samefile(local):
+        raise ValueError(f"OUTPUT {output} is the INPUT file: choose another name")
+    if to == "torchvision" and (source != "auto" or branch is not None):
+        raise ValueError("--source and --branch are for conversions to Detectron2")
+    checkpoint = read_checkpoint(local, unsafe=unsafe)
+    if to == "detectron2":
+        encoder = extract_encoder(checkpoint, source, branch)
+    else:
+        encoder = extract_backbone(checkpoint)
+    if encoder.stem != "imagenet":
+        raise ValueError(
+            f"{input_file}: this encoder cannot be transferred: its first convolution is 3x3 with"
+            " stride 1 (made for small images), that of Detectron2's ResNets is 7x7 with stride 2;"
+            " pretrain with the ImageNet stem"
+        )
+    num_tensors_in = count_tensors(checkpoint)
+    del checkpoint
+    dropped = dict(encoder.dropped)
+    tensors, cast = _to_float32(_without_counters(encoder, dropped))
+    weights = to_detectron2(tensors) if to == "detectron2" else tensors
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(output) as temporary:
+        _write(weights, temporary, output.suffix, to)
+        verification = _prove(temporary, tensors, encoder.arch, to) if check else None
+        sha256_out = file_digest(temporary)
+    return Conversion(
+        encoder=encoder,
+        num_tensors_in=num_tensors_in,
+        num_tensors_out=len(weights),
+        dropped=dropped,
+        warnings=[*encoder.warnings, *cast],
+        verification=verification,
+        sha256_in=file_digest(local),
+        sha256_out=sha256_out,
+    )
+
+
+def _without_counters(encoder: Encoder, dropped: dict[str, str]) -> dict[str, Tensor]:
+    """Leaves out BatchNorm's counters: they change no output, and FrozenBN has no place for one."""
+    counters = [name for name in encoder.state_dict if name.endswith(".num_batches_tracked")]
+    dropped |= dict.fromkeys(counters, "counter, without effect")
+    return {name: t for name, t in encoder.state_dict.items() if name not in counters}
+
+
+def _to_float32(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
+    """Contiguous float32 tensors that own their storage, which is what would be written."""
+    others = Counter(str(t.dtype).removeprefix("torch.") for t in tensors.values())
+    others.pop("float32", None)
+    warnings = [
+        f"{count} tensors were {dtype}, stored as float32" for dtype, count in others.items()
+    ]
+    own: dict[str, Tensor] = {}
+    storages: set[int] = set()
+    for name, tensor in tensors.items():
+        own[name] = _own_float32(name, tensor, storages)
+        storages.add(own[name].untyped_storage().data_ptr())
+    return own, warnings
+
+
+def _own_float32(name: str, tensor: Tensor, taken: set[int]) -> Tensor:
+    tensor = tensor.detach()
+    storage = tensor.untyped_storage()
+    whole = storage.nbytes() == tensor.nbytes and storage.data_ptr() not in taken
+    if tensor.dtype == torch.float32 and tensor.is_contiguous() and whole:
+        return tensor  # a copy would cost the file's size in memory
+    own = tensor.to(torch.float32, copy=True, memory_format=torch.contiguous_format)
+    if not torch.isfinite(own).all():
+        raise ValueError(f"{name!r} is too large for float32 (it was {tensor.dtype})")
+    return own
+
+
+def _write(weights: dict[str, Tensor], path: Path, suffix: str, to: str) -> None:
+    """Writes what Detectron2's checkpointer reads, or a plain state dict for torchvision."""
+    try:
+        _write_unchecked(weights, path, suffix, to)
+    except (RuntimeError, safetensors.SafetensorError) as error:  # torch's words for a full disk
+        raise OSError(f"{path.parent}: writing failed: {error}") from error
+
+
+def _write_unchecked(weights: dict[str, Tensor], path: Path, suffix: str, to: str) -> None:
+    about = {"__author__": AUTHOR, "matching_heuristics": True} if to == "detectron2" else {}
+    if suffix == ".safetensors":
+        safetensors.torch.save_file(weights, path, {k: str(v) for k, v in about.items()})
+        return
+    model: Any = {k: v.numpy() for k, v in weights.items()} if suffix == ".pkl" else weights
+    content = {"model": model, **about} if about else model
+    with path.open("wb") as file:
+        if suffix == ".pkl":
+            pickle.dump(content, file, protocol=4)
+        else:
+            torch.save(content, file)
+
+
+def _prove(path: Path, tensors: dict[str, Tensor], arch: str, to: str) -> Verification:
+    """Compares the file as written with what was read from the input."""
+    written = read_checkpoint(path)
+    if to == "detectron2":
+        return verify(tensors, written["model"], arch)
+    return verify(written, to_detectron2(tensors), arch)

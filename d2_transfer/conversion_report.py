@@ -1,0 +1,73 @@
+"""What a conversion did, as a table for the terminal and as JSON."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import Any
+
+import torch
+import torchvision
+
+from d2_transfer.conversion import Conversion
+from d2_transfer.proof import resnet_config
+
+
+def as_table(conversion: Conversion, output: str) -> str:
+    """A line for each thing that was found or done."""
+    reasons: dict[str, list[str]] = defaultdict(list)
+    for key, reason in conversion.dropped.items():
+        reasons[reason].append(key)
+    encoder, proof = conversion.encoder, conversion.verification
+    rows = [
+        ("source", f"{encoder.source} ({encoder.branch} branch)"),
+        ("architecture", encoder.arch),
+        ("MODEL.RESNETS", " ".join(f"{k} {v}" for k, v in resnet_config(encoder.arch).items())),
+        ("tensors in", str(conversion.num_tensors_in)),
+        ("tensors used", f"{conversion.num_tensors_out}, each once"),
+        *(
+            (f"dropped {len(keys)}", f"{reason}: {_examples(keys)}")
+            for reason, keys in reasons.items()
+        ),
+        *(("warning", warning) for warning in conversion.warnings),
+    ]
+    if proof is None:
+        rows.append(("proof", "none (--no-verify)"))
+    else:
+        what = "largest difference of res2..res5"
+        rows.append(("proof float64", f"{what}: {proof.float64:.1e} (relative)"))
+        rows.append(("proof float32", f"{what}: {proof.float32:.1e} (relative)"))
+    rows += [
+        ("sha256 in", conversion.sha256_in),
+        ("sha256 out", conversion.sha256_out),
+        ("written", output),
+    ]
+    width = max(len(name) for name, _ in rows)
+    return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
+
+
+def as_json(conversion: Conversion, input_file: str, output_file: str) -> dict[str, Any]:
+    """The same, complete: every dropped key with its reason."""
+    encoder, proof = conversion.encoder, conversion.verification
+    return {
+        "input": input_file,
+        "output": output_file,
+        "source": encoder.source.split(", "),
+        "branch": encoder.branch,
+        "architecture": encoder.arch,
+        "resnets": resnet_config(encoder.arch),
+        "tensors_in": conversion.num_tensors_in,
+        "tensors_used": conversion.num_tensors_out,
+        "dropped": conversion.dropped,
+        "warnings": conversion.warnings,
+        "largest_relative_difference": proof
+        and {"float64": proof.float64, "float32": proof.float32},
+        "sha256_in": conversion.sha256_in,
+        "sha256_out": conversion.sha256_out,
+        "versions": {"torch": torch.__version__, "torchvision": torchvision.__version__},
+    }
+
+
+def _examples(keys: list[str], limit: int = 3) -> str:
+    # Escaped: a key may hold anything, a line of this table too.
+    shown = [repr(key)[1:-1] for key in keys[:limit]]
+    return ", ".join(shown) + (", ..." if len(keys) > limit else "")

@@ -1,0 +1,1 @@
+"""Detection data sets: reading, checking, registering."""

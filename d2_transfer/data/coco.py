@@ -1,0 +1,130 @@
+"""Annotations in COCO form: loading, and checks that name the file."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+
+def coco_classes(json_file: str) -> list[str]:
+    """The names of the categories, in the order of their ids, which is that of Detectron2.
+
+    Raises:
+        ValueError: the file is no COCO annotation file.
+    """
+    categories = _read_coco(json_file)["categories"]
+    return [category["name"] for category in sorted(categories, key=lambda c: c["id"])]
+
+
+def check_coco(json_file: str, image_root: str, mask_format: str | None, evaluate: bool) -> None:
+    """Checks that the images exist and the annotations have what Detectron2 and COCO's API need.
+
+    Args:
+        json_file: a COCO annotation file of instances.
+        image_root: folder of the images.
+        mask_format: in which every annotation needs a ``segmentation``: ``"polygon"``,
+            ``"bitmask"`` (polygons or RLE), or None.
+        evaluate: whether they need ``area`` and ``iscrowd``, which AP is computed with.
+
+    Raises:
+        FileNotFoundError: an image is missing.
+        ValueError: a key is missing.
+    """
+    content = _read_coco(json_file)
+    if not content["images"]:
+        raise ValueError(f"{json_file} lists no images")
+    if not content["annotations"]:
+        raise ValueError(f"{json_file} has no annotations")
+    images: dict[Any, list[int]] = {}
+    for image in content["images"]:
+        number = image.get("id")
+        if not isinstance(number, int | str | None):
+            raise ValueError(f"{json_file}: the image id {number} is no number")
+        if lacking := [key for key in ("id", "file_name", "height", "width") if key not in image]:
+            raise ValueError(f"{json_file}: image {number} lacks {', '.join(lacking)}")
+        if number in images:
+            raise ValueError(f"{json_file}: the image id {number} occurs twice")
+        if not all(isinstance(image[key], int) and image[key] > 0 for key in ("height", "width")):
+            size = f"{image['width']!r} x {image['height']!r}"
+            raise ValueError(f"{json_file}: image {number} has the size {size}")
+        images[number] = [image["height"], image["width"]]
+        path = os.path.join(image_root, str(image["file_name"]))
+        if not os.path.isfile(path):
+            raise FileNotFoundError(f"{path}, listed in {json_file}, does not exist")
+    categories = {category["id"] for category in content["categories"]}
+    seen = set()
+    needed = ["id", "image_id", "category_id", "bbox"]
+    needed += ["segmentation"] if mask_format else []
+    needed += ["area", "iscrowd"] if evaluate else []
+    for annotation in content["annotations"]:
+        number = annotation.get("id")
+        if not isinstance(number, int | None):
+            raise ValueError(f"{json_file}: the annotation id {number!r} is no integer")
+        where = f"{json_file}: annotation {number}"
+        if lacking := [key for key in needed if not _has(annotation, key)]:
+            reason = " (MODEL.MASK_ON is True)" if lacking == ["segmentation"] else ""
+            raise ValueError(f"{where} lacks {', '.join(lacking)}{reason}")
+        for key, known in (("image_id", images), ("category_id", categories)):
+            if not isinstance(annotation[key], int | str) or annotation[key] not in known:
+                raise ValueError(f"{where} has the {key} {annotation[key]}, which is not defined")
+        box = annotation["bbox"]
+        if not _is_numbers(box) or len(box) != 4 or min(box[2:]) <= 0:
+            raise ValueError(f"{where} has the bbox {box}; it must be x, y, width, height")
+        if evaluate and not _is_numbers([annotation["area"], annotation["iscrowd"]]):
+            raise ValueError(f"{where}: area and iscrowd must be numbers")
+        if mask_format and not annotation.get("iscrowd", 0):  # crowds are not trained on
+            _check_mask(
+                where, annotation["segmentation"], mask_format, images[annotation["image_id"]]
+            )
+        if number in seen:
+            raise ValueError(f"{json_file}: the annotation id {number} occurs twice")
+        seen.add(number)
+
+
+def _check_mask(where: str, mask: Any, mask_format: str, size: list[int]) -> None:
+    if isinstance(mask, dict):
+        if mask_format == "polygon":
+            raise ValueError(f"{where}: its mask is no polygon: set INPUT.MASK_FORMAT bitmask")
+        if not isinstance(mask.get("counts"), str | list) or mask.get("size") != size:
+            raise ValueError(f"{where}: its mask must be an RLE with counts and the size {size}")
+        return
+    polygons = mask if isinstance(mask, list) else [mask]
+    if not all(_is_numbers(p) and len(p) >= 6 and len(p) % 2 == 0 for p in polygons):
+        raise ValueError(
+            f"{where}: its mask must be an RLE or polygons of three points or more,"
+            " [[x, y, x, y, x, y, ...], ...]"
+        )
+
+
+def _is_numbers(value: Any) -> bool:
+    return isinstance(value, list) and all(
+        isinstance(item, int | float) and math.isfinite(item) for item in value
+    )
+
+
+def _has(annotation: dict[str, Any], key: str) -> bool:
+    return key in annotation and annotation[key] not in (None, [], {})
+
+
+def _read_coco(json_file: str) -> dict[str, Any]:
+    try:
+        content = json.loads(Path(json_file).read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{json_file} is not valid JSON: {error}") from error
+    sections = ("images", "annotations", "categories")
+    if not isinstance(content, dict) or not all(isinstance(content.get(s), list) for s in sections):
+        raise ValueError(f"{json_file} is no COCO annotation file: it needs {', '.join(sections)}")
+    for section in sections:
+        if not all(isinstance(entry, dict) for entry in content[section]):
+            raise ValueError(f"{json_file}: an entry of {section} is no object")
+    categories = content["categories"]
+    if not all(isinstance(c.get("id"), int) and isinstance(c.get("name"), str) for c in categories):
+        raise ValueError(f"{json_file}: a category lacks an integer id or a name")
+    if len({category["id"] for category in categories}) < len(categories):
+        raise ValueError(f"{json_file}: a category id occurs twice")
+    if len({category["name"] for category in categories}) < len(categories):
+        raise ValueError(f"{json_file}: two categories have the same name")
+    return content

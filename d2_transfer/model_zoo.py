@@ -1,0 +1,60 @@
+"""``MODEL.WEIGHTS cwrgp://NAME``: a published checkpoint, checked, converted and proven."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from detectron2.utils.file_io import PathManager
+from iopath.common.file_io import file_lock
+
+from cwrgp.checkpoints.model_zoo import PREFIX, ZOO, Checkpoint, ZooHandler, fetch, get
+from cwrgp.file_io.digest import is_intact, record_digest, recorded_digest
+from d2_transfer.conversion import convert_file
+
+logger = logging.getLogger(__name__)
+
+CONVERTER = 1  # to be raised when `convert_file` writes something else for the same input
+
+
+def fetch_converted(name: str, table: Mapping[str, Checkpoint] = ZOO, force: bool = False) -> Path:
+    """A published checkpoint in Detectron2's names, from the cache or made from the original.
+
+    The converted file's name holds the SHA-256 of the original; its own is recorded beside it and
+    compared at every use. Several processes may ask at once: one makes it, the others wait.
+
+    Args:
+        name: of a row.
+        table: the rows.
+        force: downloads and converts it again.
+
+    Raises:
+        ValueError: no such name, the file is refused, or the proof failed.
+        OSError: it cannot be downloaded.
+    """
+    original = fetch(name, table, force)
+    digest = recorded_digest(original) or record_digest(original)
+    output = original.with_name(f"{name}-{digest[:16]}-d2v{CONVERTER}.pkl")
+    with file_lock(str(output)):
+        if not force and is_intact(output):
+            return output
+        if not force and output.is_file():
+            logger.warning(f"{output} has changed since it was written: once more")
+        conversion = convert_file(original, output, get(name, table).source)
+        record_digest(output)
+    if proof := conversion.verification:
+        logger.info(f"{PREFIX}{name}: converted, largest difference {proof.float64:.1e} (float64)")
+    return output
+
+
+class ConvertedZooHandler(ZooHandler):
+    """Lets Detectron2 read ``cwrgp://NAME``: the converted file."""
+
+    def _get_local_path(self, path: str, force: bool = False, **kwargs: Any) -> str:
+        self._check_kwargs(kwargs)
+        return str(fetch_converted(path.removeprefix(PREFIX), self.table, force))
+
+
+PathManager.register_handler(ConvertedZooHandler())

@@ -1,0 +1,301 @@
+"""tools/pretrain.py as a user meets it: a run, a kill, a resume, two processes, mistakes."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+import yaml
+from images import write_images
+from repository import REPOSITORY
+
+from cwrgp.cli import load_config, run_main
+from cwrgp.commands.pretrain import run_pretraining
+from cwrgp.config import get_cfg
+from cwrgp.trackers.jsonl import read_metrics
+
+QUICK = REPOSITORY / "configs/quick/pretrain_cwrgp_r18.yaml"
+
+
+def make_cfg(image_folder, output, *opts):
+    cfg = get_cfg()
+    opts = ["DATA.ROOT", str(image_folder), "OUTPUT_DIR", str(output), *map(str, opts)]
+    load_config(cfg, str(QUICK), opts)
+    return cfg
+
+
+def assert_same(a, b, path="state"):
+    if isinstance(a, torch.Tensor):
+        assert torch.equal(a, b), path
+    elif isinstance(a, dict):
+        assert a.keys() == b.keys(), path
+        for key in a:
+            assert_same(a[key], b[key], f"{path}.{key}")
+    elif isinstance(a, list):
+        for i, (x, y) in enumerate(zip(a, b, strict=True)):
+            assert_same(x, y, f"{path}[{i}]")
+    else:
+        assert a == b, path
+
+
+@pytest.fixture(scope="module")
+def finished_run(image_folder, tmp_path_factory):
+    """A run that nobody disturbed."""
+    output = tmp_path_factory.mktemp("run")
+    run_pretraining(make_cfg(image_folder, output))
+    return output
+
+
+def test_a_run_leaves_what_it_promises(finished_run):
+    names = {path.name for path in finished_run.iterdir()}
+    assert {"config.yaml", "log.txt", "metrics.json", "last_checkpoint", "model_final.pth"} <= names
+    assert any(name.startswith("events.out.tfevents") for name in names)
+    assert (finished_run / "last_checkpoint").read_text() == "model_final.pth"
+    records = read_metrics(finished_run / "metrics.json")
+    losses = [r for r in records if "total_loss" in r]
+    assert [r["iteration"] for r in losses] == list(range(8))
+    assert all(0 < r["total_loss"] < 4 for r in losses)
+    assert {"lr", "time", "data_time", "eta_seconds", "loss_cwrgp"} <= losses[0].keys()
+    assert [r["iteration"] for r in records if "knn/top1" in r] == [0, 1, 3, 5, 7]
+    assert yaml.safe_load((finished_run / "config.yaml").read_text())["SOLVER"]["BATCH_SIZE"] == 64
+    assert "eta: " in (finished_run / "log.txt").read_text()
+    state = torch.load(finished_run / "model_final.pth", weights_only=True)
+    assert state["iteration"] == 7 and "encoder.layer4.1.bn2.weight" in state["model"]
+
+
+def test_killed_and_resumed_is_bit_exact(image_folder, finished_run, tmp_path):
+    command = [sys.executable, "tools/pretrain.py", "--config-file", QUICK]
+    opts = ["DATA.ROOT", image_folder, "OUTPUT_DIR", tmp_path]
+    process = subprocess.Popen(
+        [*map(str, command), *map(str, opts)], cwd=REPOSITORY, stdout=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 240
+    while not (tmp_path / "model_0000003.pth").exists():
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (tmp_path / "model_final.pth").exists()
+
+    # Another number of workers must not matter.
+    run_pretraining(make_cfg(image_folder, tmp_path, "DATA.NUM_WORKERS", 0), resume=True)
+    expected = torch.load(finished_run / "model_final.pth", weights_only=True)
+    got = torch.load(tmp_path / "model_final.pth", weights_only=True)
+    for part in ("model", "optimizer", "iteration"):
+        assert_same(got[part], expected[part], part)
+    keys = ("iteration", "total_loss", "lr", "knn/top1")
+    history, resumed = (
+        [{k: r[k] for k in keys if k in r} for r in read_metrics(run / "metrics.json")]
+        for run in (finished_run, tmp_path)
+    )
+    assert resumed == history
+
+
+def test_another_seed_is_another_run(image_folder, finished_run, tmp_path):
+    run_pretraining(
+        make_cfg(image_folder, tmp_path, "SEED", 1, "SOLVER.EPOCHS", 2, "EVAL.PERIOD", 0)
+    )
+    ours = read_metrics(tmp_path / "metrics.json")[0]["total_loss"]
+    theirs = [r for r in read_metrics(finished_run / "metrics.json") if "total_loss" in r]
+    assert ours != theirs[0]["total_loss"]
+
+
+def test_images_to_probe_with_must_have_labels(image_folder, tmp_path):
+    write_images(tmp_path / "flat", 6)
+    with pytest.raises(ValueError, match="EVAL.ROOT .*flat has no labels, so there is nothing to"):
+        run_pretraining(make_cfg(image_folder, tmp_path / "run", "EVAL.ROOT", tmp_path / "flat"))
+
+
+def test_the_state_before_the_loss_that_is_not_finite_is_kept(image_folder, tmp_path):
+    opts = ["SOLVER.OPTIMIZER", "sgd", "SOLVER.BASE_LR", 1e30, "LOG_PERIOD", 1]
+    with pytest.raises(FloatingPointError, match="holds the state of iteration 1"):
+        run_pretraining(make_cfg(image_folder, tmp_path, *opts))
+    state = torch.load(tmp_path / "diagnostic.pth", weights_only=True)
+    weights = [v for k, v in state["model"].items() if k.endswith("weight")]
+    assert all(weight.isfinite().all() for weight in weights)
+
+
+def test_a_run_on_some_of_the_images(image_folder, tmp_path):
+    opts = ["DATA.MAX_IMAGES", 70, "SOLVER.EPOCHS", 3, "EVAL.PERIOD", 0]
+    run_pretraining(make_cfg(image_folder, tmp_path, *opts))
+    assert "cwrgp on 1 x cpu" in (log := (tmp_path / "log.txt").read_text())
+    assert ", 70 images," in log and "iterations 1 to 3" in log
+
+
+def test_fp32_and_unlabelled_images(tmp_path):
+    write_images(tmp_path / "images", 64)
+    opts = ["SOLVER.AMP.ENABLED", "False", "SOLVER.EPOCHS", 3, "DATA.NUM_VIEWS", 3]
+    assert run_pretraining(make_cfg(tmp_path / "images", tmp_path / "run", *opts)) == {}
+    assert "cpu in float32" in (tmp_path / "run" / "log.txt").read_text()
+
+
+def test_a_finished_run_is_not_overwritten_and_can_be_evaluated(image_folder, finished_run):
+    with pytest.raises(ValueError, match="holds a run already; add --resume"):
+        run_pretraining(make_cfg(image_folder, finished_run))
+    last = [r for r in read_metrics(finished_run / "metrics.json") if "knn/top1" in r][-1]
+    result = run_pretraining(make_cfg(image_folder, finished_run), eval_only=True)
+    assert result == {"knn/top1": last["knn/top1"]}
+    before = (finished_run / "model_final.pth").stat().st_mtime_ns
+    run_pretraining(make_cfg(image_folder, finished_run), resume=True)  # nothing is left to do
+    assert (finished_run / "model_final.pth").stat().st_mtime_ns == before
+
+
+def test_a_resume_that_is_refused_leaves_the_configuration(image_folder, finished_run, tmp_path):
+    shutil.copytree(finished_run, tmp_path / "run")
+    before = (tmp_path / "run" / "config.yaml").read_text()
+    for opts, message in (
+        (["MODEL.PROJECTOR.OUT", 64, "METHOD.CWRGP.NUM_GROUPS", 1], "does not fit this config"),
+        (["SEED", 1], "does not fit this configuration: SEED was 0 and is now 1"),
+        (["DATA.MAX_IMAGES", 120], "its run had 128 images and DATA.ROOT now gives 120"),
+        (["SOLVER.EPOCHS", 2], "the last checkpoint is of iteration 8, SOLVER.EPOCHS 2 ends at 4"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            run_pretraining(make_cfg(image_folder, tmp_path / "run", *opts), resume=True)
+    assert (tmp_path / "run" / "config.yaml").read_text() == before
+
+
+@pytest.mark.parametrize("damage", [{"config": None}, {"iteration": "x"}, {"optimizer": []}])
+def test_a_checkpoint_with_other_contents_is_refused(image_folder, finished_run, tmp_path, damage):
+    shutil.copytree(finished_run, tmp_path / "run")
+    path = tmp_path / "run" / "model_final.pth"
+    state = torch.load(path, weights_only=True) | damage
+    if damage == {"config": None}:
+        del state["config"]
+    torch.save(state, path)
+    with pytest.raises(ValueError, match="last checkpoint does not fit this configuration"):
+        run_pretraining(make_cfg(image_folder, tmp_path / "run"), resume=True)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(image_folder, tmp_path):
+    opts = ["SOLVER.OPTIMIZER", "sgd", "SOLVER.BASE_LR", 1e30]
+    message = r"the loss is nan at iteration \d; diagnostic.pth .* smallest eigenvalue .* \d.*EPS"
+    with pytest.raises(FloatingPointError, match=message) as error:
+        run_pretraining(make_cfg(image_folder, tmp_path, *opts))
+    assert not (tmp_path / "model_final.pth").exists()
+    state = torch.load(tmp_path / "diagnostic.pth", weights_only=True)
+    assert f"at iteration {state['iteration']};" in str(error.value)
+    assert [view.dtype for view in state["views"]] == [torch.uint8] * 2
+
+
+@pytest.mark.dist
+def test_two_processes_under_torchrun(image_folder, tmp_path):
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc_per_node",
+        "2",
+    ]
+    command += ["tools/pretrain.py", "--config-file", str(QUICK), "DATA.ROOT", str(image_folder)]
+    command += ["OUTPUT_DIR", str(tmp_path), "SOLVER.EPOCHS", "3", "DATA.NUM_WORKERS", "0"]
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        command, cwd=REPOSITORY, env=env, capture_output=True, text=True, timeout=540
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "2 x cpu" in done.stdout and done.stdout.count("before training") == 1
+    lines = (tmp_path / "metrics.json").read_text().splitlines()
+    assert json.loads(lines[-1])["iteration"] == 5
+    assert (tmp_path / "model_final.pth").exists()
+
+
+MISTAKES = [
+    (
+        ["DATA.NAME", "imagenet22k"],
+        "DATA.NAME 'imagenet22k' is unknown; choose one of ['imagefolder'",
+    ),
+    (
+        ["DATA.ROOT", "/nowhere"],
+        "image folder /nowhere does not exist; set DATA.ROOT",
+    ),
+    (["DATA.ROOT", ""], "DATA.ROOT is empty"),
+    (["DATA.MEAN", "['a', 'b', 'c']"], "DATA.MEAN ['a', 'b', 'c'] must be a list of numbers"),
+    (["SOLVER.EPOCHS", "None"], "SOLVER.EPOCHS None must be of type int"),
+    (["DATA.STD", "[0.2, 0.0, 0.2]"], "DATA.STD [0.2, 0.0, 0.2] must be positive"),
+    (["SEED", "3", "--resume"], "--resume must stand before the KEY VALUE pairs"),
+    (["EVAL.KNN_K", "500"], "EVAL.KNN_K 500 is more than the 128 images that vote"),
+    (["OUTPUT_DIR", ""], "OUTPUT_DIR is empty"),
+    (["METHOD.NAME", "moco9"], "METHOD.NAME 'moco9' is unknown; choose one of ['cwrgp'"),
+    (["METHOD.CWRGP.SUBBATCH_SIZE", "48"], "sub-batches of 2, 4, 8, 16, 32, 64 would"),
+    (["METHOD.CWRGP.NUM_GROUPS", "8"], "or eps > 0 (try 1e-4)"),
+    (["METHOD.CWRGP.NUM_GROUPS", "3"], "128 channels do not divide into 3 groups"),
+    (["MODEL.ARCH", "resnet20"], "MODEL.ARCH 'resnet20' is unknown"),
+    (["MODEL.STEM", "tiny"], "MODEL.STEM 'tiny' is unknown"),
+    (["MODEL.PROJECTOR.LAYERS", "0"], "MODEL.PROJECTOR.LAYERS 0 is below 1"),
+    (["SOLVER.OPTIMIZER", "lion"], "SOLVER.OPTIMIZER 'lion' is unknown"),
+    (["SOLVER.BATCH_SIZE", "256"], "SOLVER.BATCH_SIZE 256 is more than the 128 images"),
+    (["DATA.MAX_IMAGES", "63"], "SOLVER.BATCH_SIZE 64 is more than the 63 images"),
+    (["DATA.MAX_IMAGES", "-1"], "DATA.MAX_IMAGES -1 is below 0"),
+    (
+        ["SOLVER.ACCUMULATE", "3"],
+        "64 does not divide among 1 processes with SOLVER.ACCUMULATE 3; 63",
+    ),
+    (["SOLVER.AMP.DTYPE", "fp8"], "SOLVER.AMP.DTYPE 'fp8' is unknown; choose one of ['bf16'"),
+    (["SOLVER.BASE_LR", "-1.0"], "SOLVER.BASE_LR -1.0 is not positive"),
+    (["SOLVER.EPOCHS", "0"], "SOLVER.EPOCHS 0 is below 1"),
+    (["SOLVER.EPOCHS", "1"], "the warm-up of 2 iterations is not shorter than the run of 2"),
+    (["SOLVER.WARMUP_EPOCHS", "50.0"], "set SOLVER.WARMUP_ITERS to 0 and WARMUP_EPOCHS to 0"),
+    (["SOLVER.WARMUP_EPOCHS", "-1.0"], "SOLVER.WARMUP_EPOCHS -1.0 is below 0"),
+    (["SOLVER.ACCUMULATE", "0"], "SOLVER.ACCUMULATE 0 is below 1"),
+    (["SOLVER.MOMENTUM", "5.0"], "SOLVER.MOMENTUM 5.0 is outside [0, 1]"),
+    (["SOLVER.WEIGHT_DECAY", "1e999"], "SOLVER.WEIGHT_DECAY inf is not a finite number"),
+    (["SOLVER.TRUST", "0.0"], "SOLVER.TRUST 0.0 is not positive"),
+    (["METHOD.CWRGP.EPS", "-1.0"], "METHOD.CWRGP.EPS -1.0 is outside [0, 1]"),
+    (["METHOD.CWRGP.NUM_GROUPS", "0"], "METHOD.CWRGP.NUM_GROUPS 0 is below 1"),
+    (["METHOD.BARLOW_TWINS.SCALE", "0.0"], "METHOD.BARLOW_TWINS.SCALE 0.0 is not positive"),
+    (["MODEL.PREDICTOR.HIDDEN", "0"], "MODEL.PREDICTOR.HIDDEN 0 is below 1"),
+    (["AUGMENT.JITTER", "[0.4, 0.4, 0.4, 0.9]"], "the last, of hue, at most .5"),
+    (["DATA.CLASS_LIST", "x"], "DATA.CLASS_LIST x is for DATA.NAME imagenet100 and means nothing"),
+    (["DATA.NUM_SAMPLES", "5"], "DATA.NUM_SAMPLES 5 is for DATA.NAME webdataset"),
+    (["SOLVER.EPOCHS=3"], "KEY VALUE pairs, a space between them and no ="),
+    (["AUGMENT.FLIP_PROB", "1.5"], "AUGMENT.FLIP_PROB 1.5 is not a probability"),
+    (["AUGMENT.JITTER", "[0.4]"], "AUGMENT.JITTER [0.4] must have 4 numbers"),
+    (["DATA.PROBE_RESIZE", "16"], "DATA.PROBE_RESIZE 16 is below DATA.IMAGE_SIZE 32"),
+    (["SOLVER.EPOCHS", "many"], "SOLVER.EPOCHS 'many': "),
+    (["SOLVER.EPOCH", "3"], "unknown config key SOLVER.EPOCH; did you mean SOLVER.EPOCHS"),
+    (["SOLVER.EPOCHS"], "'SOLVER.EPOCHS' has no value"),
+]
+
+
+@pytest.mark.parametrize(("opts", "message"), MISTAKES, ids=[" ".join(m[0]) for m in MISTAKES])
+def test_a_mistake_is_one_line_and_exit_code_2(image_folder, tmp_path, capsys, opts, message):
+    def main(args):
+        run_pretraining(make_cfg(image_folder, tmp_path / "run", *opts))
+
+    args = type("Arguments", (), {"debug": False})()
+    assert run_main(main, args) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and error.count("\n") == 1 and message in error
+    assert not (tmp_path / "run").exists()
+    args.debug = True
+    with pytest.raises((ValueError, OSError)):
+        run_main(main, args)
+
+
+def test_the_command_itself_says_it_in_one_line(image_folder, tmp_path, run_tool):
+    file = tmp_path / "broken.yaml"
+    file.write_text("SOLVER: {EPOCHS: 3\n")
+    empty = tmp_path / "empty.yaml"
+    empty.write_text("# nothing\n")
+    for config, opts, message in [
+        (empty, [], "empty.yaml is no config: it must hold sections with keys"),
+        (tmp_path / "none.yaml", [], "none.yaml: no such file"),
+        (file, [], "is not valid YAML"),
+        (QUICK, ["OUTPUT_DIR", tmp_path, "DATA.ROOT", tmp_path], "holds no image"),
+    ]:
+        done = run_tool("tools/pretrain.py", "--config-file", config, *opts)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr.startswith("error: ") and message in done.stderr
+        assert done.stderr.count("\n") == 1
+    done = run_tool("tools/pretrain.py", "--resume", "--debug", "--config-file", QUICK,
+                    "OUTPUT_DIR", tmp_path, "DATA.ROOT", image_folder)  # fmt: skip
+    assert done.returncode == 1 and "Traceback" in done.stderr
+    assert "holds no checkpoint to go on from" in done.stderr
