@@ -155,16 +155,28 @@ def test_no_function_of_cwrgp_imports_them_either():
         assert not roots(imported_names(path)) & {"detectron2", "d2_transfer"}, path
 
 
-def test_d2_transfer_uses_two_modules_of_cwrgp():
+def test_d2_transfer_uses_three_parts_of_cwrgp():
     used = set()
     for path in python_files("d2_transfer"):
         names = {name for name in imported_names(path) if roots([name]) == {"cwrgp"}}
         for name in names:
-            allowed = f"{name}.".startswith(("cwrgp.pretrained.", "cwrgp.cli."))
+            allowed = f"{name}.".startswith(("cwrgp.pretrained.", "cwrgp.cli.", "cwrgp.report."))
             assert allowed, f"{path.name} imports {name}"
         used |= names
     assert any(name.startswith("cwrgp.pretrained.") for name in used)
     assert any(name.startswith("cwrgp.cli") for name in used)
+    assert any(name.startswith("cwrgp.report.") for name in used)
+
+
+def test_a_report_uses_nothing_of_the_project():
+    allowed = {"jinja2", "markupsafe", "matplotlib", "numpy", "PIL", *sys.stdlib_module_names}
+    for path in python_files("cwrgp/report"):
+        for name in imported_names(path):
+            assert (
+                name.startswith("cwrgp.report.")
+                or name == "cwrgp.report"
+                or roots([name]) <= allowed
+            )
 
 
 def test_nothing_imports_tools():

@@ -55,10 +55,11 @@ def main(args: argparse.Namespace) -> None:
         if name == args.only:
             return
     from collect import collect  # noqa: PLC0415 (imports Detectron2, some seconds)
-    from report import write_report  # noqa: PLC0415
+    from cwrgp.report.page import write_page  # noqa: PLC0415
+    from report import render  # noqa: PLC0415
 
     page = root / "report.html"
-    write_report(page, collect(root, args.seeds))
+    write_page(page, render(collect(root, args.seeds)))
     print(f"\nThe report: {page}")
 
 

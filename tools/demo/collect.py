@@ -27,10 +27,7 @@ from cwrgp.evaluation.spectrum import covariance_spectrum
 from cwrgp.pretrained.encoder import extract_encoder
 from cwrgp.pretrained.reader import read_checkpoint
 from d2_transfer.proof import TOLERANCE_FLOAT64, verify
-from drawing import Detections
-from report_data import Command, Pretraining, ReportData, Run, Sample
-
-FINAL_METRICS = [f"{kind}/{name}" for kind in ("bbox", "segm") for name in ("AP", "AP50", "AP75")]
+from report import METRICS, Command, Detections, Pretraining, ReportData, Run, Sample
 
 
 def collect(root: Path, seeds: list[int]) -> ReportData:
@@ -97,7 +94,7 @@ def _run(root: Path, arm: str, seed: int) -> Run:
     evaluations = [record for record in records if "bbox/AP" in record]
     return Run(
         seed,
-        {name: evaluations[-1][name] for name in FINAL_METRICS},
+        {name: evaluations[-1][name] for name in METRICS},
         [int(record["iteration"]) for record in evaluations],
         [record["bbox/AP"] for record in evaluations],
     )
