@@ -6,7 +6,6 @@ import base64
 import io
 import math
 import re
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -108,7 +107,7 @@ def test_a_clear_win_is_said_with_its_margin(data):
 
 
 def test_a_margin_within_the_spread_is_no_benefit(data):
-    html = render(replace(data, pretrained=runs(18.5, 20.5, 19.0)))
+    html = render(data._replace(pretrained=runs(18.5, 20.5, 19.0)))
     assert Page(html).texts["h1"] == ["Pretraining did not clearly help this detector"]
     text = text_of(html)
     assert "Pretraining does not change box AP by more than the spread between seeds" in text
@@ -118,14 +117,14 @@ def test_a_margin_within_the_spread_is_no_benefit(data):
 
 
 def test_a_loss_is_called_a_loss(data):
-    html = render(replace(data, random=data.pretrained, pretrained=data.random))
+    html = render(data._replace(random=data.pretrained, pretrained=data.random))
     assert Page(html).texts["h1"] == ["Pretraining hurt this detector"]
     assert "Pretraining lowered box AP from 28.4 ± 0.8 to 18.2 ± 1.3" in text_of(html)
     assert "worse" in next(row for row in Page(html).rows if row[0] == "Box AP")
 
 
 def test_one_seed_is_no_result(data):
-    text = text_of(render(replace(data, random=data.random[:1], pretrained=data.pretrained[:1])))
+    text = text_of(render(data._replace(random=data.random[:1], pretrained=data.pretrained[:1])))
     assert "no verdict from these runs" in text and "an observation, not a result" in text
 
 
@@ -145,7 +144,7 @@ def test_the_verdict_follows_from_margin_and_spread(random, pretrained, verdict)
 
 
 def test_a_failed_conversion_is_not_hidden(data):
-    text = text_of(render(replace(data, conversion={"res5": 0.5})))
+    text = text_of(render(data._replace(conversion={"res5": 0.5})))
     assert "is not within the 1.0 × 10⁻⁹ allowed: do not trust the fine-tuning above" in text
 
 
@@ -158,8 +157,7 @@ def test_names_and_commands_come_out_as_given(data):
 def test_a_page_without_records_says_so(data):
     empty = Pretraining([], [], [], [], 50)
     html = render(
-        replace(
-            data,
+        data._replace(
             pretraining=empty,
             samples=[],
             spectrum_before=[],
@@ -184,12 +182,12 @@ def test_a_detection_is_used_once_and_needs_its_class_and_place():
     truth = Detections(np.array([[0, 0, 10, 10], [0, 0, 10, 9]]), [0, 0])
     one = Detections(np.array([[0, 0, 10, 10]]), [0], [0.9])
     assert count_found(truth, one) == 1
-    assert count_found(truth, replace(one, classes=[1])) == 0
-    assert count_found(truth, replace(one, boxes=np.array([[6, 0, 16, 10]]))) == 0
+    assert count_found(truth, one._replace(classes=[1])) == 0
+    assert count_found(truth, one._replace(boxes=np.array([[6, 0, 16, 10]]))) == 0
     assert count_found(truth, Detections(np.zeros((0, 4)), [], [])) == 0
 
 
 def test_an_iteration_measured_again_after_a_resume_counts_once(data):
-    again = replace(data.random[0], iterations=[50, 50, 100], box_ap=[1.0, 9.0, 18.0])
-    resumed = render(replace(data, random=[again, *data.random[1:]]))
+    again = data.random[0]._replace(iterations=[50, 50, 100], box_ap=[1.0, 9.0, 18.0])
+    resumed = render(data._replace(random=[again, *data.random[1:]]))
     assert resumed == render(data)

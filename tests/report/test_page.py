@@ -30,7 +30,7 @@ TEMPLATE = """
 {{ figure(evil, chart, evil) }}{{ figure("again", chart, wide=true) }}
 {% set last = [("row", verdict(evil, true))] %}
 {{ table(evil, ("", evil), [(key(evil, 0), [(evil, evil)]), ("", last)]) }}
-{{ commands([command]) }}{{ facts({evil: evil, "images": 3000}) }}{{ sheet([(image, evil)], 4) }}
+{{ commands([command]) }}{{ facts({evil: evil, "images": 3000}) }}{{ sheet([image], evil, 4) }}
 {% endcall %}
 {% endblock %}
 """
@@ -58,7 +58,7 @@ def test_every_value_is_escaped_and_shown(html):
     assert page.texts["dt"] == [EVIL, EVIL, "images"]
     assert page.texts["dd"] == [EVIL, EVIL, EVIL, "3,000"]
     assert page.texts["pre"] == [EVIL] and page.texts["time"] == ["1 min 20 s"]
-    assert page.labels == [EVIL, EVIL] and page.images[0]["alt"] == EVIL
+    assert page.labels == [EVIL, EVIL] and page.images[0]["alt"] == f"{EVIL} 1"
 
 
 def test_a_page_loads_nothing(html):

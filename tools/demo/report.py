@@ -9,8 +9,8 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -20,17 +20,17 @@ from PIL import Image
 from torchvision.ops import box_iou
 
 from cwrgp.evaluation.spectrum import effective_rank
-from cwrgp.report import figures, page, text
-from cwrgp.report.figures import Series
+from cwrgp.report import page, text
+from cwrgp.report.figures import Series, line_chart, spectrum_chart, strip_chart
 from d2_transfer.visualize import class_colour, draw_detections
 
 METRICS = {"bbox/AP": "Box AP", "bbox/AP50": "Box AP50", "bbox/AP75": "Box AP75"}
 METRICS |= {"segm/AP": "Mask AP", "segm/AP50": "Mask AP50", "segm/AP75": "Mask AP75"}
 PRETRAINED, RANDOM = 0, 1  # their styles on every chart
+_ITERATION = "pretraining iteration"
 
 
-@dataclass(frozen=True)
-class Detections:
+class Detections(NamedTuple):
     """Objects in one image: the truth (without scores), or what a detector found.
 
     Attributes:
@@ -54,8 +54,7 @@ class Detections:
         return Detections(self.boxes[kept], classes, scores, masks)
 
 
-@dataclass(frozen=True)
-class Run:
+class Run(NamedTuple):
     """One fine-tuning run: final metrics, and box AP at some iterations, the last included."""
 
     seed: int
@@ -64,8 +63,7 @@ class Run:
     box_ap: Sequence[float] = ()
 
 
-@dataclass(frozen=True)
-class Pretraining:
+class Pretraining(NamedTuple):
     """Curves of the pretraining run; k-NN accuracies in percent, first at iteration 0."""
 
     iterations: Sequence[int]
@@ -75,8 +73,7 @@ class Pretraining:
     chance: float
 
 
-@dataclass(frozen=True)
-class Sample:
+class Sample(NamedTuple):
     """One evaluation image (H, W, 3) uint8 with its truth and both arms' detections."""
 
     image: NDArray[np.uint8]
@@ -85,8 +82,7 @@ class Sample:
     pretrained: Detections
 
 
-@dataclass(frozen=True)
-class Command:
+class Command(NamedTuple):
     """A command that was run: what for, the line to type, how long it took (None: not known)."""
 
     purpose: str
@@ -94,8 +90,7 @@ class Command:
     seconds: float | None = None
 
 
-@dataclass(frozen=True)
-class ReportData:
+class ReportData(NamedTuple):
     """Everything on the page.
 
     Attributes:
@@ -130,13 +125,19 @@ class ReportData:
     environment: dict[str, str]
     score_threshold: float = 0.3
 
+    def compare(self, metric: str) -> Comparison:
+        """Gathers one metric; a run that lacks it counts as NaN, never as absent."""
+        arms = (
+            [r.metrics.get(metric, math.nan) for r in a] for a in (self.random, self.pretrained)
+        )
+        return Comparison(*arms)
 
-@dataclass(frozen=True)
-class Comparison:
+
+class Comparison(NamedTuple):
     """Both arms in one metric, over seeds, in percent."""
 
-    random: tuple[float, ...]
-    pretrained: tuple[float, ...]
+    random: Sequence[float]
+    pretrained: Sequence[float]
 
     @property
     def margin(self) -> float:
@@ -146,29 +147,17 @@ class Comparison:
     @property
     def spread(self) -> float:
         """The larger of the two arms' ranges (largest minus smallest over seeds)."""
-        if not self.random or not self.pretrained:
-            return math.nan
-        return max(max(arm) - min(arm) for arm in (self.random, self.pretrained))
+        return max(max(arm) - min(arm) for arm in self) if all(self) else math.nan
 
     @property
     def verdict(self) -> str:
         """ "wins", "loses" or "undecided": is the margin larger than the spread?; "unknown" without
         two seeds or with a missing value, because then there is no spread to compare with."""
-        values = (*self.random, *self.pretrained)
-        if min(len(self.random), len(self.pretrained)) < 2 or not all(map(math.isfinite, values)):
+        if min(map(len, self)) < 2 or not all(math.isfinite(v) for arm in self for v in arm):
             return "unknown"
         if abs(self.margin) <= self.spread:
             return "undecided"
         return "wins" if self.margin > 0 else "loses"
-
-
-def compare(data: ReportData, metric: str) -> Comparison:
-    """Gathers one metric; a run that lacks it counts as NaN, never as absent."""
-    arms = [
-        tuple(run.metrics.get(metric, math.nan) for run in runs)
-        for runs in (data.random, data.pretrained)
-    ]
-    return Comparison(*arms)
 
 
 def mean(values: Sequence[float]) -> float:
@@ -199,75 +188,64 @@ def count_found(truth: Detections, found: Detections, iou: float = 0.5) -> int:
 
 def render(data: ReportData) -> str:
     """The page as a string."""
-    present = {
-        key: label
-        for key, label in METRICS.items()
-        if any(key in run.metrics for run in (*data.random, *data.pretrained))
-    }
     arms = (("Random weights", RANDOM, data.random), ("Pretrained", PRETRAINED, data.pretrained))
-    words = {"wins": ("yes", True), "undecided": ("no", False), "loses": ("worse", False)}
-    rows, groups = [], []
-    for key, label in present.items():
-        ap = compare(data, key)
-        word = page.verdict(*words.get(ap.verdict, ("?", False)))
-        cells = (spread_text(ap.random), spread_text(ap.pretrained), text.signed(ap.margin))
-        rows.append((label, *cells, text.number(ap.spread), word))
-    for label, style, runs in arms:
-        seeds = [
-            (f"seed {run.seed}", *(text.number(run.metrics.get(k, math.nan)) for k in present))
-            for run in runs
-        ]
-        groups.append((page.key(label, style), seeds))
-    mask = compare(data, "segm/AP")
+    runs = (*data.random, *data.pretrained)
+    present = {k: label for k, label in METRICS.items() if any(k in run.metrics for run in runs)}
+    mask = data.compare("segm/AP")
     spectra = (data.spectrum_before, data.spectrum_after)
     ranks = [effective_rank(torch.tensor(s)).item() if s else math.nan for s in spectra]
     return page.render(
         Path(__file__).with_name("report.html.j2"),
         data=data,
-        box=compare(data, "bbox/AP"),
+        box=data.compare("bbox/AP"),
         mask=mask,
-        mask_known=any(map(math.isfinite, (*mask.random, *mask.pretrained))),
+        mask_known=any(math.isfinite(v) for arm in mask for v in arm),
         knn_top1=data.pretraining.knn_top1,
         worst=max(data.conversion.values(), default=math.nan),
         seconds=sum(c.seconds or 0 for c in data.commands) or math.nan,
-        rows=rows,
-        present=present,
-        groups=groups,
-        strip=_strip(data, present),
+        head=["", *present.values()],
+        rows=[(label, *_row(data.compare(key))) for key, label in present.items()],
+        groups=[(page.key(label, style), _seeds(runs, present)) for label, style, runs in arms],
+        strip=_strip(data),
         ap_curves=_ap_curves(data),
         loss=_loss(data.pretraining),
         knn=_knn(data.pretraining),
-        spectrum=_spectrum(data, ranks),
+        spectrum=_spectrum(spectra, ranks),
         ranks=ranks,
         colours=[(class_colour(k), name) for k, name in enumerate(data.class_names)],
         samples=[_sample(number, sample, data) for number, sample in enumerate(data.samples, 1)],
-        unlabelled=[(image, f"Unlabelled image {i}") for i, image in enumerate(data.unlabelled, 1)],
-        labelled=[
-            (_drawn(image, objects, data), f"Labelled scene {i}")
-            for i, (image, objects) in enumerate(data.labelled, 1)
-        ],
+        labelled=[_drawn(image, objects, data) for image, objects in data.labelled],
         mean=mean,
         spread_text=spread_text,
-        isfinite=math.isfinite,
+        known=all(map(math.isfinite, ranks)),
     )
 
 
-def _strip(data: ReportData, present: dict[str, str]) -> Markup:
+def _row(ap: Comparison) -> tuple[str, ...]:
+    words = {"wins": ("yes", True), "undecided": ("no", False), "loses": ("worse", False)}
+    word = page.verdict(*words.get(ap.verdict, ("?", False)))
+    arms = (spread_text(ap.random), spread_text(ap.pretrained))
+    return (*arms, text.signed(ap.margin), text.number(ap.spread), word)
+
+
+def _seeds(runs: Sequence[Run], keys: dict[str, str]) -> list[list[str]]:
+    values = [[text.number(run.metrics.get(key, math.nan)) for key in keys] for run in runs]
+    return [[f"seed {run.seed}", *row] for run, row in zip(runs, values, strict=True)]
+
+
+def _strip(data: ReportData) -> Markup:
     rows = []
-    for key in [key for key in ("bbox/AP", "segm/AP") if key in present]:
-        ap = compare(data, key)
-        rows.append((f"{present[key]}, random", RANDOM, ap.random))
-        rows.append((f"{present[key]}, pretrained", PRETRAINED, ap.pretrained))
+    for label, ap in (("Box AP", data.compare("bbox/AP")), ("Mask AP", data.compare("segm/AP"))):
+        rows.append((f"{label}, random", RANDOM, ap.random))
+        rows.append((f"{label}, pretrained", PRETRAINED, ap.pretrained))
     values = "; ".join(f"{label} {', '.join(map(text.number, ap))}" for label, _, ap in rows)
-    return figures.strip_chart(rows, x_label="AP in percent", alt=f"AP of every seed: {values}")
+    return strip_chart(rows, x_label="AP in percent", alt=f"AP of every seed: {values}")
 
 
 def _ap_curves(data: ReportData) -> Markup:
     series = []
-    for label, style, runs in (
-        ("random", RANDOM, data.random),
-        ("pretrained", PRETRAINED, data.pretrained),
-    ):
+    arms = (("random", RANDOM, data.random), ("pretrained", PRETRAINED, data.pretrained))
+    for label, style, runs in arms:
         # A resumed run may have measured an iteration twice: the last one counts.
         curves = [dict(zip(run.iterations, run.box_ap, strict=True)) for run in runs]
         # A mean over fewer seeds than the other points have would not be comparable with them.
@@ -276,80 +254,61 @@ def _ap_curves(data: ReportData) -> Markup:
         low, high = [min(values) for values in at], [max(values) for values in at]
         series.append(Series(label, x, [mean(v) for v in at], style, low, high, markers=True))
     ends = "; ".join(f"{s.label} ends at {text.number(s.y[-1])}" for s in series if s.y)
-    return figures.line_chart(
-        series,
-        x_label="fine-tuning iteration",
-        y_label="box AP, %",
-        alt=f"Box AP over fine-tuning iterations. {ends}",
-    )
+    alt = f"Box AP over fine-tuning iterations. {ends}"
+    return line_chart(series, x_label="fine-tuning iteration", y_label="box AP, %", alt=alt)
 
 
 def _loss(run: Pretraining) -> Markup:
     half = max(1, round(len(run.loss) * 0.025))  # of a window of a twentieth of all records
     smooth = [mean(run.loss[max(0, i - half) : i + half + 1]) for i in range(len(run.loss))]
+    series = [
+        Series("each record", run.iterations, run.loss, PRETRAINED, faint=True),
+        Series("running mean", run.iterations, smooth, PRETRAINED),
+    ]
     ends = f", from {run.loss[0]:.3g} to {run.loss[-1]:.3g}" if run.loss else ""
-    return figures.line_chart(
-        [
-            Series("each record", run.iterations, run.loss, PRETRAINED, faint=True),
-            Series("running mean", run.iterations, smooth, PRETRAINED),
-        ],
-        x_label="pretraining iteration",
-        y_label="loss",
-        alt=f"Pretraining loss over iterations{ends}",
-        y_zero=False,
-    )
+    alt = f"Pretraining loss over iterations{ends}"
+    return line_chart(series, x_label=_ITERATION, y_label="loss", alt=alt, y_zero=False)
 
 
 def _knn(run: Pretraining) -> Markup:
     x = run.knn_iterations
-    return figures.line_chart(
-        [
-            Series("chance", x, [run.chance] * len(x)),
-            Series("k-NN", x, run.knn_top1, PRETRAINED, markers=True),
-        ],
-        x_label="pretraining iteration",
-        y_label="k-NN accuracy, %",
-        alt=f"k-NN accuracy over pretraining: {', '.join(map(text.number, run.knn_top1))}",
-    )
+    series = [
+        Series("chance", x, [run.chance] * len(x)),
+        Series("k-NN", x, run.knn_top1, PRETRAINED, markers=True),
+    ]
+    alt = f"k-NN accuracy over pretraining: {', '.join(map(text.number, run.knn_top1))}"
+    return line_chart(series, x_label=_ITERATION, y_label="k-NN accuracy, %", alt=alt)
 
 
-def _spectrum(data: ReportData, ranks: Sequence[float]) -> Markup:
-    return figures.spectrum_chart(
-        [
-            ("random", RANDOM, data.spectrum_before),
-            ("pretrained", PRETRAINED, data.spectrum_after),
-        ],
+def _spectrum(spectra: Sequence[Sequence[float]], ranks: Sequence[float]) -> Markup:
+    effective = " and ".join(map(text.number, ranks))
+    return spectrum_chart(
+        [("random", RANDOM, spectra[0]), ("pretrained", PRETRAINED, spectra[1])],
         x_label="eigenvalue, largest first",
         y_label="share of the variance",
-        alt="Spectrum of the embedding before and after pretraining; effective ranks "
-        + " and ".join(map(text.number, ranks)),
+        alt=f"Spectrum of the embedding before and after pretraining; effective ranks {effective}",
     )
 
 
-def _drawn(image: NDArray[np.uint8], objects: Detections, data: ReportData) -> NDArray[np.uint8]:
+def _drawn(image: NDArray[np.uint8], d: Detections, data: ReportData) -> NDArray[np.uint8]:
+    names = data.class_names
     return draw_detections(
-        image,
-        objects.boxes,
-        objects.classes,
-        data.class_names,
-        scores=objects.scores,
-        masks=objects.masks,
-        scale=2,
+        image, d.boxes, d.classes, names, scores=d.scores, masks=d.masks, scale=2
     )
 
 
 def _sample(
     number: int, sample: Sample, data: ReportData
-) -> list[tuple[Markup, str, NDArray[np.uint8], str]]:
+) -> list[tuple[str, str, NDArray[np.uint8], str]]:
     """The truth and both arms: heading, note, drawing, alternative text."""
     total = len(sample.truth.classes)
     drawn = _drawn(sample.image, sample.truth, data)
-    alt = f"Image {number}, the true objects"
-    cells = [(Markup("<b>Truth</b>"), text.plural(total, "object"), drawn, alt)]
-    for label, style, objects in (
+    cells = [("Truth", text.plural(total, "object"), drawn, f"Image {number}, the true objects")]
+    arms = (
         ("Random weights", RANDOM, sample.random),
         ("Pretrained", PRETRAINED, sample.pretrained),
-    ):
+    )
+    for label, style, objects in arms:
         kept = objects.above(data.score_threshold)
         hits = count_found(sample.truth, kept)
         wrong = len(kept.classes) - hits
