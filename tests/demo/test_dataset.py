@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
-from dataset import STAMP, DatasetSpec, class_image, is_complete, labelled_scene, write_dataset
+from dataset import STAMP, DatasetSpec, class_image, labelled_scene, write_dataset
 from shapes import CLASS_NAMES
 
 SPEC = DatasetSpec(
@@ -32,7 +32,7 @@ TINY = replace(SPEC, unlabelled=2, classes_train=6, classes_val=6, train=2, val=
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
     folder = tmp_path_factory.mktemp("demo") / "scenes"
-    assert write_dataset(folder, SPEC)
+    write_dataset(folder, SPEC)
     return folder
 
 
@@ -102,50 +102,31 @@ def test_an_interrupted_run_leaves_nothing_and_the_next_one_completes(tmp_path):
     killed.mkdir(parents=True)
     (killed / "99999.jpg").write_bytes(b"half")
     calls = []
-    assert write_dataset(tmp_path / "scenes", TINY, lambda *counts: calls.append(counts))
+    write_dataset(tmp_path / "scenes", TINY, lambda *counts: calls.append(counts))
     assert calls == [(n, 17) for n in range(1, 18)]
     assert [p.name for p in tmp_path.iterdir()] == ["scenes"]
     assert len(list((tmp_path / "scenes" / "unlabelled").iterdir())) == TINY.unlabelled
 
 
-def test_a_complete_one_is_kept_and_another_specification_replaces_it(tmp_path):
-    root = tmp_path / "scenes"
-    assert write_dataset(root, TINY)
-    marker = root / "marker"
-    marker.touch()
-    assert not write_dataset(root, TINY) and marker.exists()
-    other = replace(TINY, seed=9)
-    assert not is_complete(root, other)
-    assert write_dataset(root, other) and not marker.exists()
-    assert is_complete(root, other)
-
-
-@pytest.mark.parametrize("stamp", [None, "not json", '{"version": 1}', "[]"])
-def test_a_foreign_folder_is_refused_and_unharmed(tmp_path, stamp):
-    (tmp_path / "thesis.txt").write_text("years of work")
-    if stamp is not None:
-        (tmp_path / STAMP).write_text(stamp)
-    with pytest.raises(ValueError, match="exists and is not a demo data set: choose another"):
+@pytest.mark.parametrize("name", ["thesis.txt", STAMP])
+def test_a_folder_with_files_is_refused_and_unharmed(tmp_path, name):
+    (tmp_path / name).write_text("years of work")
+    with pytest.raises(ValueError, match="exists: delete it, or choose another folder"):
         write_dataset(tmp_path, TINY)
-    assert (tmp_path / "thesis.txt").read_text() == "years of work"
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert (tmp_path / name).read_text() == "years of work"
 
 
-def test_the_command_keeps_what_is_there(tmp_path, run_tool):
-    write_dataset(tmp_path / "scenes", TINY)
-    stamp = json.loads((tmp_path / "scenes" / STAMP).read_text())
-    stamp["spec"] = {field: getattr(DatasetSpec(), field) for field in stamp["spec"]}
-    (tmp_path / "scenes" / STAMP).write_text(json.dumps(stamp))
-    result = run_tool("tools/demo/dataset.py", tmp_path / "scenes")
-    assert result.returncode == 0, result.stderr
-    assert result.stdout == f"{tmp_path / 'scenes'}: was there already, nothing to do\n"
+def test_the_stamp_tells_what_was_drawn(root):
+    assert json.loads((root / STAMP).read_text()) == asdict(SPEC)
 
 
 def test_the_command_names_a_mistake_in_one_line(tmp_path, run_tool):
     (tmp_path / "file").touch()
     result = run_tool("tools/demo/dataset.py", tmp_path)
     assert result.returncode == 2
-    assert (
-        result.stderr
-        == f"error: {tmp_path} exists and is not a demo data set: choose another folder\n"
-    )
+    assert result.stderr == f"error: {tmp_path} exists: delete it, or choose another folder\n"
     assert "Traceback" in run_tool("tools/demo/dataset.py", tmp_path, "--debug").stderr
+    negative = run_tool("tools/demo/dataset.py", tmp_path / "new", "--seed", "-1")
+    assert negative.returncode == 2
+    assert negative.stderr == "error: --seed -1: must not be negative\n"

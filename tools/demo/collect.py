@@ -27,6 +27,7 @@ from cwrgp.evaluation.spectrum import covariance_spectrum
 from cwrgp.pretrained.encoder import extract_encoder
 from cwrgp.pretrained.reader import read_checkpoint
 from d2_transfer.proof import TOLERANCE_FLOAT64, verify
+from dataset import DatasetSpec
 from report import METRICS, Command, Detections, Pretraining, ReportData, Run, Sample
 from shapes import CLASS_NAMES
 
@@ -39,7 +40,7 @@ def collect(root: Path, seeds: list[int]) -> ReportData:
         seeds: of the fine-tuning.
     """
     scenes, pretrain = root / "scenes", root / "pretrain"
-    stamp = json.loads((scenes / "stamp.json").read_text())
+    spec = DatasetSpec()  # the one that the demo draws
     before, after = _spectra(root)
     proof = verify(
         extract_encoder(read_checkpoint(pretrain / "model_final.pth")).state_dict,
@@ -53,7 +54,6 @@ def collect(root: Path, seeds: list[int]) -> ReportData:
         image, truth = val[number]
         samples.append(Sample(image, truth, *(_objects(arm[number], image) for arm in found)))
     losses = _curve(pretrain, "total_loss")
-    seconds = stages.read_timings(root)
     return ReportData(
         random=[_run(root, "random", seed) for seed in seeds],
         pretrained=[_run(root, "pretrained", seed) for seed in seeds],
@@ -67,12 +67,12 @@ def collect(root: Path, seeds: list[int]) -> ReportData:
         unlabelled=[Image.open(p) for p in sorted((scenes / "unlabelled").iterdir())[:24]],
         labelled=list(_truth(scenes / "coco", "train").values())[:6],
         counts={
-            "images without labels, for pretraining": stamp["spec"]["unlabelled"],
-            "labelled scenes, for fine-tuning": stamp["spec"]["train"],
-            "labelled scenes, for evaluation": stamp["spec"]["val"],
+            "images without labels, for pretraining": spec.unlabelled,
+            "labelled scenes, for fine-tuning": spec.train,
+            "labelled scenes, for evaluation": spec.val,
         },
         commands=[
-            Command(s.name, f"python {stages.shown(s.command)}", seconds.get(s.name))
+            Command(s.name, f"python {stages.shown(s.command)}", s.seconds(root))
             for s in stages.plan(root, seeds)
         ],
         environment={

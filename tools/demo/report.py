@@ -31,19 +31,12 @@ _ITERATION = "pretraining iteration"
 
 
 class Detections(NamedTuple):
-    """Objects in one image: the truth (without scores), or what a detector found.
+    """Objects in one image: the truth (without scores), or what a detector found."""
 
-    Attributes:
-        boxes: (n, 4) XYXY in pixels.
-        classes: n class indices.
-        scores: n confidences in 0..1.
-        masks: (n, H, W), bool.
-    """
-
-    boxes: NDArray[np.floating | np.integer]
-    classes: Sequence[int]
-    scores: Sequence[float] | None = None
-    masks: NDArray[np.bool_] | None = None
+    boxes: NDArray[np.floating | np.integer]  # (n, 4) XYXY in pixels
+    classes: Sequence[int]  # n indices
+    scores: Sequence[float] | None = None  # n confidences in 0..1
+    masks: NDArray[np.bool_] | None = None  # (n, H, W)
 
     def above(self, threshold: float) -> Detections:
         """Those with at least this score."""
@@ -91,39 +84,23 @@ class Command(NamedTuple):
 
 
 class ReportData(NamedTuple):
-    """Everything on the page.
+    """Everything on the page."""
 
-    Attributes:
-        random, pretrained: fine-tuning runs, one per seed.
-        pretraining: curves.
-        spectrum_before, spectrum_after: eigenvalues of the embedding's covariance.
-        conversion: largest relative feature difference, by what was compared.
-        conversion_tolerance: what the conversion allows.
-        samples: images with predictions.
-        class_names: in the order of the class indices.
-        unlabelled: some of the images that pretraining sees.
-        labelled: some of the fine-tuning images with their truth.
-        counts: sizes of the data set, by what they count.
-        commands: in the order in which they ran.
-        environment: versions and hardware.
-        score_threshold: detections below it are not drawn and not counted.
-    """
-
-    random: Sequence[Run]
+    random: Sequence[Run]  # fine-tuning, one per seed
     pretrained: Sequence[Run]
     pretraining: Pretraining
-    spectrum_before: Sequence[float]
+    spectrum_before: Sequence[float]  # eigenvalues of the embedding's covariance
     spectrum_after: Sequence[float]
-    conversion: dict[str, float]
+    conversion: dict[str, float]  # largest relative feature difference, by what was compared
     conversion_tolerance: float
     samples: Sequence[Sample]
-    class_names: Sequence[str]
-    unlabelled: Sequence[Image.Image]
-    labelled: Sequence[tuple[NDArray[np.uint8], Detections]]
-    counts: dict[str, int]
-    commands: Sequence[Command]
-    environment: dict[str, str]
-    score_threshold: float = 0.3
+    class_names: Sequence[str]  # in the order of the class indices
+    unlabelled: Sequence[Image.Image]  # some of the images that pretraining sees
+    labelled: Sequence[tuple[NDArray[np.uint8], Detections]]  # some of those for fine-tuning
+    counts: dict[str, int]  # sizes of the data set, by what they count
+    commands: Sequence[Command]  # in the order in which they ran
+    environment: dict[str, str]  # versions and hardware
+    score_threshold: float = 0.3  # detections below it are neither drawn nor counted
 
     def compare(self, metric: str) -> Comparison:
         """Gathers one metric; a run that lacks it counts as NaN, never as absent."""

@@ -28,19 +28,12 @@ _PLACEMENTS = 8  # positions tried before an object is left out
 
 @dataclass(frozen=True)
 class Scene:
-    """An image and the objects that are visible in it.
+    """An image and the objects that are visible in it."""
 
-    Attributes:
-        image: (H, W, 3) uint8, RGB.
-        masks: (N, H, W) bool, each object's visible pixels; no pixel belongs to two.
-        classes: N indices into `shapes.CLASS_NAMES`.
-        visible: N shares (0.5..1) of each object's area that are neither covered nor cut off.
-    """
-
-    image: NDArray[np.uint8]
-    masks: NDArray[np.bool_]
-    classes: tuple[int, ...]
-    visible: tuple[float, ...]
+    image: NDArray[np.uint8]  # (H, W, 3), RGB
+    masks: NDArray[np.bool_]  # (N, H, W), each object's visible pixels; no pixel belongs to two
+    classes: tuple[int, ...]  # N indices into `shapes.CLASS_NAMES`
+    visible: tuple[float, ...]  # N shares (0.5..1) of the objects' areas that can be seen
 
     @property
     def boxes(self) -> NDArray[np.int64]:
