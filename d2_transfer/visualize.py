@@ -48,8 +48,8 @@ def draw_detections(
         (scale * H, scale * W, 3) RGB.
 
     Raises:
-        ValueError: another form of image, numbers of objects that differ, a class without a name,
-            or OpenCV, which the ``Visualizer`` needs, is not installed.
+        ValueError: another form of image or masks, numbers of objects that differ, a class without
+            a name, or OpenCV, which the ``Visualizer`` needs, is not installed.
     """
     corners = np.asarray(boxes, dtype=float).reshape(-1, 4)
     given = {"boxes": corners, "classes": classes, "scores": scores, "masks": masks}
@@ -63,6 +63,8 @@ def draw_detections(
             f"{label} {100 * score:.0f}%" for label, score in zip(labels, scores, strict=True)
         ]
     segments = None if masks is None else list(np.asarray(masks, dtype=bool))
+    if segments and segments[0].shape != image.shape[:2]:
+        raise ValueError(f"masks of {segments[0].shape} for an image of {image.shape[:2]}")
     return _draw(image, corners, classes, labels, segments, scale)
 
 

@@ -49,7 +49,12 @@ _STYLE: dict[Any, Any] = {
     "grid.color": _RULE,
     "axes.spines.top": False,
     "axes.spines.right": False,
+    "axes.spines.left": False,
+    "ytick.major.size": 0,
+    "axes.titlelocation": "left",
+    "axes.titlesize": "medium",
     "legend.frameon": False,
+    "legend.columnspacing": 1.2,
     "figure.constrained_layout.use": True,
 }
 EMPTY = Markup('<p class="empty">No values were recorded for this chart.</p>')
@@ -103,7 +108,7 @@ def _look(style: int | None) -> tuple[str, str, str]:
     """Colour, dash and marker."""
     if style is None:
         return _SOFT, ":", "."
-    return tuple(cycle[style % len(cycle)] for cycle in (PALETTE, DASHES, MARKERS))  # type: ignore[return-value]
+    return PALETTE[style % len(PALETTE)], DASHES[style % len(DASHES)], MARKERS[style % len(MARKERS)]
 
 
 @matplotlib.rc_context(_STYLE)
@@ -133,14 +138,13 @@ def line_chart(
     values = np.array([v for s in series for v in (*s.y, *s.low, *s.high)], dtype=float)
     if not np.isfinite(values).any():
         return EMPTY
-    figure = Figure((_WIDTH, _WIDTH * 0.68))
+    columns = max(1, 44 // (6 + max(len(s.label) for s in series)))  # of the legend
+    rows = math.ceil(len(series) / columns)
+    figure = Figure((_WIDTH, _WIDTH * 0.63 + 0.27 * rows))
     axes = figure.subplots()
     axes.grid(axis="x", visible=False)
-    axes.spines.left.set_visible(False)
-    axes.tick_params(axis="y", length=0)
     axes.margins(x=0.02)
-    axes.set_title(y_label, loc="left", fontsize="medium")
-    axes.set_xlabel(x_label)
+    axes.set(xlabel=x_label, title=y_label)
     draw_series(axes, series)
     axes.xaxis.set_major_locator(MaxNLocator(5, steps=_STEPS, integer=True))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: tick(value)))
@@ -156,7 +160,7 @@ def line_chart(
         if y_zero and np.nanmin(values) >= 0:
             axes.set_ylim(bottom=0)
     if len(series) > 1:
-        figure.legend(loc="outside upper right", ncols=min(len(series), 3), columnspacing=1.2)
+        figure.legend(loc="outside upper right", ncols=columns)
     return _svg(figure, alt, [_tips(s) for s in series])
 
 
@@ -194,14 +198,19 @@ def spectrum_chart(
 
 @matplotlib.rc_context(_STYLE)
 def strip_chart(
-    rows: Sequence[tuple[str, int, Sequence[float]]], *, x_label: str, alt: str
+    rows: Sequence[tuple[str, int, Sequence[float]]],
+    *,
+    x_label: str,
+    alt: str,
+    x_zero: bool = True,
 ) -> Markup:
     """Draws every single value as a dot on its row and the mean as an upright bar.
 
     Args:
         rows: (label, style number, values) from top to bottom.
-        x_label: what the values are, with their unit; the axis starts at zero.
+        x_label: what the values are, with their unit.
         alt: the alternative text.
+        x_zero: let the axis include zero.
 
     Returns:
         An ``<svg>`` element; a paragraph that says so if there is nothing to draw.
@@ -212,8 +221,6 @@ def strip_chart(
     figure = Figure((_WIDTH, (64 + 42 * len(rows)) / 72))
     axes = figure.subplots()
     axes.grid(axis="y", visible=False)
-    axes.spines.left.set_visible(False)
-    axes.tick_params(axis="y", length=0)
     axes.set_xlabel(x_label)
     axes.set_yticks(range(len(rows)), [label for label, _, _ in rows])
     axes.set_ylim(len(rows) - 0.5, -0.5)
@@ -235,7 +242,10 @@ def strip_chart(
                 markeredgecolor=_CARD,
                 gid=f"tips{number}",
             )
-    axes.set_xlim(left=min(0, *(v for values in finite for v in values)))
+    low, high = axes.dataLim.intervalx
+    start = min(low, 0) if x_zero else low
+    margin = 0.04 * (high - start) or 1
+    axes.set_xlim(start if start == 0 else start - margin, high + margin)
     axes.xaxis.set_major_locator(MaxNLocator(6, steps=_STEPS))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: tick(value)))
     return _svg(figure, alt, tips)

@@ -10,6 +10,7 @@ import base64
 import io
 import itertools
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -41,16 +42,7 @@ def render(template: Path, **values: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    functions = (
-        text.number,
-        text.percent,
-        text.signed,
-        text.scientific,
-        text.plus_minus,
-        text.plural,
-    )
-    for function in (*functions, text.duration, picture, key, verdict):
-        environment.globals[function.__name__] = function
+    environment.globals |= {function.__name__: function for function in _FUNCTIONS}
     return _with_unique_ids(environment.get_template(template.name).render(values))
 
 
@@ -98,3 +90,9 @@ def _with_unique_ids(html: str) -> str:
         return re.sub(r'( id="|href="#|url\(#)', rf"\1{prefix}", chart[0])
 
     return re.sub(r"<svg .*?</svg>", rename, html, flags=re.DOTALL)
+
+
+_FUNCTIONS: tuple[Callable[..., str], ...] = (
+    *(text.number, text.percent, text.signed, text.scientific, text.plus_minus),
+    *(text.plural, text.duration, picture, key, verdict),
+)

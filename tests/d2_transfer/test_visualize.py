@@ -109,6 +109,8 @@ def test_objects_that_do_not_fit_together_are_refused():
         draw_detections(GREY, [BOX], [0, 1], NAMES)
     with pytest.raises(ValueError, match="not 1 boxes, 1 classes, 2 masks"):
         draw_detections(GREY, [BOX], [0], NAMES, masks=np.stack([box_mask()] * 2))
+    with pytest.raises(ValueError, match=r"masks of \(4, 4\) for an image of \(80, 120\)"):
+        draw_detections(GREY, [BOX], [0], NAMES, masks=np.zeros((1, 4, 4)))
     with pytest.raises(ValueError, match="not 1 boxes, 1 classes, 2 scores"):
         draw_detections(GREY, [BOX], [0], NAMES, scores=[0.1, 0.2])
 

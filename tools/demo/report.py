@@ -183,7 +183,7 @@ def render(data: ReportData) -> str:
         head=["", *present.values()],
         rows=[(label, *_row(data.compare(key))) for key, label in present.items()],
         groups=[(page.key(label, style), _seeds(runs, present)) for label, style, runs in arms],
-        strip=_strip(data),
+        strip=_strip(data, present),
         ap_curves=_ap_curves(data),
         loss=_loss(data.pretraining),
         knn=_knn(data.pretraining),
@@ -210,11 +210,12 @@ def _seeds(runs: Sequence[Run], keys: dict[str, str]) -> list[list[str]]:
     return [[f"seed {run.seed}", *row] for run, row in zip(runs, values, strict=True)]
 
 
-def _strip(data: ReportData) -> Markup:
+def _strip(data: ReportData, present: dict[str, str]) -> Markup:
     rows = []
-    for label, ap in (("Box AP", data.compare("bbox/AP")), ("Mask AP", data.compare("segm/AP"))):
-        rows.append((f"{label}, random", RANDOM, ap.random))
-        rows.append((f"{label}, pretrained", PRETRAINED, ap.pretrained))
+    for key in [key for key in ("bbox/AP", "segm/AP") if key in present]:
+        ap = data.compare(key)
+        rows.append((f"{present[key]}, random", RANDOM, ap.random))
+        rows.append((f"{present[key]}, pretrained", PRETRAINED, ap.pretrained))
     values = "; ".join(f"{label} {', '.join(map(text.number, ap))}" for label, _, ap in rows)
     return strip_chart(rows, x_label="AP in percent", alt=f"AP of every seed: {values}")
 
