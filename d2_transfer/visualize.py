@@ -121,7 +121,15 @@ def _draw(
         raise ValueError("drawing needs OpenCV: pip install 'cwrgp[visualize]'") from error
     visualizer = Visualizer(image, Metadata(), scale=scale)
     colours = [class_colour(index) for index in classes]
-    visualizer.overlay_instances(
-        boxes=boxes, labels=labels, masks=segments, assigned_colors=colours
-    )
+    visualizer.overlay_instances(boxes=boxes, masks=segments, assigned_colors=colours)
+    # White, within the image: the labels of overlay_instances run out of it at the right side.
+    height, width = image.shape[:2]
+    points = max((height * width) ** 0.5 // 90, 10 / scale)
+    lowest = height - 1.7 * points  # a line's height, in pixels of the image
+    for (left, top, right, _), label in zip(boxes, labels, strict=True):
+        side, x = ("right", min(right, width)) if left + right > width else ("left", max(left, 0))
+        position = (x, min(max(top, 0), lowest))
+        visualizer.draw_text(
+            label, position, font_size=points, color="white", horizontal_alignment=side
+        )
     return visualizer.get_output().get_image()

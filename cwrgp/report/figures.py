@@ -240,6 +240,7 @@ def strip_chart(
                 marker=marker,
                 markersize=8.5,
                 markeredgecolor=_CARD,
+                clip_on=False,
                 gid=f"tips{number}",
             )
     low, high = axes.dataLim.intervalx

@@ -55,6 +55,15 @@ def test_colours_differ_for_many_classes():
     assert all(len(ImageColor.getrgb(class_colour(index))) == 3 for index in range(500))
 
 
+@pytest.mark.parametrize(
+    "box", [(0, 30, 30, 60), (90, 30, 130, 60), (-5, -5, 20, 10), (50, 75, 80, 80)]
+)
+def test_a_label_stays_within_the_image(box):
+    """All of it is seen: as many white pixels as in the middle of the image."""
+    middle, moved = (draw_detections(GREY, [b], [0], ["name"]) for b in [(50, 30, 80, 60), box])
+    assert abs((moved.min(axis=2) > 150).sum() - (middle.min(axis=2) > 150).sum()) <= 3
+
+
 def test_nothing_found_is_the_image_itself():
     drawn = draw_detections(
         GREY, np.zeros((0, 4)), [], NAMES, scores=[], masks=np.zeros((0, 80, 120))
