@@ -3,6 +3,9 @@
 A style number stands for a colour of Okabe and Ito (which people with any colour vision can tell
 apart), a dash and a marker, so colour is never the only sign. Charts in a page take their colours
 from its style sheet (``--c0``, ``--c1``, ...) and follow its light and dark scheme.
+
+matplotlib's settings are changed while a chart is drawn and restored after it; two threads must not
+draw at the same time.
 """
 
 from __future__ import annotations

@@ -15,8 +15,8 @@ from PIL import Image
 from report import (
     Command,
     Comparison,
+    Curve,
     Detections,
-    Pretraining,
     ReportData,
     Run,
     Sample,
@@ -32,8 +32,7 @@ def runs(*box_ap):
         Run(
             seed,
             {"bbox/AP": value, "bbox/AP50": value + 20, "segm/AP": value - 2},
-            [50, 100],
-            [value / 2, value],
+            Curve([50, 100], [value / 2, value]),
         )
         for seed, value in enumerate(box_ap)
     ]
@@ -51,9 +50,9 @@ def data():
     return ReportData(
         random=runs(18.0, 19.5, 17.0),
         pretrained=runs(27.5, 29.0, 28.7),
-        pretraining=Pretraining(
-            range(10, 110, 10), [2 - i / 10 for i in range(10)], [0, 50, 100], [31, 55, 76.4], 50
-        ),
+        loss=Curve(range(10, 110, 10), [2 - i / 10 for i in range(10)]),
+        knn=Curve([0, 50, 100], [31, 55, 76.4]),
+        chance=50,
         spectrum_before=[4, 3, 2, 1],
         spectrum_after=[1, 1, 1, 0],
         conversion={"res2": 1.5e-15, "res5": 3.21e-12},
@@ -155,10 +154,10 @@ def test_names_and_commands_come_out_as_given(data):
 
 
 def test_a_page_without_records_says_so(data):
-    empty = Pretraining([], [], [], [], 50)
     html = render(
         data._replace(
-            pretraining=empty,
+            loss=Curve(),
+            knn=Curve(),
             samples=[],
             spectrum_before=[],
             spectrum_after=[],
@@ -188,6 +187,6 @@ def test_a_detection_is_used_once_and_needs_its_class_and_place():
 
 
 def test_an_iteration_measured_again_after_a_resume_counts_once(data):
-    again = data.random[0]._replace(iterations=[50, 50, 100], box_ap=[1.0, 9.0, 18.0])
+    again = data.random[0]._replace(box_ap=Curve([50, 50, 100], [1.0, 9.0, 18.0]))
     resumed = render(data._replace(random=[again, *data.random[1:]]))
     assert resumed == render(data)

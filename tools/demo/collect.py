@@ -28,7 +28,7 @@ from cwrgp.pretrained.encoder import extract_encoder
 from cwrgp.pretrained.reader import read_checkpoint
 from d2_transfer.proof import TOLERANCE_FLOAT64, verify
 from dataset import DatasetSpec
-from report import METRICS, Command, Detections, Pretraining, ReportData, Run, Sample
+from report import METRICS, Command, Curve, Detections, ReportData, Run, Sample
 from shapes import CLASS_NAMES
 
 
@@ -53,11 +53,12 @@ def collect(root: Path, seeds: list[int]) -> ReportData:
     for number in random.Random(0).sample(sorted(val), 6):
         image, truth = val[number]
         samples.append(Sample(image, truth, *(_objects(arm[number], image) for arm in found)))
-    losses = _curve(pretrain, "total_loss")
     return ReportData(
         random=[_run(root, "random", seed) for seed in seeds],
         pretrained=[_run(root, "pretrained", seed) for seed in seeds],
-        pretraining=Pretraining(*losses, *_curve(pretrain, "knn/top1"), 100 / len(CLASS_NAMES)),
+        loss=_curve(pretrain, "total_loss"),
+        knn=_curve(pretrain, "knn/top1"),
+        chance=100 / len(CLASS_NAMES),
         spectrum_before=before,
         spectrum_after=after,
         conversion={"res2 to res5": proof.float64},
@@ -85,15 +86,14 @@ def collect(root: Path, seeds: list[int]) -> ReportData:
     )
 
 
-def _curve(folder: Path, key: str) -> tuple[list[int], list[float]]:
-    """Iterations and values of one metric."""
+def _curve(folder: Path, key: str) -> Curve:
     records = [record for record in read_metrics(folder / "metrics.json") if key in record]
-    return [int(record["iteration"]) for record in records], [record[key] for record in records]
+    return Curve([int(record["iteration"]) for record in records], [r[key] for r in records])
 
 
 def _run(root: Path, arm: str, seed: int) -> Run:
     folder = root / f"finetune_{arm}_{seed}"
-    return Run(seed, {k: _curve(folder, k)[1][-1] for k in METRICS}, *_curve(folder, "bbox/AP"))
+    return Run(seed, {k: _curve(folder, k).values[-1] for k in METRICS}, _curve(folder, "bbox/AP"))
 
 
 @torch.no_grad()

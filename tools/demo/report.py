@@ -47,23 +47,19 @@ class Detections(NamedTuple):
         return Detections(self.boxes[kept], classes, scores, masks)
 
 
+class Curve(NamedTuple):
+    """One metric of a run."""
+
+    iterations: Sequence[int] = ()
+    values: Sequence[float] = ()
+
+
 class Run(NamedTuple):
-    """One fine-tuning run: final metrics, and box AP at some iterations, the last included."""
+    """One fine-tuning run: final metrics, and box AP on the way, the end included."""
 
     seed: int
     metrics: dict[str, float]
-    iterations: Sequence[int] = ()
-    box_ap: Sequence[float] = ()
-
-
-class Pretraining(NamedTuple):
-    """Curves of the pretraining run; k-NN accuracies in percent, first at iteration 0."""
-
-    iterations: Sequence[int]
-    loss: Sequence[float]
-    knn_iterations: Sequence[int]
-    knn_top1: Sequence[float]
-    chance: float
+    box_ap: Curve = Curve()
 
 
 class Sample(NamedTuple):
@@ -88,7 +84,9 @@ class ReportData(NamedTuple):
 
     random: Sequence[Run]  # fine-tuning, one per seed
     pretrained: Sequence[Run]
-    pretraining: Pretraining
+    loss: Curve  # of pretraining
+    knn: Curve  # accuracy in percent during pretraining, first at iteration 0
+    chance: float  # accuracy of guessing, in percent
     spectrum_before: Sequence[float]  # eigenvalues of the embedding's covariance
     spectrum_after: Sequence[float]
     conversion: dict[str, float]  # largest relative feature difference, by what was compared
@@ -177,7 +175,7 @@ def render(data: ReportData) -> str:
         box=data.compare("bbox/AP"),
         mask=mask,
         mask_known=any(math.isfinite(v) for arm in mask for v in arm),
-        knn_top1=data.pretraining.knn_top1,
+        knn_top1=data.knn.values,
         worst=max(data.conversion.values(), default=math.nan),
         seconds=sum(c.seconds or 0 for c in data.commands) or math.nan,
         head=["", *present.values()],
@@ -185,8 +183,8 @@ def render(data: ReportData) -> str:
         groups=[(page.key(label, style), _seeds(runs, present)) for label, style, runs in arms],
         strip=_strip(data, present),
         ap_curves=_ap_curves(data),
-        loss=_loss(data.pretraining),
-        knn=_knn(data.pretraining),
+        loss=_loss(data.loss),
+        knn=_knn(data.knn, data.chance),
         spectrum=_spectrum(spectra, ranks),
         ranks=ranks,
         colours=[(class_colour(k), name) for k, name in enumerate(data.class_names)],
@@ -225,7 +223,7 @@ def _ap_curves(data: ReportData) -> Markup:
     arms = (("random", RANDOM, data.random), ("pretrained", PRETRAINED, data.pretrained))
     for label, style, runs in arms:
         # A resumed run may have measured an iteration twice: the last one counts.
-        curves = [dict(zip(run.iterations, run.box_ap, strict=True)) for run in runs]
+        curves = [dict(zip(*run.box_ap, strict=True)) for run in runs]
         # A mean over fewer seeds than the other points have would not be comparable with them.
         x = sorted(set.intersection(*map(set, curves))) if curves else []
         at = [[curve[i] for curve in curves] for i in x]
@@ -236,25 +234,21 @@ def _ap_curves(data: ReportData) -> Markup:
     return line_chart(series, x_label="fine-tuning iteration", y_label="box AP, %", alt=alt)
 
 
-def _loss(run: Pretraining) -> Markup:
-    half = max(1, round(len(run.loss) * 0.025))  # of a window of a twentieth of all records
-    smooth = [mean(run.loss[max(0, i - half) : i + half + 1]) for i in range(len(run.loss))]
-    series = [
-        Series("each record", run.iterations, run.loss, PRETRAINED, faint=True),
-        Series("running mean", run.iterations, smooth, PRETRAINED),
-    ]
-    ends = f", from {run.loss[0]:.3g} to {run.loss[-1]:.3g}" if run.loss else ""
-    alt = f"Pretraining loss over iterations{ends}"
+def _loss(curve: Curve) -> Markup:
+    x, y = curve
+    half = max(1, round(len(y) * 0.025))  # of a window of a twentieth of all records
+    smooth = [mean(y[max(0, i - half) : i + half + 1]) for i in range(len(y))]
+    series = [Series("each record", x, y, PRETRAINED, faint=True)]
+    series += [Series("running mean", x, smooth, PRETRAINED)]
+    alt = "Pretraining loss over iterations" + (f", from {y[0]:.3g} to {y[-1]:.3g}" if y else "")
     return line_chart(series, x_label=_ITERATION, y_label="loss", alt=alt, y_zero=False)
 
 
-def _knn(run: Pretraining) -> Markup:
-    x = run.knn_iterations
-    series = [
-        Series("chance", x, [run.chance] * len(x)),
-        Series("k-NN", x, run.knn_top1, PRETRAINED, markers=True),
-    ]
-    alt = f"k-NN accuracy over pretraining: {', '.join(map(text.number, run.knn_top1))}"
+def _knn(curve: Curve, chance: float) -> Markup:
+    x, y = curve
+    series = [Series("chance", x, [chance] * len(x))]
+    series += [Series("k-NN", x, y, PRETRAINED, markers=True)]
+    alt = f"k-NN accuracy over pretraining: {', '.join(map(text.number, y))}"
     return line_chart(series, x_label=_ITERATION, y_label="k-NN accuracy, %", alt=alt)
 
 
