@@ -208,6 +208,9 @@ _C.CHECKPOINTS_KEPT = 2
 _C.SEED = 0
 _C.OUTPUT_DIR = "output/pretrain"
 
+# Keys that hold a path or a URL. A published checkpoint has them empty.
+PATH_KEYS = frozenset(("DATA.ROOT", "DATA.CLASS_LIST", "EVAL.ROOT", "EVAL.TEST_ROOT", "OUTPUT_DIR"))
+
 
 # What single values may be: least, most, keys.
 _RANGES: tuple[tuple[float, float, str], ...] = (
