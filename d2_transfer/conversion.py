@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor
@@ -19,6 +18,7 @@ from cwrgp.checkpoints.extract import Encoder, extract_encoder
 from cwrgp.checkpoints.find_resnets import count_tensors
 from cwrgp.checkpoints.from_detectron2 import extract_backbone
 from cwrgp.checkpoints.reader import read_checkpoint
+from cwrgp.checkpoints.writer import num_bytes
 from cwrgp.file_io.atomic import replacing
 from cwrgp.file_io.digest import file_digest
 from cwrgp.file_io.path_manager import local_file
@@ -118,7 +118,7 @@ def convert_file(
     tensors, cast = _to_float32(_without_counters(encoder, dropped))
     weights = to_detectron2(tensors) if to == "detectron2" else tensors
     output.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(output) as temporary:
+    with replacing(output, num_bytes(weights)) as temporary:
         _write(weights, temporary, output.suffix, to)
         verification = _prove(temporary, tensors, encoder.arch, to) if check else None
         sha256_out = file_digest(temporary)
@@ -170,13 +170,6 @@ def _own_float32(name: str, tensor: Tensor, taken: set[int]) -> Tensor:
 
 def _write(weights: dict[str, Tensor], path: Path, suffix: str, to: str) -> None:
     """Writes what Detectron2's checkpointer reads, or a plain state dict for torchvision."""
-    try:
-        _write_unchecked(weights, path, suffix, to)
-    except (RuntimeError, safetensors.SafetensorError) as error:  # torch's words for a full disk
-        raise OSError(f"{path.parent}: writing failed: {error}") from error
-
-
-def _write_unchecked(weights: dict[str, Tensor], path: Path, suffix: str, to: str) -> None:
     about = {"__author__": AUTHOR, "matching_heuristics": True} if to == "detectron2" else {}
     if suffix == ".safetensors":
         safetensors.torch.save_file(weights, path, {k: str(v) for k, v in about.items()})

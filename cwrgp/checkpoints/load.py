@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-import yaml
 from torchvision.models import ResNet
 
 from cwrgp.checkpoints.extract import Encoder, extract_encoder
+from cwrgp.checkpoints.own import read_config
 from cwrgp.checkpoints.reader import read_checkpoint
 from cwrgp.file_io.digest import file_digest
 from cwrgp.file_io.path_manager import local_file
@@ -81,14 +80,14 @@ def load_encoder(
 
 
 def _check_own_stem(weights: str, checkpoint: Any, stem: str) -> None:
-    """A file of this project's says which small stem it has, which its tensors do not tell."""
-    with contextlib.suppress(KeyError, TypeError, yaml.YAMLError):
-        own = yaml.safe_load(checkpoint["config"])["MODEL"]["STEM"]
-        if own != stem:
-            raise ValueError(
-                f"{weights} was trained with MODEL.STEM {own}, but the config says {stem}; "
-                f"MODEL.STEM {own} would fit"
-            )
+    """A file of this project states which small stem it has; its tensors do not show it."""
+    model = (read_config(checkpoint) or {}).get("MODEL")
+    own = model.get("STEM", stem) if isinstance(model, dict) else stem
+    if own != stem:
+        raise ValueError(
+            f"{weights} was trained with MODEL.STEM {own}, but the config says {stem}; "
+            f"MODEL.STEM {own} would fit"
+        )
 
 
 def _check(weights: str, found: Encoder, arch: str, stem: str) -> None:

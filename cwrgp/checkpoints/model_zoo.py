@@ -18,6 +18,7 @@ from iopath.common.file_io import PathHandler, file_lock
 
 from cwrgp.checkpoints.extract import extract_encoder
 from cwrgp.checkpoints.reader import read_checkpoint
+from cwrgp.file_io.atomic import replacing
 from cwrgp.file_io.cache import cache_dir
 from cwrgp.file_io.digest import (
     check_digest,
@@ -211,9 +212,8 @@ def _obtain(row: Checkpoint, path: Path) -> str:
         file = Path(origin).expanduser()
         if not file.is_file():
             raise FileNotFoundError(f"{file}: no such file; CWRGP_ZOO_MIRROR is {mirror}")
-        part = path.with_name(f"{path.name}.copy")
-        shutil.copyfile(file, part)
-        os.replace(part, path)
+        with replacing(path, file.stat().st_size) as temporary:
+            shutil.copyfile(file, temporary)
     return origin
 
 

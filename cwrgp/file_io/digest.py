@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 from pathlib import Path
+
+from cwrgp.file_io.atomic import write_text
 
 
 def file_digest(path: Path, algorithm: str = "sha256") -> str:
@@ -60,9 +61,7 @@ def recorded_digest(path: Path) -> str | None:
 def record_digest(path: Path) -> str:
     """Records a file's SHA-256 beside it and returns it."""
     digest = file_digest(path)
-    temporary = record_file(path).with_name(f".{path.name}.sha256.tmp")
-    temporary.write_text(f"{digest}  {path.name}\n", encoding="utf-8")
-    os.replace(temporary, record_file(path))
+    write_text(record_file(path), f"{digest}  {path.name}\n")
     return digest
 
 

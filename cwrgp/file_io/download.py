@@ -20,6 +20,7 @@ from urllib.request import Request, build_opener
 from iopath.common.file_io import file_lock
 from tqdm import tqdm
 
+from cwrgp.file_io.atomic import move_into_place, write_text
 from cwrgp.file_io.digest import check_digest, fits
 
 _BLOCK = 1 << 16  # bytes
@@ -67,7 +68,7 @@ def download(
         except ValueError:
             _discard(part)
             raise
-        os.replace(part, path)
+        move_into_place(part, path)
         _discard(part)
     return path
 
@@ -211,7 +212,7 @@ def _remember(part: Path, url: str, headers: Any) -> None:
     version = etag if etag.startswith('"') else headers.get("Last-Modified")  # W/ marks no bytes
     part.touch()
     about = part.with_name(f"{part.name}.json")
-    about.write_text(json.dumps({"url": url, "version": version}), encoding="utf-8")
+    write_text(about, json.dumps({"url": url, "version": version}))
 
 
 def _discard(part: Path) -> None:

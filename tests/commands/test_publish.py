@@ -18,11 +18,13 @@ from cwrgp.checkpoints.extract import extract_encoder
 from cwrgp.checkpoints.reader import read_checkpoint
 from cwrgp.commands.publish import publish
 from cwrgp.config import get_cfg
+from cwrgp.config.defaults import PATH_KEYS
 
 
 def _config() -> CfgNode:
     cfg = get_cfg()
-    cfg.DATA.ROOT = cfg.EVAL.ROOT = cfg.OUTPUT_DIR = cfg.DATA.CLASS_LIST = "/private/folder"
+    for key in PATH_KEYS:
+        cfg.merge_from_list([key, "/private/folder"])
     return cfg
 
 
@@ -149,9 +151,9 @@ def damaged(state: dict[str, Any]) -> dict[str, tuple[Any, str]]:
     model = state["model"]
     without = {key: value for key, value in model.items() if key != "encoder.bn1.bias"}
     return {
-        "authors": (authors_checkpoint(18), "not a checkpoint of tools/pretrain.py: .* 'model'"),
+        "authors": (authors_checkpoint(18), "is not a checkpoint of a pretraining run: .* 'model'"),
         "version": (state | {"torch_version": None}, "it has no 'torch_version' of type str"),
-        "config": (state | {"config": "words"}, "its config is not that of a run"),
+        "config": (state | {"config": "words"}, "its config does not have the sections"),
         "value": (state | {"model": model | {"a": 1}}, "'a' of its model is a int"),
         "missing": (state | {"model": without}, "encoder.bn1.bias"),
     }
