@@ -18,6 +18,7 @@ from detectron2.utils.file_io import PathManager
 from torch import Tensor
 
 from cwrgp.checkpoints.reader import read_checkpoint
+from cwrgp.models.resnet import BY_DEPTH
 from d2_transfer.conversion import AUTHOR
 
 # The part of a detector's name by which Detectron2 calls ResNet stages, wherever they stand.
@@ -185,7 +186,7 @@ def _check_conventions(cfg: CfgNode, path: str) -> None:
         wrong.append(
             f"MODEL.PIXEL_STD {list(cfg.MODEL.PIXEL_STD)} ([58.395, 57.12, 57.375] for ImageNet's)"
         )
-    if cfg.MODEL.RESNETS.DEPTH >= 50 and cfg.MODEL.RESNETS.STRIDE_IN_1X1:
+    if BY_DEPTH[cfg.MODEL.RESNETS.DEPTH].bottleneck and cfg.MODEL.RESNETS.STRIDE_IN_1X1:
         wrong.append("MODEL.RESNETS.STRIDE_IN_1X1 True (False)")
     if wrong:
         raise ValueError(f"{path} needs other values (in brackets) than {', '.join(wrong)}")

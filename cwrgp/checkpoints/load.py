@@ -13,12 +13,11 @@ from cwrgp.checkpoints.own import read_config
 from cwrgp.checkpoints.reader import read_checkpoint
 from cwrgp.file_io.digest import file_digest
 from cwrgp.file_io.path_manager import local_file
-from cwrgp.models.encoders import ARCHITECTURES, build_encoder
+from cwrgp.models.encoders import ENCODERS, build_encoder
+from cwrgp.models.resnet import STEMS
 from cwrgp.seeding import derive_seed
 
 RANDOM = "random"
-# What the shape of conv1 tells of MODEL.STEM.
-_STEMS = {"imagenet": ("imagenet",), "small": ("small", "small_pool")}
 
 
 @dataclass(frozen=True)
@@ -59,7 +58,7 @@ def load_encoder(
     """
     if weights == RANDOM:
         if (source, branch) != ("auto", None):
-            raise ValueError("--weights random has neither --source nor --branch; leave them away")
+            raise ValueError("--weights random has neither a source nor a branch; omit them")
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(derive_seed(seed))
             return build_encoder(arch, stem=stem), Origin(RANDOM)
@@ -91,14 +90,16 @@ def _check_own_stem(weights: str, checkpoint: Any, stem: str) -> None:
 
 
 def _check(weights: str, found: Encoder, arch: str, stem: str) -> None:
-    fitting = _STEMS[found.stem]
+    kernel = STEMS[found.stem].kernel
+    fitting = [name for name, layout in STEMS.items() if layout.kernel == kernel]
     if found.arch == arch and stem in fitting:
         return
-    kernel = {"imagenet": "7x7", "small": "3x3"}[found.stem]
-    wrong = f"{weights} holds a {found.arch} whose stem is a {kernel} convolution, but the config "
-    wrong += f"says MODEL.ARCH {arch} MODEL.STEM {stem}"
-    if found.arch not in ARCHITECTURES:
-        raise ValueError(f"{wrong}; of architectures there are {', '.join(ARCHITECTURES)} only")
+    wrong = (
+        f"{weights} holds a {found.arch} whose stem is a {kernel}x{kernel} convolution, but the "
+        f"config says MODEL.ARCH {arch} MODEL.STEM {stem}"
+    )
+    if found.arch not in ENCODERS:
+        raise ValueError(f"{wrong}; only {', '.join(ENCODERS)} can be evaluated")
     raise ValueError(
         f"{wrong}; MODEL.ARCH {found.arch} MODEL.STEM {' or '.join(fitting)} would fit"
     )
