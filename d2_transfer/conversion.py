@@ -17,10 +17,9 @@ from cwrgp.checkpoints.detectron2_names import to_detectron2
 from cwrgp.checkpoints.extract import Encoder, extract_encoder
 from cwrgp.checkpoints.find_resnets import count_tensors
 from cwrgp.checkpoints.from_detectron2 import extract_backbone
-from cwrgp.checkpoints.reader import read_checkpoint
+from cwrgp.checkpoints.reader import read_with_digest
 from cwrgp.checkpoints.writer import num_bytes
 from cwrgp.file_io.atomic import replacing
-from cwrgp.file_io.digest import file_digest
 from cwrgp.file_io.path_manager import local_file
 from d2_transfer.proof import Verification, verify
 
@@ -101,7 +100,7 @@ def convert_file(
         raise ValueError(f"OUTPUT {output} is the INPUT file: choose another name")
     if to == "torchvision" and (source != "auto" or branch is not None):
         raise ValueError("--source and --branch are for conversions to Detectron2")
-    checkpoint = read_checkpoint(local, unsafe=unsafe)
+    checkpoint, sha256_in = read_with_digest(local, unsafe=unsafe)
     if to == "detectron2":
         encoder = extract_encoder(checkpoint, source, branch)
     else:
@@ -120,8 +119,8 @@ def convert_file(
     output.parent.mkdir(parents=True, exist_ok=True)
     with replacing(output, num_bytes(weights)) as temporary:
         _write(weights, temporary, output.suffix, to)
-        verification = _prove(temporary, tensors, encoder.arch, to) if check else None
-        sha256_out = file_digest(temporary)
+        written, sha256_out = read_with_digest(temporary)
+        verification = _prove(written, tensors, encoder.arch, to) if check else None
     return Conversion(
         encoder=encoder,
         num_tensors_in=num_tensors_in,
@@ -129,7 +128,7 @@ def convert_file(
         dropped=dropped,
         warnings=[*encoder.warnings, *cast],
         verification=verification,
-        sha256_in=file_digest(local),
+        sha256_in=sha256_in,
         sha256_out=sha256_out,
     )
 
@@ -183,9 +182,10 @@ def _write(weights: dict[str, Tensor], path: Path, suffix: str, to: str) -> None
             torch.save(content, file)
 
 
-def _prove(path: Path, tensors: dict[str, Tensor], arch: str, to: str) -> Verification:
-    """Compares the file as written with what was read from the input."""
-    written = read_checkpoint(path)
+def _prove(
+    written: Mapping[str, Any], tensors: dict[str, Tensor], arch: str, to: str
+) -> Verification:
+    """Compares the content of the file as written with what was read from the input."""
     if to == "detectron2":
         return verify(tensors, written["model"], arch)
     return verify(written, to_detectron2(tensors), arch)

@@ -43,7 +43,7 @@ def fetch_converted(name: str, table: Mapping[str, Checkpoint] = ZOO, force: boo
         if not force and output.is_file():
             logger.warning(f"{output} has changed since it was written: once more")
         conversion = convert_file(original, output, get(name, table).source)
-        record_digest(output)
+        record_digest(output, conversion.sha256_out)
     if proof := conversion.verification:
         logger.info(f"{PREFIX}{name}: converted, largest difference {proof.float64:.1e} (float64)")
     return output

@@ -10,9 +10,7 @@ from torchvision.models import ResNet
 
 from cwrgp.checkpoints.extract import Encoder, extract_encoder
 from cwrgp.checkpoints.own import read_config
-from cwrgp.checkpoints.reader import read_checkpoint
-from cwrgp.file_io.digest import file_digest
-from cwrgp.file_io.path_manager import local_file
+from cwrgp.checkpoints.reader import read_with_digest
 from cwrgp.models.encoders import ENCODERS, build_encoder
 from cwrgp.models.resnet import STEMS
 from cwrgp.seeding import derive_seed
@@ -63,7 +61,7 @@ def load_encoder(
             torch.default_generator.manual_seed(derive_seed(seed))
             return build_encoder(arch, stem=stem), Origin(RANDOM)
     encoder = build_encoder(arch, stem=stem)
-    checkpoint = read_checkpoint(weights, unsafe=unsafe)
+    checkpoint, sha256 = read_with_digest(weights, unsafe=unsafe)
     try:
         found = extract_encoder(checkpoint, source, branch)
     except ValueError as error:
@@ -73,9 +71,7 @@ def load_encoder(
     _check(weights, found, arch, stem)
     _check_own_stem(weights, checkpoint, stem)
     encoder.load_state_dict(found.state_dict)
-    return encoder, Origin(
-        weights, file_digest(local_file(weights)), found.source, found.branch, found.warnings
-    )
+    return encoder, Origin(weights, sha256, found.source, found.branch, found.warnings)
 
 
 def _check_own_stem(weights: str, checkpoint: Any, stem: str) -> None:

@@ -22,7 +22,7 @@ import cwrgp
 from cwrgp.checkpoints.extract import Encoder, extract_encoder
 from cwrgp.checkpoints.model_card import model_card
 from cwrgp.checkpoints.own import pack_published, unpack
-from cwrgp.checkpoints.reader import read_checkpoint
+from cwrgp.checkpoints.reader import read_checkpoint, read_with_digest
 from cwrgp.checkpoints.writer import write_checkpoint
 from cwrgp.config.paths import without_paths
 from cwrgp.file_io.atomic import move_into_place, write_text
@@ -110,8 +110,8 @@ def publish(
     with tempfile.TemporaryDirectory(prefix=".publish-", dir=folder) as aside:
         written = Path(aside) / "checkpoint.pth"
         write_checkpoint(written, content)
-        _check_same(encoder, extract_encoder(read_checkpoint(written)))
-        digest = file_digest(written)
+        content_read, digest = read_with_digest(written)
+        _check_same(encoder, extract_encoder(content_read))
         checkpoint = folder / f"{name}-{digest[:8]}.pth"
         card = checkpoint.with_suffix(".md")
         text = model_card(checkpoint.name, content, encoder, digest, licence)

@@ -73,9 +73,14 @@ def download(
     return path
 
 
+def is_web_page(start: bytes) -> bool:
+    """Whether a file's first bytes are those of an HTML page."""
+    return _PAGE.match(start) is not None
+
+
 def refuse_page(start: bytes, origin: str, known: bool = False) -> None:
     """Raises ValueError if a file's first bytes are a web page's, or if it is known to be one."""
-    if not known and not _PAGE.match(start):
+    if not known and not is_web_page(start):
         return
     text = start.decode("utf-8", "replace")
     title = re.search(r"<title[^>]*>(.*?)</title>", text, re.IGNORECASE | re.DOTALL)
