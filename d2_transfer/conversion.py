@@ -5,7 +5,7 @@ from __future__ import annotations
 import pickle
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from cwrgp.checkpoints.detectron2_names import to_detectron2
 from cwrgp.checkpoints.extract import Encoder, extract_encoder
 from cwrgp.checkpoints.find_resnets import count_tensors
 from cwrgp.checkpoints.from_detectron2 import extract_backbone
+from cwrgp.checkpoints.pixel_statistics import PixelStatistics
 from cwrgp.checkpoints.reader import read_with_digest
 from cwrgp.checkpoints.writer import num_bytes
 from cwrgp.file_io.atomic import replacing
@@ -62,6 +63,7 @@ def convert_file(
     to: str = "detectron2",
     check: bool = True,
     unsafe: bool = False,
+    pixels: PixelStatistics | None = None,
 ) -> Conversion:
     """Converts a checkpoint's encoder into a file that Detectron2 loads, and proves the result.
 
@@ -80,6 +82,8 @@ def convert_file(
         to: "detectron2", or "torchvision" for the way back.
         check: False leaves out the proof.
         unsafe: lets the input file run code of its own.
+        pixels: normalisation of the input in pretraining, in place of what the file states or its
+            format is known for.
 
     Returns:
         An account of the conversion.
@@ -111,6 +115,8 @@ def convert_file(
             " stride 1 (made for small images), that of Detectron2's ResNets is 7x7 with stride 2;"
             " pretrain with the ImageNet stem"
         )
+    if pixels is not None:
+        encoder = replace(encoder, pixels=pixels)
     num_tensors_in = count_tensors(checkpoint)
     del checkpoint
     dropped = dict(encoder.dropped)
@@ -118,7 +124,7 @@ def convert_file(
     weights = to_detectron2(tensors) if to == "detectron2" else tensors
     output.parent.mkdir(parents=True, exist_ok=True)
     with replacing(output, num_bytes(weights)) as temporary:
-        _write(weights, temporary, output.suffix, to)
+        _write(weights, temporary, output.suffix, to, encoder.pixels)
         written, sha256_out = read_with_digest(temporary)
         verification = _prove(written, tensors, encoder.arch, to) if check else None
     return Conversion(
@@ -167,10 +173,15 @@ def _own_float32(name: str, tensor: Tensor, taken: set[int]) -> Tensor:
     return own
 
 
-def _write(weights: dict[str, Tensor], path: Path, suffix: str, to: str) -> None:
+def _write(
+    weights: dict[str, Tensor], path: Path, suffix: str, to: str, pixels: PixelStatistics | None
+) -> None:
     """Writes what Detectron2's checkpointer reads, or a plain state dict for torchvision."""
-    about = {"__author__": AUTHOR, "matching_heuristics": True} if to == "detectron2" else {}
-    if suffix == ".safetensors":
+    about: dict[str, Any] = {}
+    if to == "detectron2":
+        about = {"__author__": AUTHOR, "matching_heuristics": True}
+        about |= pixels.as_metadata() if pixels else {}
+    if suffix == ".safetensors":  # its metadata are texts; a list of numbers is JSON
         safetensors.torch.save_file(weights, path, {k: str(v) for k, v in about.items()})
         return
     model: Any = {k: v.numpy() for k, v in weights.items()} if suffix == ".pkl" else weights

@@ -16,7 +16,7 @@ from d2_transfer.conversion import convert_file
 
 logger = logging.getLogger(__name__)
 
-CONVERTER = 1  # to be raised when `convert_file` writes something else for the same input
+CONVERTER = 2  # to be raised when `convert_file` writes something else for the same input
 
 
 def fetch_converted(name: str, table: Mapping[str, Checkpoint] = ZOO, force: bool = False) -> Path:

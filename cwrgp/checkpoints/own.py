@@ -11,6 +11,11 @@ import torch
 import yaml
 from torch import Tensor
 
+from cwrgp.checkpoints.pixel_statistics import (
+    PixelStatistics,
+    from_unit_range,
+    is_three_numbers,
+)
 from cwrgp.config.aliases import upgrade
 
 _REQUIRED = {"model": dict, "iteration": int, "config": str, "torch_version": str}
@@ -145,6 +150,17 @@ def read_config(content: Mapping[str, Any]) -> dict[str, Any] | None:
     except yaml.YAMLError:
         return None
     return upgrade(config) if isinstance(config, dict) else None
+
+
+def read_pixels(content: Mapping[str, Any]) -> PixelStatistics | None:
+    """The normalisation of the input that a run's configuration states; None if it does not."""
+    data = (read_config(content) or {}).get("DATA")
+    if not isinstance(data, dict):
+        return None
+    mean, std = data.get("MEAN"), data.get("STD")
+    if not is_three_numbers(mean) or not is_three_numbers(std):
+        return None
+    return from_unit_range(mean, std)
 
 
 def _has_values(tensor: Tensor) -> bool:
