@@ -16,6 +16,14 @@ from d2_transfer.evaluators import build_evaluator
 logger = logging.getLogger(__name__)
 
 
+def _without_traceback(record: logging.LogRecord) -> bool:
+    """Logs in one line what ends a run through no fault of the code; it is raised afterwards."""
+    error = record.exc_info[1] if record.exc_info else None
+    if isinstance(error, OSError | ValueError | FloatingPointError):
+        record.msg, record.args, record.exc_info = f"Training stopped: {error}", None, None
+    return True
+
+
 class Trainer(DefaultTrainer):
     """Trains a detector from a converted encoder.
 
@@ -53,8 +61,17 @@ class Trainer(DefaultTrainer):
 
         Returns:
             The results of the last evaluation, on the main process; otherwise None.
+
+        Raises:
+            OSError: a checkpoint cannot be written, such as on a full disk.
+            FloatingPointError: a loss is not finite.
         """
-        super().train()
+        log = logging.getLogger("detectron2.engine.train_loop")
+        log.addFilter(_without_traceback)
+        try:
+            super().train()
+        finally:
+            log.removeFilter(_without_traceback)
         return getattr(self, "_last_eval_results", None)
 
     # The release of Detectron2 0.6 saves neither; its later versions save the same, once more.

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
-import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import wraps
@@ -16,6 +14,7 @@ import numpy as np
 import torch.distributed as dist
 
 from cwrgp.comm import get_rank, get_world_size
+from cwrgp.file_io.atomic import replacing
 from cwrgp.file_io.cache import cache_dir
 
 _THREADS = 8
@@ -75,10 +74,8 @@ def cached(index: Index) -> Index:
             return np.load(path, allow_pickle=False)
         table = index(url)
         path.parent.mkdir(parents=True, exist_ok=True)
-        # Its own name: other runs may write the same index now.
-        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
+        with replacing(path, table.nbytes) as temporary, temporary.open("wb") as file:
             np.save(file, table, allow_pickle=False)
-        os.replace(file.name, path)
         return table
 
     return from_cache
