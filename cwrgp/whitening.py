@@ -12,6 +12,11 @@ import torch
 from torch import Tensor
 
 
+def at_least_float32(x: Tensor) -> Tensor:
+    """Converts half precision to fp32 and returns everything else as it is."""
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
 class _InverseSqrt(torch.autograd.Function):
     """S^(-1/2) with the closed-form gradient, which has no 1 / (l_i - l_j) terms.
 
@@ -206,7 +211,7 @@ def _grouped(x: Tensor, axis: str, num_groups: int, permutation: Tensor | None) 
 
     The centre is that of all D channels or of all N samples.
     """
-    h = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+    h = at_least_float32(x)
     h = h - h.mean(dim=-1 if axis == "channel" else -2, keepdim=True)
     if permutation is not None:
         h = _take_channels(h, permutation)

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.distributed.nn.functional import all_reduce
 
 from cwrgp.comm import get_world_size
+from cwrgp.whitening import at_least_float32
 
 
 class CPUSyncBatchNorm(nn.modules.batchnorm._BatchNorm):
@@ -26,7 +27,7 @@ class CPUSyncBatchNorm(nn.modules.batchnorm._BatchNorm):
             return super().forward(input)
         axes = [0, *range(2, input.dim())]
         shape = [1, -1] + [1] * (input.dim() - 2)
-        x = input.float() if input.dtype in (torch.float16, torch.bfloat16) else input
+        x = at_least_float32(input)
         # Two passes: the mean of squares less the square of the mean loses digits in fp32.
         mean = all_reduce(x.mean(axes)) / get_world_size()
         centred = x - mean.view(shape)

@@ -15,9 +15,9 @@ ARCHITECTURES: dict[str, Callable[..., torchvision.models.ResNet]] = {
     "resnet152": torchvision.models.resnet152,
 }
 
-# What precedes the residual stages: the paper's small-image networks keep the resolution longer.
+# The layers before the residual stages. Those for small images reduce the resolution less.
 STEMS: dict[str, str] = {
-    "imagenet": "7x7 convolution of stride 2, max pooling; the only one that Detectron2 has",
+    "imagenet": "7x7 convolution of stride 2, max pooling; the only one that Detectron2 supports",
     "small": "3x3 convolution of stride 1 (CIFAR)",
     "small_pool": "3x3 convolution of stride 1, max pooling (STL-10, Tiny-ImageNet)",
 }
@@ -40,9 +40,9 @@ def build_encoder(
         ValueError: an unknown architecture or stem.
     """
     if arch not in ARCHITECTURES:
-        raise ValueError(f"MODEL.ARCH {arch!r} is unknown; choose one of {list(ARCHITECTURES)}")
+        raise ValueError(f"arch {arch!r} is unknown; choose one of {list(ARCHITECTURES)}")
     if stem not in STEMS:
-        raise ValueError(f"MODEL.STEM {stem!r} is unknown; choose one of {list(STEMS)}")
+        raise ValueError(f"stem {stem!r} is unknown; choose one of {list(STEMS)}")
     encoder = ARCHITECTURES[arch](zero_init_residual=zero_init_residual)
     encoder.fc = nn.Identity()
     if stem != "imagenet":

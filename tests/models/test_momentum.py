@@ -10,6 +10,7 @@ from method_configs import MOMENTUM, Linear, draw_doubles, draw_images, is_momen
 from torch import nn
 
 from cwrgp.builders.methods import build_method
+from cwrgp.losses.base import Loss
 from cwrgp.models.methods import MomentumINTL
 from cwrgp.models.momentum import momentum_at
 
@@ -60,11 +61,12 @@ def test_momentum_networks_normalise_with_the_statistics_of_the_batch():
 def test_intl_with_momentum_never_sends_view_0_through_the_online_network():
     seen = []
 
-    def loss(online, target):
-        seen.append((online, target))
-        return {"loss_intl": online.sum()}
+    class Record(Loss):
+        def forward(self, online, target):
+            seen.append((online, target))
+            return {"loss_intl": online.sum()}
 
-    method = MomentumINTL(Linear(), nn.Identity(), loss, 0.99)
+    method = MomentumINTL(Linear(), nn.Identity(), Record(), 0.99)
     with torch.no_grad():
         method.momentum_encoder.layer.weight.mul_(2)
     views = draw_doubles(3)
