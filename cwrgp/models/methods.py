@@ -37,7 +37,9 @@ class Method(nn.Module):
     projector: nn.Module
 
     def set_progress(self, *, step: int, total_steps: int, steps_per_epoch: int) -> None:
-        """Called once before every step, for what changes in the course of a run.
+        """Called exactly once before every step, for what changes in the course of a run.
+
+        A momentum network may move here, so two calls for one step are not the same as one.
 
         Args:
             step: the step that comes next, from 0.
@@ -46,7 +48,7 @@ class Method(nn.Module):
         """
 
     def update_target(self) -> None:
-        """Called after every step of the optimizer, for momentum networks that move then."""
+        """Called after every step of the optimizer, for momentum networks that move there."""
 
     def smallest_eigenvalue(self, embeddings: Tensor) -> Tensor | None:
         """The smallest eigenvalue of the covariances that the loss inverts.
@@ -177,6 +179,8 @@ class MomentumMethod(Method):
     statistics of the batch. Only parameters are averaged; the running statistics are those of the
     batches that the momentum network itself has seen.
 
+    When the networks move, and by which momentum, is up to the subclass.
+
     Args:
         encoder: (B, 3, H, W) -> (B, F).
         projector: (B, F) -> (B, D).
@@ -191,24 +195,20 @@ class MomentumMethod(Method):
         self.momentum_projector = frozen_copy(projector)
         self.first_momentum = self.momentum = momentum
 
-    def set_progress(self, *, step: int, total_steps: int, steps_per_epoch: int) -> None:
-        """Sets the momentum m_t of this step."""
-        self.momentum = momentum_at(step, total_steps, first=self.first_momentum)
-
-    def update_target(self) -> None:
-        """Moves the momentum networks towards the online ones."""
+    def move_target(self) -> None:
+        """Moves the momentum networks towards the online ones by ``self.momentum``."""
         move_towards(self.momentum_encoder, self.encoder, momentum=self.momentum)
         move_towards(self.momentum_projector, self.projector, momentum=self.momentum)
 
     @torch.no_grad()
     def targets(self, views: Sequence[Tensor]) -> Tensor:
-        """Embeddings (V, B, D) by the momentum networks, without gradient."""
+        """Embeddings (V, B, D) of the momentum networks, without gradient."""
         return embed(self.momentum_encoder, self.momentum_projector, views, joint=False)
 
 
 class BYOL(MomentumMethod):
     """Each view predicts the momentum network's embeddings of the others (Grill et al., NeurIPS
-    2020).
+    2020, equations 1 and 2). The momentum network moves after each step of the optimizer.
 
     Args:
         encoder: (B, 3, H, W) -> (B, F).
@@ -223,6 +223,14 @@ class BYOL(MomentumMethod):
         super().__init__(encoder, projector, momentum)
         self.predictor = predictor
 
+    def set_progress(self, *, step: int, total_steps: int, steps_per_epoch: int) -> None:
+        """Sets the momentum m_t of step t."""
+        self.momentum = momentum_at(step, total_steps, first=self.first_momentum)
+
+    def update_target(self) -> None:
+        """Moves the momentum networks by m_t, after step t of the optimizer."""
+        self.move_target()
+
     def forward(self, views: Sequence[Tensor]) -> Output:
         """Computes the loss of V image batches (B, 3, H, W)."""
         z = embed(self.encoder, self.projector, views, joint=False)
@@ -235,7 +243,9 @@ class BYOL(MomentumMethod):
 
 
 class MomentumINTL(MomentumMethod):
-    """INTL with a momentum network, which embeds view 0; the online network embeds all others.
+    """INTL with a momentum network, which embeds view 0; the online network embeds all others
+    (Weng et al., ICLR 2024). As in the authors' code, the momentum network moves before each
+    forward pass.
 
     With views of different sizes, view 0 should be one of the large ones.
 
@@ -255,6 +265,16 @@ class MomentumINTL(MomentumMethod):
     ) -> None:
         super().__init__(encoder, projector, momentum)
         self.loss = loss
+
+    def set_progress(self, *, step: int, total_steps: int, steps_per_epoch: int) -> None:
+        """Moves the momentum networks by m_(t + 1), before the forward pass of step t.
+
+        So the targets follow the weights with which the online networks embed. A checkpoint is
+        written after a step and the move belongs to the next one, so a resumed run makes it once.
+        """
+        self.loss.set_progress(step=step, total_steps=total_steps, steps_per_epoch=steps_per_epoch)
+        self.momentum = momentum_at(step + 1, total_steps, first=self.first_momentum)
+        self.move_target()
 
     def forward(self, views: Sequence[Tensor]) -> Output:
         """Computes the losses of V >= 2 image batches (B, 3, H, W); V - 1 embeddings to watch."""
