@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import logging
 from collections.abc import Callable, Iterator
 
 import torch
@@ -21,6 +22,8 @@ from cwrgp.models.encoders import build_encoder
 from cwrgp.models.heads import build_predictor, build_projector
 from cwrgp.models.methods import BYOL, JointEmbedding, Method, MomentumINTL, SimSiam
 from cwrgp.seeding import derive_seed
+
+logger = logging.getLogger("cwrgp")
 
 
 @contextlib.contextmanager
@@ -66,13 +69,13 @@ def build_cwrgp(cfg: CfgNode) -> JointEmbedding:
     return JointEmbedding(*build_networks(cfg), loss, "cwrgp")
 
 
-def build_whitening(cfg: CfgNode, *, axis: str, method: str) -> JointEmbedding:
+def build_whitening(cfg: CfgNode, *, name: str, axis: str, method: str) -> JointEmbedding:
     """One of the other whitening losses."""
     c = cfg.METHOD.WHITENING
     with config_section(cfg, "METHOD.WHITENING"):
         loss = WhiteningLoss(axis, method, c.SUBBATCH_SIZE, c.NUM_DRAWS, eps=c.EPS)
         loss.check(local_batch_size(cfg), cfg.MODEL.PROJECTOR.OUT)
-    return JointEmbedding(*build_networks(cfg), loss, cfg.METHOD.NAME)
+    return JointEmbedding(*build_networks(cfg), loss, name)
 
 
 def build_intl(cfg: CfgNode) -> Method:
@@ -146,26 +149,41 @@ def _build_predictor(cfg: CfgNode) -> nn.Sequential:
     )
 
 
-def _whitening(axis: str, method: str) -> Callable[[CfgNode], Method]:
-    return functools.partial(build_whitening, axis=axis, method=method)
-
+# Whitening losses besides CW-RGP: name -> axis, method. All but W-MSE are for the analysis.
+_WHITENING = {
+    "wmse": ("batch", "cholesky"),
+    "plain": ("batch", "none"),
+    "bn": ("batch", "standardize"),
+    "pca": ("batch", "pca"),
+    "zca_bw": ("batch", "zca"),
+    "zca_cw": ("channel", "zca"),
+}
 
 METHODS: dict[str, Callable[[CfgNode], Method]] = {
     "cwrgp": build_cwrgp,
-    "wmse": _whitening("batch", "cholesky"),
     "intl": build_intl,
     "simclr": build_simclr,
     "byol": build_byol,
     "simsiam": build_simsiam,
     "barlow_twins": build_barlow_twins,
     "vicreg": build_vicreg,
-    # For the analysis of whitening.
-    "zero_icl": _whitening("channel", "zca"),
-    "plain": _whitening("batch", "none"),
-    "bn": _whitening("batch", "standardize"),
-    "pca": _whitening("batch", "pca"),
-    "zca_bw": _whitening("batch", "zca"),
+    **{
+        name: functools.partial(build_whitening, name=name, axis=axis, method=method)
+        for name, (axis, method) in _WHITENING.items()
+    },
 }
+
+# Names in older configurations.
+_RENAMED = {"zero_icl": "zca_cw"}
+
+
+def _method_name(cfg: CfgNode) -> str:
+    """``METHOD.NAME``; for one that was renamed the new name, with a warning."""
+    name: str = cfg.METHOD.NAME
+    if name not in _RENAMED:
+        return name
+    logger.warning("METHOD.NAME %s is now called %s; set it to that", name, _RENAMED[name])
+    return _RENAMED[name]
 
 
 def build_method(cfg: CfgNode) -> Method:
@@ -174,7 +192,7 @@ def build_method(cfg: CfgNode) -> Method:
     Raises:
         ValueError: unknown name, or values that cannot work together.
     """
-    name, ema = cfg.METHOD.NAME, cfg.METHOD.EMA
+    name, ema = _method_name(cfg), cfg.METHOD.EMA
     if name not in METHODS:
         raise ValueError(f"METHOD.NAME {name!r} is unknown; choose one of {list(METHODS)}")
     if not 0 <= ema < 1:

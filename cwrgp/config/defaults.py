@@ -78,8 +78,8 @@ _C.MODEL.PREDICTOR = CN()
 _C.MODEL.PREDICTOR.HIDDEN = 1024
 
 _C.METHOD = CN()
-# cwrgp, wmse, intl, simclr, byol, simsiam, barlow_twins, vicreg, zero_icl; for the analysis of
-# whitening also plain, bn, pca, zca_bw
+# cwrgp, wmse, intl, simclr, byol, simsiam, barlow_twins, vicreg; for the analysis of whitening
+# also plain, bn, pca, zca_bw, zca_cw
 _C.METHOD.NAME = "cwrgp"
 _C.METHOD.CWRGP = CN()
 # Groups into which the D channels are cut; each is whitened on its own.
@@ -98,7 +98,7 @@ _C.METHOD.CWRGP.EPS = 0.0
 _C.METHOD.CWRGP.COVARIANCE_WEIGHT = 0.0
 _C.METHOD.CWRGP.COVARIANCE_EPOCHS = 0
 
-# For wmse, zero_icl, bn, pca, zca_bw: samples that are whitened together (0: a process's batch),
+# For wmse, bn, pca, zca_bw, zca_cw: samples that are whitened together (0: a process's batch),
 # redraws of the sub-batches at each step, and the shrinkage of the covariance.
 _C.METHOD.WHITENING = CN()
 _C.METHOD.WHITENING.SUBBATCH_SIZE = 0

@@ -46,8 +46,8 @@ def build_encoder(
     encoder = ARCHITECTURES[arch](zero_init_residual=zero_init_residual)
     encoder.fc = nn.Identity()
     if stem != "imagenet":
+        # With nn.Conv2d's own initialisation, as in the authors' code, not torchvision's.
         encoder.conv1 = nn.Conv2d(3, 64, kernel_size=3, stride=1, padding=1, bias=False)
-        nn.init.kaiming_normal_(encoder.conv1.weight, mode="fan_out", nonlinearity="relu")
     if stem == "small":
         encoder.maxpool = nn.Identity()
     return encoder

@@ -18,7 +18,7 @@ from cwrgp.losses.vicreg import vicreg_loss
 # Of the whole batch as one sub-batch, so that the split makes no difference.
 WHITENING = {
     "wmse": ("batch", "cholesky"),
-    "zero_icl": ("channel", "zca"),
+    "zca_cw": ("channel", "zca"),
     "plain": ("batch", "none"),
     "bn": ("batch", "standardize"),
     "pca": ("batch", "pca"),
@@ -44,6 +44,13 @@ def test_a_whitening_loss_is_its_axis_and_matrix(name):
         for other in {"cholesky", "zca", "pca", "standardize", "none"} - {matrix}
     ]
     assert all(abs(other - expected) > 1e-6 for other in others)
+
+
+def test_an_old_name_builds_the_method_that_has_a_new_one(caplog):
+    old, new = build_method(make_cfg("zero_icl")), build_method(make_cfg("zca_cw"))
+    assert caplog.messages == ["METHOD.NAME zero_icl is now called zca_cw; set it to that"]
+    old.load_state_dict(new.state_dict())
+    assert (old.name, old.loss.axis, old.loss.method) == ("zca_cw", "channel", "zca")
 
 
 def test_cwrgp_has_every_value_of_its_section():
@@ -111,6 +118,6 @@ def test_networks_start_as_the_configuration_says():
         cfg = make_cfg("cwrgp", "MODEL.ZERO_INIT_RESIDUAL", zero, "MODEL.STEM", "small")
         encoder = build_method(cfg).encoder
         assert bool((encoder.layer1[0].bn2.weight == 0).all()) == zero
-        # He et al., 2015: variance 2 / fan out.
-        expected = (2 / (64 * 9)) ** 0.5
-        assert encoder.conv1.weight.std().item() == pytest.approx(expected, rel=0.05)
+        # nn.Conv2d's own initialisation: uniform up to 1 / sqrt(fan in), here of 3 x 3 x 3.
+        assert encoder.conv1.weight.std().item() == pytest.approx(1 / 9, rel=0.05)
+        assert encoder.conv1.weight.abs().max() <= 27**-0.5

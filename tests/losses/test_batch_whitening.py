@@ -65,7 +65,7 @@ CASES = [
     ("batch", "zca", 5),
     ("batch", "standardize", 5),
     ("batch", "none", 5),
-    ("channel", "zca", 40),  # Zero-CL's instance part
+    ("channel", "zca", 40),  # CW-RGP with one group
 ]
 
 

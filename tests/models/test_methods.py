@@ -185,7 +185,7 @@ def test_heads_have_the_bias_and_the_batch_norm_asked_for():
             "METHOD.WHITENING: batch whitening of 16 samples x 32",
         ),
         (
-            "zero_icl",
+            "zca_cw",
             ("MODEL.PROJECTOR.OUT", 16),
             "METHOD.WHITENING: channel whitening of 16 samples",
         ),
