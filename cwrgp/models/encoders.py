@@ -27,17 +27,17 @@ def build_encoder(
         ValueError: an unknown architecture or stem.
     """
     if arch not in ENCODERS:
-        raise ValueError(f"MODEL.ARCH {arch!r} is unknown; choose one of {list(ENCODERS)}")
+        raise ValueError(f"arch {arch!r} is unknown; choose one of {list(ENCODERS)}")
     if stem not in STEMS:
-        raise ValueError(f"MODEL.STEM {stem!r} is unknown; choose one of {list(STEMS)}")
+        raise ValueError(f"stem {stem!r} is unknown; choose one of {list(STEMS)}")
     encoder = getattr(torchvision.models, arch)(zero_init_residual=zero_init_residual)
     encoder.fc = nn.Identity()
     layout = STEMS[stem]
     if stem != "imagenet":
+        # With nn.Conv2d's own initialisation, as in the authors' code, not torchvision's.
         encoder.conv1 = nn.Conv2d(
             3, 64, layout.kernel, layout.stride, padding=layout.kernel // 2, bias=False
         )
-        nn.init.kaiming_normal_(encoder.conv1.weight, mode="fan_out", nonlinearity="relu")
     if not layout.max_pool:
         encoder.maxpool = nn.Identity()
     return encoder

@@ -97,7 +97,7 @@ def test_what_is_no_checkpoint_is_refused(tmp_path, own):
         load_encoder(str(tmp_path / "a.pth"), "resnet18", "imagenet")
     with pytest.raises(ValueError, match="own.pth: .*moco"):
         load_encoder(str(own), "resnet18", "imagenet", source="moco")
-    with pytest.raises(ValueError, match="MODEL.ARCH 'resnet20' is unknown"):
+    with pytest.raises(ValueError, match="arch 'resnet20' is unknown"):
         load_encoder(str(own), "resnet20", "imagenet")
 
 

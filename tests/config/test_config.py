@@ -138,6 +138,17 @@ def test_an_old_name_still_works_and_warns(cfg, tmp_path, old):
     assert upgrade(tree, warn=False) == upgrade(upgrade(tree, warn=False))
 
 
+def test_an_old_value_still_works_and_warns(cfg, tmp_path):
+    (tmp_path / "old.yaml").write_text("METHOD: {NAME: zero_icl}")
+    with pytest.warns(FutureWarning, match="METHOD.NAME zero_icl is now called zca_cw"):
+        cfg.merge_from_file(str(tmp_path / "old.yaml"))
+    assert cfg.METHOD.NAME == "zca_cw"
+    with pytest.warns(FutureWarning, match="METHOD.NAME zero_icl is now called zca_cw"):
+        cfg.merge_from_list(["METHOD.NAME", "zero_icl"])
+    assert cfg.METHOD.NAME == "zca_cw"
+    assert upgrade({"METHOD": {"NAME": "zero_icl"}}, warn=False) == {"METHOD": {"NAME": "zca_cw"}}
+
+
 def test_an_upgrade_leaves_what_has_its_new_name():
     assert upgrade({"CHECKPOINTS_KEPT": 1, "CHECKPOINTS_TO_KEEP": 2}, warn=False) == {
         "CHECKPOINTS_TO_KEEP": 2
