@@ -9,13 +9,12 @@ from pathlib import Path
 import torch
 from fvcore.common.config import CfgNode
 
-from cwrgp.builders.data import build_views
+from cwrgp.builders.data import build_normalize, build_views
 from cwrgp.builders.methods import build_method
-from cwrgp.builders.probe import build_probe
+from cwrgp.builders.probes import build_probe
 from cwrgp.builders.solver import build_learning_rate, build_plan
 from cwrgp.comm import get_rank, get_world_size
 from cwrgp.config import validate_cfg
-from cwrgp.data.augment import Normalize
 from cwrgp.data.loaders import iterate_views
 from cwrgp.data.samplers import StepSampler
 from cwrgp.engine.checkpoint import Checkpoints, write_atomically
@@ -158,7 +157,7 @@ def run_pretraining(
             plan=plan,
             how=Step(
                 learning_rate=learning_rate,
-                normalize=Normalize(cfg.DATA.MEAN, cfg.DATA.STD).to(device),
+                normalize=build_normalize(cfg, device),
                 device=device,
                 autocast=autocast(device, cfg.SOLVER.AMP.ENABLED, cfg.SOLVER.AMP.DTYPE),
                 scaler=scaler,
@@ -174,7 +173,7 @@ def run_pretraining(
             num_workers=cfg.DATA.NUM_WORKERS,
             stop=stop or StopRequest(),
         )
-    skipped = len(views.unreadable)
+    skipped = len(views.reader.unreadable)
     if skipped:
         logger.warning("%d of %d images could not be read and were replaced", skipped, len(views))
     return result

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from PIL import Image
 
@@ -11,34 +12,36 @@ from cwrgp.data.base import LabelledImages
 from cwrgp.seeding import derive_seed
 
 
-class SomeImages:
-    """Some images of a data set, numbered anew.
+class ImageSubset:
+    """A part of a data set, with indices of its own.
 
     Args:
-        images: all of them.
-        indices: of those that are here.
+        images: the data set.
+        indices: of the images in the subset.
     """
 
-    def __init__(self, images: LabelledImages, indices: Sequence[int]) -> None:
+    def __init__(self, images: LabelledImages, indices: Sequence[int] | np.ndarray) -> None:
         self.images = images
-        self.indices = list(indices)
-        self.labels = [images.labels[i] for i in self.indices]
+        self.indices = np.asarray(indices, dtype=np.int64)
+        self.labels = images.labels[self.indices]
 
     def __len__(self) -> int:
         return len(self.indices)
 
     def load(self, index: int) -> Image.Image:
-        return self.images.load(self.indices[index])
+        return self.images.load(int(self.indices[index]))
 
     def name(self, index: int) -> str:
-        return self.images.name(self.indices[index])
+        return self.images.name(int(self.indices[index]))
 
 
-def draw(size: int, limit: int, seed: int) -> list[int]:
-    """The numbers of ``limit`` images of ``size``, in random order; of all, as they are, where the
-    limit is 0 or not below the size.
+def sample_indices(size: int, limit: int, seed: int) -> list[int]:
+    """Samples ``limit`` of ``size`` indices without replacement, in random order.
 
-    For one seed a smaller draw is part of a larger one.
+    With one seed, a smaller sample is the beginning of a larger one.
+
+    Returns:
+        All indices in ascending order where the limit is 0 or not below the size.
     """
     if not 0 < limit < size:
         return list(range(size))
@@ -46,26 +49,26 @@ def draw(size: int, limit: int, seed: int) -> list[int]:
     return torch.randperm(size, generator=generator)[:limit].tolist()
 
 
-def class_balanced_subset(labels: Sequence[int], fraction: float, seed: int) -> list[int]:
-    """Draws the same share of every class.
+def class_balanced_subset(labels: np.ndarray, fraction: float, seed: int) -> list[int]:
+    """Samples the same share of every class.
 
-    A class of n images gives round(fraction * n) of them and at least one. For one seed, a smaller
-    fraction's images are among a larger one's.
+    A class of n images gives round(fraction * n) of them and at least one. With one seed, the
+    images of a smaller fraction are among those of a larger one.
 
     Args:
-        labels: of all images; -1 (none) is left out.
+        labels: int64 (n,); images of label -1 (none) are omitted.
         fraction: in (0, 1].
-        seed: of the draw.
+        seed: of the sample.
 
     Returns:
-        Numbers of the images, rising.
+        Indices in ascending order.
 
     Raises:
         ValueError: the fraction is outside (0, 1].
     """
     if not 0 < fraction <= 1:
-        raise ValueError(f"EVAL.FINETUNE.FRACTION {fraction} is outside (0, 1]")
-    of = torch.tensor(labels, dtype=torch.long)
+        raise ValueError(f"fraction {fraction} is outside (0, 1]")
+    of = torch.as_tensor(labels)
     chosen: list[int] = []
     for label in of[of >= 0].unique().tolist():
         members = (of == label).nonzero().flatten()

@@ -109,7 +109,9 @@ def test_another_seed_is_another_run(image_folder, finished_run, tmp_path):
 
 def test_images_to_probe_with_must_have_labels(image_folder, tmp_path):
     write_images(tmp_path / "flat", 6)
-    with pytest.raises(ValueError, match="EVAL.ROOT .*flat has no labels, so there is nothing to"):
+    with pytest.raises(
+        ValueError, match="EVAL.ROOT .*flat: the images of the probe's train split have"
+    ):
         run_pretraining(make_cfg(image_folder, tmp_path / "run", "EVAL.ROOT", tmp_path / "flat"))
 
 
@@ -214,14 +216,14 @@ MISTAKES = [
     ),
     (
         ["DATA.ROOT", "/nowhere"],
-        "image folder /nowhere does not exist; set DATA.ROOT",
+        "DATA.ROOT: image folder /nowhere does not exist",
     ),
     (["DATA.ROOT", ""], "DATA.ROOT is empty"),
     (["DATA.MEAN", "['a', 'b', 'c']"], "DATA.MEAN ['a', 'b', 'c'] must be a list of 3 numbers"),
     (["SOLVER.EPOCHS", "None"], "SOLVER.EPOCHS None must be of type int"),
     (["DATA.STD", "[0.2, 0.0, 0.2]"], "DATA.STD [0.2, 0.0, 0.2] is not positive"),
     (["SEED", "3", "--resume"], "--resume must stand before the KEY VALUE pairs"),
-    (["EVAL.KNN_K", "500"], "EVAL.KNN_K 500 is more than the 128 images that vote"),
+    (["EVAL.KNN_K", "500"], "EVAL.KNN_K: k 500 is more than the 127 labelled images"),
     (["OUTPUT_DIR", ""], "OUTPUT_DIR is empty"),
     (["METHOD.NAME", "moco9"], "METHOD.NAME 'moco9' is unknown; choose one of cwrgp, wmse"),
     (["METHOD.CWRGP.SUBBATCH_SIZE", "48"], "sub-batches of 2, 4, 8, 16, 32, 64 would"),
