@@ -17,6 +17,7 @@ from cwrgp.data.datasets import build_dataset
 from cwrgp.data.folders import read_class_list
 from cwrgp.data.subsets import ImageSubset, sample_indices
 from cwrgp.data.views import Views
+from cwrgp.seeding import Stream
 
 
 def build_images(cfg: CfgNode, split: str) -> LabelledImages | None:
@@ -84,7 +85,7 @@ def build_views(cfg: CfgNode) -> Views:
     images = build_images(cfg, "pretrain")
     assert images is not None
     if 0 < cfg.DATA.MAX_IMAGES < len(images):
-        indices = sample_indices(len(images), cfg.DATA.MAX_IMAGES, cfg.SEED)
+        indices = sample_indices(len(images), cfg.DATA.MAX_IMAGES, Stream.SUBSET, cfg.SEED)
         images = ImageSubset(images, indices)
     if len(images) < cfg.SOLVER.BATCH_SIZE:
         raise ValueError(

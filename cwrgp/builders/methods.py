@@ -18,7 +18,7 @@ from cwrgp.losses.vicreg import VICRegLoss
 from cwrgp.models.encoders import build_encoder
 from cwrgp.models.heads import build_predictor, build_projector
 from cwrgp.models.methods import BYOL, JointEmbedding, Method, MomentumINTL, SimSiam
-from cwrgp.seeding import derive_seed
+from cwrgp.seeding import Stream, derive_seed
 
 
 def build_cwrgp(cfg: CfgNode) -> JointEmbedding:
@@ -176,5 +176,5 @@ def build_method(cfg: CfgNode) -> Method:
     if ema and name not in ("byol", "intl"):
         raise ValueError(f"METHOD.EMA {ema}: {name} has no momentum network; leave it at 0")
     local_batch_size(cfg)  # says whether it divides, for the methods that do not ask
-    torch.manual_seed(derive_seed(cfg.SEED))
+    torch.manual_seed(derive_seed(Stream.WEIGHTS, cfg.SEED))
     return METHODS[name](cfg)

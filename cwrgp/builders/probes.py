@@ -36,6 +36,7 @@ from cwrgp.evaluation.logistic import fit_logistic_regression
 from cwrgp.evaluation.probe_data import ProbeData
 from cwrgp.evaluation.supervised import TrainingSettings
 from cwrgp.models.batch_norm import synchronize_batch_norm
+from cwrgp.seeding import Stream
 
 logger = logging.getLogger("cwrgp")
 
@@ -106,7 +107,7 @@ def _labelled_images(cfg: CfgNode, split: str, max_images: int) -> LabelledImage
             f"{key} {root}: the images of the probe's {split} split have no labels; a probe needs "
             "one folder per class (EVAL.ROOT names labelled images if DATA.ROOT has none)"
         )
-    chosen = labelled[sample_indices(len(labelled), max_images, cfg.SEED)]
+    chosen = labelled[sample_indices(len(labelled), max_images, Stream.PROBE_SUBSET, cfg.SEED)]
     return ImageSubset(images, chosen) if len(chosen) < len(images) else images
 
 

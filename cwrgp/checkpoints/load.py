@@ -6,7 +6,6 @@ import contextlib
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 import yaml
 from torchvision.models import ResNet
 
@@ -15,7 +14,7 @@ from cwrgp.checkpoints.reader import read_checkpoint
 from cwrgp.file_io.digest import file_digest
 from cwrgp.file_io.path_manager import local_file
 from cwrgp.models.encoders import ARCHITECTURES, build_encoder
-from cwrgp.seeding import derive_seed
+from cwrgp.seeding import Stream, derive_seed, forked_generator
 
 RANDOM = "random"
 # What the shape of conv1 tells of MODEL.STEM.
@@ -61,8 +60,7 @@ def load_encoder(
     if weights == RANDOM:
         if (source, branch) != ("auto", None):
             raise ValueError("--weights random has neither --source nor --branch; leave them away")
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(derive_seed(seed))
+        with forked_generator(derive_seed(Stream.WEIGHTS, seed)):
             return build_encoder(arch, stem=stem), Origin(RANDOM)
     encoder = build_encoder(arch, stem=stem)
     checkpoint = read_checkpoint(weights, unsafe=unsafe)

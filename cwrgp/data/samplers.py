@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Sampler
 
-from cwrgp.seeding import derive_seed
+from cwrgp.seeding import Stream, derive_seed
 
 
 class StepSampler(Sampler[list[tuple[int, int]]]):
@@ -56,7 +56,8 @@ class StepSampler(Sampler[list[tuple[int, int]]]):
 
         @lru_cache(maxsize=1)
         def order(epoch: int) -> Tensor:
-            generator = torch.Generator().manual_seed(derive_seed(self.seed, epoch))
+            generator = torch.Generator()
+            generator.manual_seed(derive_seed(Stream.ORDER, self.seed, epoch))
             return torch.randperm(self.dataset_size, generator=generator)
 
         for step in self.steps:
@@ -69,8 +70,8 @@ NOTHING = -1  # index of the placeholder sample of a process that has no part of
 
 
 def epoch_batches(size: int, batch_size: int, *, seed: int, epoch: int) -> list[Tensor]:
-    """The batches of an epoch: a permutation of int64 numbers below ``size``, cut in parts."""
-    generator = torch.Generator().manual_seed(derive_seed(seed, epoch))
+    """The batches of an epoch of a probe: int64 numbers below ``size``, permuted."""
+    generator = torch.Generator().manual_seed(derive_seed(Stream.PROBE_ORDER, seed, epoch))
     return list(torch.randperm(size, generator=generator).split(batch_size))
 
 

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from cwrgp.data.base import LabelledImages
-from cwrgp.seeding import derive_seed
+from cwrgp.seeding import Stream, derive_seed
 
 
 class ImageSubset:
@@ -35,17 +35,23 @@ class ImageSubset:
         return self.images.name(int(self.indices[index]))
 
 
-def sample_indices(size: int, limit: int, seed: int) -> list[int]:
+def sample_indices(size: int, limit: int, stream: Stream, seed: int) -> list[int]:
     """Samples ``limit`` of ``size`` indices without replacement, in random order.
 
     With one seed, a smaller sample is the beginning of a larger one.
+
+    Args:
+        size: number of indices.
+        limit: size of the sample.
+        stream: the purpose of the sample.
+        seed: the run's.
 
     Returns:
         All indices in ascending order where the limit is 0 or not below the size.
     """
     if not 0 < limit < size:
         return list(range(size))
-    generator = torch.Generator().manual_seed(derive_seed(seed, size))
+    generator = torch.Generator().manual_seed(derive_seed(stream, seed, size))
     return torch.randperm(size, generator=generator)[:limit].tolist()
 
 
@@ -72,7 +78,7 @@ def class_balanced_subset(labels: np.ndarray, fraction: float, seed: int) -> lis
     chosen: list[int] = []
     for label in of[of >= 0].unique().tolist():
         members = (of == label).nonzero().flatten()
-        generator = torch.Generator().manual_seed(derive_seed(seed, label))
+        generator = torch.Generator().manual_seed(derive_seed(Stream.LABEL_SUBSET, seed, label))
         order = torch.randperm(len(members), generator=generator)
         chosen += members[order[: max(1, round(fraction * len(members)))]].tolist()
     return sorted(chosen)

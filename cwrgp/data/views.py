@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 from cwrgp.data.base import LabelledImages
 from cwrgp.data.reader import ImageReader
 from cwrgp.data.samplers import NOTHING
-from cwrgp.seeding import derive_seed
+from cwrgp.seeding import Stream, derive_seed, forked_generator
 
 Transform = Callable[[Image.Image], Tensor]
 
@@ -55,9 +55,7 @@ class Views(Dataset):
         epoch, index = key
         size = len(self.images)
         _, image = _first_readable(self.reader, ((index + shift) % size for shift in range(size)))
-        with torch.random.fork_rng(devices=[]):
-            # The CPU generator alone: torch.manual_seed would touch CUDA in every worker.
-            torch.default_generator.manual_seed(derive_seed(self.seed, epoch, index))
+        with forked_generator(derive_seed(Stream.VIEW, self.seed, epoch, index)):
             return [transform(image) for transform in self.transforms]
 
 
@@ -100,12 +98,12 @@ class LabelledViews(Dataset):
         """The view, uint8 (3, H, W), and its label, int64 (); -1 for the index :data:`NOTHING`."""
         epoch, index = key
         image, label = Image.new("RGB", (8, 8)), -1
-        if index != NOTHING:
+        if index == NOTHING:
+            index = 0  # the view does not matter
+        else:
             used, image = _first_readable(self.reader, chain([index], self._after(index)))
             label = int(self.images.labels[used])
-        with torch.random.fork_rng(devices=[]):
-            # The CPU generator alone: torch.manual_seed would touch CUDA in every worker.
-            torch.default_generator.manual_seed(derive_seed(self.seed, epoch, index + 1))
+        with forked_generator(derive_seed(Stream.PROBE_VIEW, self.seed, epoch, index)):
             return [self.transform(image), torch.tensor(label)]
 
     def _after(self, index: int) -> Iterator[int]:

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from cwrgp.data.samplers import epoch_batches
 from cwrgp.engine.optimizers import build_optimizer
 from cwrgp.evaluation.supervised import TrainingSettings, train_supervised
-from cwrgp.seeding import derive_seed
+from cwrgp.seeding import Stream, derive_seed
 
 
 def exponential(first: float, last: float, epochs: int) -> Callable[[int], float]:
@@ -63,7 +63,7 @@ def build_classifier(
         std: weights from N(0, std^2) and zero biases, as in the ImageNet protocols (0.01 in MoCo);
             None: torch's default, uniform within 1 / sqrt(F).
     """
-    generator = torch.Generator().manual_seed(derive_seed(seed))
+    generator = torch.Generator().manual_seed(derive_seed(Stream.PROBE_WEIGHTS, seed))
     classifier = nn.Linear(num_features, num_classes)
     if std is not None:
         nn.init.normal_(classifier.weight, std=std, generator=generator)

@@ -13,6 +13,7 @@ from PIL import Image
 from cwrgp.data.datasets import build_dataset
 from cwrgp.data.folders import ImageFolder, read_class_list
 from cwrgp.data.subsets import ImageSubset, sample_indices
+from cwrgp.seeding import Stream
 
 
 def test_the_first_level_of_folders_gives_the_labels(image_folder):
@@ -25,22 +26,20 @@ def test_the_first_level_of_folders_gives_the_labels(image_folder):
 
 def test_a_sample_depends_on_the_seed_and_keeps_name_and_label(image_folder):
     images = ImageFolder(image_folder)
-    assert (
-        sample_indices(128, 0, 1)
-        == sample_indices(128, 128, 1)
-        == sample_indices(128, 500, 1)
-        == list(range(128))
-    )
-    chosen = sample_indices(128, 40, 1)
-    assert len(set(chosen)) == 40 and chosen == sample_indices(128, 70, 1)[:40] != sample_indices(
-        128, 40, 2
-    )
-    some = ImageSubset(images, chosen)
-    assert len(some) == len(some.labels) == 40
+
+    def sample(limit, seed=1, stream=Stream.SUBSET):
+        return sample_indices(128, limit, stream, seed)
+
+    assert sample(0) == sample(128) == sample(500) == list(range(128))
+    chosen = sample(40)
+    assert len(set(chosen)) == 40 and chosen == sample(70)[:40] != sample(40, seed=2)
+    assert chosen != sample(40, stream=Stream.PROBE_SUBSET)
+    subset = ImageSubset(images, chosen)
+    assert len(subset) == len(subset.labels) == 40
     for number, index in enumerate(chosen):
-        assert some.name(number) == images.name(index)
-        assert some.labels[number] == images.labels[index]
-    assert some.load(7).tobytes() == images.load(chosen[7]).tobytes()
+        assert subset.name(number) == images.name(index)
+        assert subset.labels[number] == images.labels[index]
+    assert subset.load(7).tobytes() == images.load(chosen[7]).tobytes()
 
 
 def test_a_flat_or_mixed_folder_has_no_labels(tmp_path):
