@@ -41,6 +41,9 @@ from cwrgp.seeding import Stream
 logger = logging.getLogger("cwrgp")
 
 
+LEAVE_ONE_OUT = "knn_leave_one_out"
+
+
 class NoLabels(ValueError):
     """The images that a probe would learn from have no labels."""
 
@@ -50,6 +53,7 @@ class ProbeResult:
     """The result of a probe.
 
     Attributes:
+        protocol: name of the probe and of what it measures.
         accuracy: on the test images, at the end.
         train_images: number of images that the probe learnt from.
         test_images: number of test images.
@@ -57,6 +61,7 @@ class ProbeResult:
         subset: names of the training images, where the probe learns from a part of them.
     """
 
+    protocol: str
     accuracy: Accuracy
     train_images: int
     test_images: int
@@ -79,12 +84,14 @@ def build_probe_data(
         NoLabels: the training images have no labels.
         ValueError, FileNotFoundError: as :func:`build_images`, or the test images have no labels.
     """
-    train = _labelled_images(cfg, "train", max_images)
+    warnings: list[str] = []
+    train = _labelled_images(cfg, "train", max_images, warnings)
     assert train is not None
+    test = _labelled_images(cfg, "test", max_images, warnings)
     return ProbeData(
         encoder=encoder,
         train=train,
-        test=_labelled_images(cfg, "test", max_images),
+        test=test,
         normalize=build_normalize(cfg, device),
         device=device,
         autocast=autocast(device, cfg.SOLVER.AMP.ENABLED, cfg.SOLVER.AMP.DTYPE),
@@ -93,19 +100,28 @@ def build_probe_data(
         seed=cfg.SEED,
         max_unreadable=cfg.DATA.MAX_UNREADABLE,
         limit_name="DATA.MAX_UNREADABLE",
+        warnings=tuple(warnings),
     )
 
 
-def _labelled_images(cfg: CfgNode, split: str, max_images: int) -> LabelledImages | None:
+def _labelled_images(
+    cfg: CfgNode, split: str, max_images: int, warnings: list[str]
+) -> LabelledImages | None:
     images = build_images(cfg, split)
     if images is None:
         return None
     labelled = (images.labels >= 0).nonzero()[0]
+    key, root = root_of(cfg, split)
     if not len(labelled):
-        key, root = root_of(cfg, split)
         raise (NoLabels if split == "train" else ValueError)(
             f"{key} {root}: the images of the probe's {split} split have no labels; a probe needs "
             "one folder per class (EVAL.ROOT names labelled images if DATA.ROOT has none)"
+        )
+    if missing := len(images) - len(labelled):
+        first = images.name(int((images.labels < 0).argmax()))
+        warnings.append(
+            f"{key} {root}: {missing} of the {len(images)} images of the probe's {split} split "
+            f"have no label (they are in no class folder) and are omitted; the first is {first}"
         )
     chosen = labelled[sample_indices(len(labelled), max_images, Stream.PROBE_SUBSET, cfg.SEED)]
     return ImageSubset(images, chosen) if len(chosen) < len(images) else images
@@ -116,7 +132,8 @@ def build_probe(
 ) -> Callable[[], dict[str, float]]:
     """The k-NN probe during a run: a function without arguments, name -> accuracy.
 
-    It returns {} where the images of ``DATA.ROOT`` have no labels.
+    It returns {} where the images of ``DATA.ROOT`` have no labels. Without held-out images the
+    probe is leave-one-out, under a name of its own.
     """
     try:
         data = build_probe_data(cfg, encoder, device, max_images=cfg.EVAL.MAX_IMAGES)
@@ -126,7 +143,15 @@ def build_probe(
         return dict
     with config_key("EVAL.KNN_K"):
         check_neighbours(cfg.EVAL.KNN_K, len(data.train) - (data.test is None))
-    return lambda: {"knn/top1": run_knn(cfg, data).accuracy.top1}
+    warnings = list(data.warnings if get_rank() == 0 else ())
+
+    def probe() -> dict[str, float]:
+        while warnings:  # once, when the log is set up
+            logger.warning(warnings.pop(0))
+        result = run_knn(cfg, data)
+        return {f"{result.protocol}/top1": result.accuracy.top1}
+
+    return probe
 
 
 def run_knn(cfg: CfgNode, data: ProbeData) -> ProbeResult:
@@ -135,10 +160,8 @@ def run_knn(cfg: CfgNode, data: ProbeData) -> ProbeResult:
     test = () if data.test is None else _features(cfg, data, data.test, "bicubic")
     with config_key("EVAL.KNN_K"):
         top1 = knn_accuracy(*train, *test, k=cfg.EVAL.KNN_K)
-    num_test = len(test[0] if test else train[0])
-    return ProbeResult(
-        Accuracy(top1, None), len(train[0]), num_test, {"leave_one_out": data.test is None}
-    )
+    protocol, num_test = ("knn", len(test[0])) if test else (LEAVE_ONE_OUT, len(train[0]))
+    return ProbeResult(protocol, Accuracy(top1, None), len(train[0]), num_test)
 
 
 def run_linear(cfg: CfgNode, data: ProbeData) -> ProbeResult:
@@ -161,7 +184,8 @@ def run_linear(cfg: CfgNode, data: ProbeData) -> ProbeResult:
             seed=cfg.SEED,
             report=lambda epoch, loss: _report(epoch, c.EPOCHS, loss),
         )
-    return ProbeResult(classifier_accuracy(classifier, *test), len(train[0]), len(test[0]))
+    accuracy = classifier_accuracy(classifier, *test)
+    return ProbeResult("linear", accuracy, len(train[0]), len(test[0]))
 
 
 def _linear_on_images(cfg: CfgNode, data: ProbeData) -> ProbeResult:
@@ -190,6 +214,7 @@ def _linear_on_images(cfg: CfgNode, data: ProbeData) -> ProbeResult:
         )
     best = max(range(c.EPOCHS), key=lambda epoch: accuracies[epoch].top1)
     return ProbeResult(
+        "linear",
         accuracies[-1],
         len(data.train),
         len(test[0]),
@@ -206,7 +231,7 @@ def run_lbfgs(cfg: CfgNode, data: ProbeData) -> ProbeResult:
     if not converged:
         logger.warning("L-BFGS did not converge; the accuracy is that of its last iteration")
     accuracy = classifier_accuracy(classifier, test[0].double(), test[1])
-    return ProbeResult(accuracy, len(train[0]), len(test[0]), {"converged": converged})
+    return ProbeResult("lbfgs", accuracy, len(train[0]), len(test[0]), {"converged": converged})
 
 
 def run_finetune(cfg: CfgNode, data: ProbeData) -> ProbeResult:
@@ -237,7 +262,8 @@ def run_finetune(cfg: CfgNode, data: ProbeData) -> ProbeResult:
     # Relative to the data set, so that the lists of two machines can be compared.
     names = [data.train.name(i).removeprefix(root) for i in indices]
     accuracy = classifier_accuracy(classifier, *test)
-    return ProbeResult(accuracy, len(indices), len(test[0]), {"fraction": c.FRACTION}, names)
+    details = {"fraction": c.FRACTION}
+    return ProbeResult("finetune", accuracy, len(indices), len(test[0]), details, names)
 
 
 PROBES = {"knn": run_knn, "linear": run_linear, "lbfgs": run_lbfgs, "finetune": run_finetune}

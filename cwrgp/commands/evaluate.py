@@ -71,7 +71,10 @@ def run_evaluation(
     encoder.to(device)
     if dtype != torch.float32:
         encoder.to(memory_format=torch.channels_last)
-    result = PROBES[probe](cfg, build_probe_data(cfg, encoder, device))
+    data = build_probe_data(cfg, encoder, device)
+    for warning in data.warnings:
+        logger.warning(warning)
+    result = PROBES[probe](cfg, data)
     record = _record(cfg, probe, result, origin, dtype)
     if path is not None and get_rank() == 0:
         _write(path, json.dumps(record, indent=2) + "\n")
@@ -96,7 +99,7 @@ def _record(
 ) -> dict[str, Any]:
     section = {"knn": {"KNN_K": cfg.EVAL.KNN_K}, "lbfgs": {}}.get(probe)
     return {
-        "probe": probe,
+        "probe": result.protocol,
         **asdict(result.accuracy),
         **result.details,
         "train_images": result.train_images,

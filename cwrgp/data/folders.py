@@ -20,6 +20,8 @@ TINY_IMAGENET_URL = "http://cs231n.stanford.edu/tiny-imagenet-200.zip"
 class ImageFolder:
     """All images below a folder. The first level of subfolders, if there is one, is the label.
 
+    Images beside the class folders have no label (-1).
+
     Args:
         root: the folder.
         classes: names of the classes in the order of their labels; None: the sorted names of the
@@ -54,8 +56,8 @@ class ImageFolder:
         tops = [parts[0] if len(parts := Path(file).parts) > 1 else None for file in files]
         found = sorted({top for top in tops if top is not None})
         self.classes = list(found if classes is None else classes)
-        if None in tops or (classes is None and len(found) < 2):
-            self.classes = []
+        if classes is None and len(found) < 2:
+            self.classes = []  # a single folder is no class
         elif unknown := sorted(set(found) - set(self.classes)):
             raise ValueError(
                 f"{self.root} has the class {unknown[0]}, which the training images do not have; "

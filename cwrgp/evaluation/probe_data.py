@@ -35,6 +35,7 @@ class ProbeData:
         seed: of the augmented views.
         max_unreadable: number of unreadable images that are tolerated.
         limit_name: name of this limit in error messages.
+        warnings: what the user should know about the images.
     """
 
     encoder: nn.Module
@@ -48,6 +49,7 @@ class ProbeData:
     seed: int = 0
     max_unreadable: int = 0
     limit_name: str = "max_unreadable"
+    warnings: tuple[str, ...] = ()
 
     @property
     def num_classes(self) -> int:

@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -195,7 +196,8 @@ def test_fine_tuning_normalises_over_both_processes(place, tmp_path):
 def test_without_test_images_only_neighbours_are_asked(place):
     alone = ["EVAL.ROOT", place / "images" / "train"]
     record = run(place, "knn", *alone)
-    assert record["leave_one_out"] and record["test_images"] == CLASSES * TRAIN
+    assert record["probe"] == "knn_leave_one_out" and record["test_images"] == CLASSES * TRAIN
+    assert as_line(record).startswith("knn_leave_one_out  top-1 ")
     with pytest.raises(
         ValueError, match="EVAL.ROOT .*train has no held-out images .* only knn works"
     ):
@@ -319,6 +321,27 @@ def test_images_without_labels_are_refused(place, tmp_path):
     with pytest.raises(
         ValueError, match="DATA.ROOT .*: the images of the probe's train split have no la"
     ):
+        run(place, "knn", "DATA.ROOT", tmp_path)
+
+
+def test_images_beside_the_class_folders_are_named_and_omitted(place, tmp_path, caplog):
+    shutil.copytree(place / "images", tmp_path / "images")
+    for split, count in (("train", 1), ("val", 2)):
+        write_images(tmp_path / "images" / split, count)
+    for probe, opts in (("knn", []), ("linear", ON_IMAGES), ("finetune", [])):
+        caplog.clear()
+        found = run(place, probe, *opts, "DATA.ROOT", tmp_path / "images")
+        assert found == run(place, probe, *opts)
+        train, test = (r.getMessage() for r in caplog.records if r.levelname == "WARNING")
+        assert f"1 of the {CLASSES * TRAIN + 1} images of the probe's train split have no" in train
+        assert "omitted; the first is" in train and train.endswith("images/train/000.png")
+        assert "2 of the" in test and test.endswith("images/val/000.png")
+
+
+def test_held_out_images_without_labels_are_refused(place, tmp_path):
+    shutil.copytree(place / "images" / "train", tmp_path / "train")
+    write_images(tmp_path / "val", 3)
+    with pytest.raises(ValueError, match="DATA.ROOT .*: the images of the probe's test split have"):
         run(place, "knn", "DATA.ROOT", tmp_path)
 
 

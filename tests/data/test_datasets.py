@@ -42,12 +42,21 @@ def test_a_sample_depends_on_the_seed_and_keeps_name_and_label(image_folder):
     assert subset.load(7).tobytes() == images.load(chosen[7]).tobytes()
 
 
-def test_a_flat_or_mixed_folder_has_no_labels(tmp_path):
+def test_a_flat_folder_has_no_labels(tmp_path):
     write_images(tmp_path / "a" / "deep", 2)
     assert ImageFolder(tmp_path).labels.tolist() == [-1, -1]  # one class tells nothing
     write_images(tmp_path, 1)
-    write_images(tmp_path / "b", 1)
-    assert ImageFolder(tmp_path).labels.tolist() == [-1] * 4
+    assert ImageFolder(tmp_path).labels.tolist() == [-1] * 3
+
+
+def test_images_beside_the_class_folders_have_no_label(tmp_path):
+    for split in ("train", "val"):
+        for name in "ab":
+            write_images(tmp_path / split / name, 2)
+        write_images(tmp_path / split, 1)
+    for split in ("pretrain", "train", "test"):
+        images = build_dataset("imagefolder", str(tmp_path), split)
+        assert images.labels.tolist() == [-1, 0, 0, 1, 1] and images.classes == ["a", "b"]
 
 
 def test_train_and_val_are_used_where_they_are(tmp_path):
