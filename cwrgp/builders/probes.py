@@ -239,7 +239,9 @@ def run_finetune(cfg: CfgNode, data: ProbeData) -> ProbeResult:
     c = cfg.EVAL.FINETUNE
     test_images = _held_out(cfg, data)
     with config_key("EVAL.FINETUNE.FRACTION"):
-        indices = class_balanced_subset(data.train.labels, c.FRACTION, cfg.SEED)
+        indices = class_balanced_subset(
+            data.train.labels, c.FRACTION, cfg.SEED, equal_counts=c.EQUAL_COUNTS
+        )
     sampler = _sampler(cfg, "FINETUNE", indices, equal_parts=True)
     synchronize_batch_norm(data.encoder, data.device)
     classifier = _classifier(cfg, data, std=0.01)

@@ -10,6 +10,7 @@ INTERPOLATIONS = {
     "bilinear": v2.InterpolationMode.BILINEAR,
     "bicubic": v2.InterpolationMode.BICUBIC,
 }
+BLUR_SIGMA = (0.1, 2.0)  # smallest and largest, in pixels
 
 
 def build_view_transform(
@@ -73,13 +74,23 @@ def build_view_transform(
     ]
     steps = [crop, *colour] if crop_first else [*colour, crop]
     if blur_prob > 0:
-        # Kernel of about a tenth of the side, as in SimCLR; odd as it must be.
-        kernel = max(3, image_size // 10 // 2 * 2 + 1)
-        steps.append(v2.RandomApply([v2.GaussianBlur(kernel, sigma=(0.1, 2.0))], p=blur_prob))
+        kernel = blur_kernel_size(image_size)
+        steps.append(v2.RandomApply([v2.GaussianBlur(kernel, BLUR_SIGMA)], p=blur_prob))
     if solarize_prob > 0:
         steps.append(v2.RandomSolarize(threshold=128, p=solarize_prob))
     steps.append(v2.RandomHorizontalFlip(flip_prob))
     return v2.Compose([*steps, v2.PILToTensor()])
+
+
+def blur_kernel_size(image_size: int) -> int:
+    """Taps of the Gaussian blur: a tenth of the side, as in SimCLR, and at least 3 sigma each way.
+
+    A tenth of a small side would cut off most of the Gaussian: 9 taps at 96 pixels reach 2 sigma
+    for the largest sigma of 2 pixels. The reflected border limits the kernel of tiny images.
+    """
+    tenth = image_size // 10 // 2 * 2 + 1
+    three_sigma = 2 * round(3 * BLUR_SIGMA[1]) + 1
+    return min(max(tenth, three_sigma), 2 * image_size - 1)
 
 
 def build_classifier_transform(image_size: int) -> v2.Compose:

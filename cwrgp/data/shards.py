@@ -12,15 +12,17 @@ import re
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
-import fsspec
 import numpy as np
 from PIL import Image
 
 from cwrgp.data.base import StorageError
 from cwrgp.data.shard_index import cached, shared_among_processes
 from cwrgp.images import IMAGE_SUFFIXES, open_rgb
+
+if TYPE_CHECKING:
+    import fsspec
 
 _ATTEMPTS = 3
 _META = re.compile(r"__[^/]*__($|/)")  # what the webdataset package skips
@@ -78,10 +80,11 @@ def expand(source: str) -> list[str]:
         ValueError: the webdataset package is missing, or one that fsspec needs for the URLs.
     """
     try:
+        import fsspec  # noqa: F401
         from webdataset.shardlists import expand_urls
     except ImportError as error:
         raise ValueError(
-            "WebDataset shards need packages: pip install 'cwrgp[webdataset]'"
+            f"WebDataset shards need the package {error.name}: pip install 'cwrgp[webdataset]'"
         ) from error
     shards: list[str] = []
     for pattern in expand_urls(source):
@@ -203,6 +206,8 @@ def _label(url: str, name: str, content: bytes) -> int:
 
 
 def _file_system(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
+    import fsspec  # like webdataset, only with the extra
+
     try:
         return fsspec.core.url_to_fs(str(Path(url).expanduser()) if "://" not in url else url)
     except (ImportError, ValueError) as error:

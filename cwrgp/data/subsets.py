@@ -55,30 +55,53 @@ def sample_indices(size: int, limit: int, stream: Stream, seed: int) -> list[int
     return torch.randperm(size, generator=generator)[:limit].tolist()
 
 
-def class_balanced_subset(labels: np.ndarray, fraction: float, seed: int) -> list[int]:
-    """Samples the same share of every class.
+def class_balanced_subset(
+    labels: np.ndarray, fraction: float, seed: int, *, equal_counts: bool = False
+) -> list[int]:
+    """Samples the same share, or the same number, of every class.
 
-    A class of n images gives round(fraction * n) of them and at least one. With one seed, the
-    images of a smaller fraction are among those of a larger one.
+    With one seed, the images of a smaller fraction are among those of a larger one.
 
     Args:
         labels: int64 (n,); images of label -1 (none) are omitted.
         fraction: in (0, 1].
         seed: of the sample.
+        equal_counts: False: a class of m images gives round(fraction * m) of them, at least one.
+            True: the sample has floor(fraction * n) images, divided equally among the classes; the
+            remainder goes to random classes, one each. The 1 % and 10 % subsets of ImageNet that
+            were published with SimCLR (Chen et al., 2020) are of this kind, with 12,811 and
+            128,116 images.
 
     Returns:
         Indices in ascending order.
 
     Raises:
-        ValueError: the fraction is outside (0, 1].
+        ValueError: the fraction is outside (0, 1], or a class has fewer images than the sample
+            needs.
     """
     if not 0 < fraction <= 1:
         raise ValueError(f"fraction {fraction} is outside (0, 1]")
     of = torch.as_tensor(labels)
+    classes, sizes = of[of >= 0].unique(return_counts=True)
+    counts = [max(1, round(fraction * size)) for size in sizes.tolist()]
+    if equal_counts:
+        counts = _equal_counts(int(fraction * int(sizes.sum())), len(classes), seed)
     chosen: list[int] = []
-    for label in of[of >= 0].unique().tolist():
+    for label, count in zip(classes.tolist(), counts, strict=True):
         members = (of == label).nonzero().flatten()
+        if count > len(members):
+            raise ValueError(
+                f"class {label} has {len(members)} images, fewer than the {count} of each class "
+                f"that fraction {fraction} with equal counts needs"
+            )
         generator = torch.Generator().manual_seed(derive_seed(Stream.LABEL_SUBSET, seed, label))
-        order = torch.randperm(len(members), generator=generator)
-        chosen += members[order[: max(1, round(fraction * len(members)))]].tolist()
+        chosen += members[torch.randperm(len(members), generator=generator)[:count]].tolist()
     return sorted(chosen)
+
+
+def _equal_counts(total: int, num_classes: int, seed: int) -> list[int]:
+    """``total`` divided among the classes; the remainder goes to random ones."""
+    generator = torch.Generator().manual_seed(derive_seed(Stream.LABEL_SUBSET, seed))
+    order = torch.randperm(num_classes, generator=generator)
+    count, remainder = divmod(total, num_classes)
+    return (count + (order < remainder).long()).tolist()

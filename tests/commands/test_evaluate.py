@@ -105,6 +105,12 @@ def test_another_seed_draws_another_subset(place, tmp_path):
     assert first != second and len(first.split()) == len(second.split())
 
 
+def test_equal_counts_divide_a_share_of_all_images(place):
+    # Half of 49 images of 7 classes: 24, three of each class and one more of three classes.
+    opts = ["EVAL.FINETUNE.EPOCHS", 1, "EVAL.FINETUNE.EQUAL_COUNTS", "True"]
+    assert run(place, "finetune", *opts)["train_images"] == 24
+
+
 def test_the_encoder_stays_in_linear_probes_and_moves_in_fine_tuning(place, monkeypatch):
     import cwrgp.builders.probes as probes
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import pickle
+import shutil
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from PIL import Image
 
 from cwrgp.data.datasets import build_dataset
 from cwrgp.data.folders import ImageFolder, read_class_list
+from cwrgp.data.string_array import StringArray
 from cwrgp.data.subsets import ImageSubset, sample_indices
 from cwrgp.seeding import Stream
 
@@ -85,6 +88,27 @@ def test_a_class_called_train_is_not_taken_for_a_split(tmp_path):
         write_images(tmp_path / name, 1)
     with pytest.raises(ValueError, match="has images in train and in bus: is train a split or a"):
         build_dataset("imagefolder", str(tmp_path), "pretrain")
+
+
+def test_names_and_labels_are_arrays_which_workers_share(tmp_path):
+    names = ["a/0.png", "a/ünï.png", "b/" + 40 * "x" + ".png"]
+    for name in names:
+        write_images(tmp_path / name[0], 1)
+        (tmp_path / name[0] / "000.png").rename(tmp_path / name)
+    raw = os.fsencode(tmp_path / "b") + b"/\xff.png"  # not UTF-8
+    shutil.copy(tmp_path / names[0], raw)
+    images = ImageFolder(tmp_path)
+    assert type(images.files) is StringArray and images.files[-1] == "b/\udcff.png"
+    assert sorted(images.files) == sorted([*names, "b/\udcff.png"])
+    assert images.load(3).size == (40, 40)
+    with pytest.raises(IndexError):
+        images.files[4]
+    subset = ImageSubset(images, [2, 0])
+    for array in (images.labels, subset.labels, subset.indices):
+        assert array.dtype == np.int64
+    (tmp_path / "b" / "\udcff.png").unlink()
+    lists = [k for k, v in vars(images).items() if isinstance(v, list | tuple | dict)]
+    assert lists == ["classes"]
 
 
 def test_a_link_to_a_folder_above_counts_nothing_twice(tmp_path):

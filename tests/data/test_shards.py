@@ -287,6 +287,27 @@ def test_an_index_is_kept_until_its_shard_changes(tmp_path, cache):
     assert len(list(cache.iterdir())) == 6
 
 
+def test_an_index_follows_the_umask_and_nothing_is_left_of_a_failure(tmp_path, cache, monkeypatch):
+    source = write_shards(tmp_path, (2,))
+    before = os.umask(0o027)
+    try:
+        Shards(source)
+    finally:
+        os.umask(before)
+    (index,) = cache.iterdir()
+    assert index.stat().st_mode & 0o777 == 0o640
+    index.unlink()
+
+    def full(file, *args, **rest):
+        file.write(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(np, "save", full)
+    with pytest.raises(OSError, match="No space left on device"):
+        Shards(source)
+    assert not list(cache.iterdir())
+
+
 def test_shards_at_urls(tmp_path, cache):
     write_shards(tmp_path)
     with serving() as server:
@@ -322,10 +343,30 @@ def test_what_a_url_needs_is_said():
         expand("what://a.tar")
 
 
-def test_without_the_package_it_is_named(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "webdataset.shardlists", None)
-    with pytest.raises(ValueError, match=r"pip install 'cwrgp\[webdataset\]'"):
-        Shards(write_shards(tmp_path))
+@pytest.mark.parametrize("name", ["webdataset.shardlists", "fsspec"])
+def test_without_a_package_it_is_named(tmp_path, monkeypatch, name):
+    source = write_shards(tmp_path)
+    monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(ValueError, match=rf"package {name}: pip install 'cwrgp\[webdataset\]'"):
+        Shards(source)
+
+
+WITHOUT_EXTRAS = """
+import sys
+sys.modules["fsspec"] = sys.modules["webdataset"] = None  # as if they were not installed
+from cwrgp.data.datasets import build_dataset
+print(len(build_dataset("imagefolder", sys.argv[1], "train")))
+try:
+    build_dataset("webdataset", sys.argv[1], "train")
+except ValueError as error:
+    print(error)
+"""
+
+
+def test_image_folders_do_not_need_the_packages_of_shards(image_folder, run_tool):
+    done = run_tool("-c", WITHOUT_EXTRAS, image_folder, check=True)
+    count, message = done.stdout.splitlines()
+    assert count == "128" and "pip install 'cwrgp[webdataset]'" in message
 
 
 def index_in_processes(rank: int, folder: str, source: str) -> dict[str, object]:

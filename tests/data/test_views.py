@@ -11,7 +11,12 @@ from PIL import Image, ImageOps
 from cwrgp.builders.data import build_transforms
 from cwrgp.cli import load_config
 from cwrgp.config import get_cfg, validate_cfg
-from cwrgp.data.augment import Normalize, build_test_transform, build_view_transform
+from cwrgp.data.augment import (
+    Normalize,
+    blur_kernel_size,
+    build_test_transform,
+    build_view_transform,
+)
 from cwrgp.data.folders import ImageFolder
 from cwrgp.data.loaders import iterate_views
 from cwrgp.data.samplers import StepSampler
@@ -145,6 +150,15 @@ def test_solarization_inverts_the_upper_half_of_the_range():
     sometimes = build_view_transform(**NOTHING | {"solarize_prob": 0.2})
     hits = sum(torch.equal(sometimes(image), expected) for _ in range(1000))
     assert abs(hits - 200) < 50  # 4 standard deviations
+
+
+@pytest.mark.parametrize(
+    ("side", "taps"), [(1, 1), (5, 9), (32, 13), (96, 13), (139, 13), (150, 15), (224, 23)]
+)
+def test_the_blur_reaches_three_sigma(side, taps):
+    assert blur_kernel_size(side) == taps
+    blurred = build_view_transform(**NOTHING | {"image_size": side, "blur_prob": 1.0})
+    assert blurred(random_image(side)).shape == (3, side, side)
 
 
 def config_of(**keys):
