@@ -18,10 +18,12 @@ from cwrgp.config import validate_cfg
 from cwrgp.engine.checkpoint import write_atomically
 from cwrgp.engine.precision import chosen_dtype
 from cwrgp.launch import local_device
+from cwrgp.shared_memory import worker_errors_end_the_run
 
 logger = logging.getLogger("cwrgp")
 
 
+@worker_errors_end_the_run("DATA.NUM_WORKERS")
 def run_evaluation(
     cfg: CfgNode,
     probe: str,
@@ -48,6 +50,7 @@ def run_evaluation(
         ValueError: a value that cannot work, or weights that do not fit.
         FileNotFoundError: missing weights or data.
         FloatingPointError: a training diverged.
+        WorkerError: a data loader worker died, or the shared memory is too small.
     """
     validate_cfg(cfg)
     _check_combinations(cfg)

@@ -26,10 +26,12 @@ from cwrgp.engine.resume import restore
 from cwrgp.launch import local_device
 from cwrgp.models.batch_norm import synchronize_batch_norm
 from cwrgp.preemption import StopRequest
+from cwrgp.shared_memory import worker_errors_end_the_run
 
 logger = logging.getLogger("cwrgp")
 
 
+@worker_errors_end_the_run("DATA.NUM_WORKERS")
 def run_pretraining(
     cfg: CfgNode,
     *,
@@ -53,6 +55,7 @@ def run_pretraining(
     Raises:
         ValueError: a value that cannot work.
         FileNotFoundError: missing data, or nothing to resume or evaluate.
+        WorkerError: a data loader worker died, or the shared memory is too small.
         Preempted: a signal asked the run to stop; what was trained is saved.
     """
     validate_cfg(cfg)
