@@ -11,6 +11,7 @@ import errno
 import os
 import re
 import shutil
+import signal
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -33,18 +34,19 @@ class WorkerError(OSError):
     """Workers cannot share their batches, or one of them died."""
 
 
-def check_shared_memory(num_bytes: int) -> None:
-    """Compares the free shared memory with what the workers of each local process need.
+def check_shared_memory(num_bytes: int, processes: int | None = None) -> None:
+    """Compares the free shared memory with what the workers of all local processes need.
 
     Args:
         num_bytes: of the batches in flight of one process.
+        processes: number of processes on this machine; None: as torchrun says, or all of them.
 
     Raises:
         WorkerError: there is not enough.
     """
     if not SHARED_MEMORY.is_dir():  # not Linux
         return
-    needed = num_bytes * int(os.environ.get("LOCAL_WORLD_SIZE", get_world_size()))
+    needed = num_bytes * (processes or int(os.environ.get("LOCAL_WORLD_SIZE", get_world_size())))
     free = shutil.disk_usage(SHARED_MEMORY).free
     if needed > free:
         raise WorkerError(
@@ -72,13 +74,14 @@ def worker_errors_end_the_run(num_workers_key: str) -> Iterator[None]:
         reason = worker_failure(error)
         if reason is None:
             raise
+        with suppress(ValueError):  # not in the main thread
+            # torch's handler would raise at the death of each of the other workers.
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         # The frames hold the loaders, which join their workers.
         traceback.clear_frames(error.__traceback__)
         for worker in set(active_children()) - before:
-            while worker.is_alive():
-                with suppress(RuntimeError):  # torch's handler of the death of a worker
-                    worker.kill()
-                    worker.join()
+            worker.kill()
+            worker.join()
         raise WorkerError(
             f"{reason}; start the container with more shared memory (docker run --shm-size 8g), "
             f"or set {num_workers_key} to a smaller number (0 needs no shared memory)"

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from containers import finished, in_small_container
 from repository import REPOSITORY
 from torch.utils.data import DataLoader, Dataset
 
@@ -18,33 +19,6 @@ from cwrgp.shared_memory import worker_errors_end_the_run
 
 QUICK = REPOSITORY / "configs/quick/pretrain_cwrgp_r18.yaml"
 ADVICE = "docker run --shm-size 8g), or set {} to a smaller number (0 needs no shared memory)\n"
-
-
-def in_small_container(*command: object) -> subprocess.CompletedProcess[str]:
-    """Runs Python where /dev/shm has 1 MiB, and sees that no process of it is left."""
-    mount = 'mount -t tmpfs -o size=1m tmpfs /dev/shm && exec "$@"'
-    words = ["unshare", "--mount", "bash", "-c", mount, "-", sys.executable, *map(str, command)]
-    process = subprocess.Popen(
-        words,
-        cwd=REPOSITORY,
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    return finished(process, words)
-
-
-def finished(process: subprocess.Popen[str], words: list[str]) -> subprocess.CompletedProcess[str]:
-    try:
-        output, errors = process.communicate(timeout=300)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        raise
-    with pytest.raises(ProcessLookupError):  # the group is empty
-        os.killpg(process.pid, 0)
-    return subprocess.CompletedProcess(words, process.returncode, output, errors)
 
 
 def pretrain(image_folder: Path, output: Path, *opts: object) -> list[object]:
