@@ -1,18 +1,55 @@
-"""Randomness as a pure function of what it is for, so that a run has no generator state to save."""
+"""Random numbers as a pure function of their purpose, so that a run saves no generator state."""
 
 from __future__ import annotations
 
+import enum
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import numpy as np
+import torch
 
 
-def derive_seed(*parts: int) -> int:
-    """A seed for the thing that ``parts`` name, such as (run's seed, epoch, image).
+class Stream(enum.IntEnum):
+    """The purposes of random numbers. A value that is in use never changes its meaning."""
+
+    WEIGHTS = 1  # initial weights of a method, or of an encoder that stands for it
+    ORDER = 2  # permutation of the images in an epoch of pretraining
+    VIEW = 3  # augmentation of an image in an epoch of pretraining
+    STEP = 4  # what a method draws in a step
+    SUBSET = 5  # images of a data set to pretrain on
+    PROBE_SUBSET = 6  # images of a split that a probe uses
+    LABEL_SUBSET = 7  # labelled images of a class to fine-tune on
+    PROBE_WEIGHTS = 8  # initial weights of a classifier
+    PROBE_ORDER = 9  # permutation of the images in an epoch of a probe
+    PROBE_VIEW = 10  # augmentation of an image in an epoch of a probe
+
+
+def derive_seed(stream: Stream, seed: int, *parts: int) -> int:
+    """A seed for one purpose, independent of the seeds of all other purposes.
+
+    NumPy's seed sequences keep the run's seed and the rest of the key apart. The number of parts
+    is in the key, so that (3,) and (3, 0) differ.
 
     Args:
-        parts: non-negative integers; tuples give statistically independent streams, unless they
-            differ in zeros at their ends only.
+        stream: the purpose.
+        seed: the run's; non-negative.
+        parts: what the purpose is repeated over, such as epoch and image; in [0, 2^32).
 
     Returns:
-        An integer in [0, 2^63), good for ``torch.Generator.manual_seed``.
+        An integer in [0, 2^63), for ``torch.Generator.manual_seed``.
     """
-    return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> 1)
+    assert all(0 <= part < 2**32 for part in parts), parts
+    sequence = np.random.SeedSequence(seed, spawn_key=(stream, len(parts), *parts))
+    return int(sequence.generate_state(1, np.uint64)[0] >> 1)
+
+
+@contextmanager
+def forked_generator(seed: int) -> Iterator[None]:
+    """Seeds torch's default CPU generator within a ``with``; its state is restored after it.
+
+    ``torch.manual_seed`` would also initialise CUDA, in every worker of a loader.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        yield

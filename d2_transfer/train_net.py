@@ -19,6 +19,7 @@ from detectron2.engine import default_argument_parser, default_setup, launch
 from detectron2.utils.logger import setup_logger
 
 from cwrgp.cli import load_config, run_main
+from cwrgp.shared_memory import worker_errors_end_the_run
 from d2_transfer.checkpoint import TransferCheckpointer, starting_point
 from d2_transfer.config import choose_device, get_cfg, validate_cfg
 from d2_transfer.data.registry import register_custom
@@ -59,6 +60,7 @@ def check_num_gpus(num_gpus: int) -> None:
         raise ValueError(f"--num-gpus {num_gpus}: this machine has {available} GPUs")
 
 
+@worker_errors_end_the_run("DATALOADER.NUM_WORKERS")
 def run(cfg: CfgNode, args: argparse.Namespace) -> Any:
     """What each process does: evaluates, or trains and evaluates. Returns the results."""
     register_custom(cfg.DATASETS.CUSTOM)  # a spawned process starts with an empty catalog

@@ -7,21 +7,39 @@ import weakref
 from typing import Any
 
 from detectron2.config import CfgNode
+from detectron2.data import DatasetMapper, build_detection_test_loader, build_detection_train_loader
 from detectron2.engine import DefaultTrainer, HookBase
 from detectron2.evaluation import DatasetEvaluator
+from detectron2.utils import comm
 
+from cwrgp.shared_memory import check_shared_memory, exit_on_queue_errors, worker_failure
 from d2_transfer.checkpoint import TransferCheckpointer, starting_point
 from d2_transfer.evaluators import build_evaluator
 
 logger = logging.getLogger(__name__)
 
 
-def _without_traceback(record: logging.LogRecord) -> bool:
-    """Logs in one line what ends a run through no fault of the code; it is raised afterwards."""
-    error = record.exc_info[1] if record.exc_info else None
-    if isinstance(error, OSError | ValueError | FloatingPointError):
-        record.msg, record.args, record.exc_info = f"Training stopped: {error}", None, None
-    return True
+class WorkerMapper:
+    """A dataset mapper whose worker ends where it cannot send what it has mapped.
+
+    Args:
+        mapper: Detectron2's.
+    """
+
+    def __init__(self, mapper: DatasetMapper) -> None:
+        self.mapper = mapper
+
+    def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any] | None:
+        exit_on_queue_errors()
+        return self.mapper(dataset_dict)
+
+
+def prefetched_bytes(cfg: CfgNode) -> int:
+    """Bytes of the images that the training loader's workers hold ready, if these are square."""
+    side = min(max(cfg.INPUT.MIN_SIZE_TRAIN), cfg.INPUT.MAX_SIZE_TRAIN)
+    grouped = cfg.DATALOADER.ASPECT_RATIO_GROUPING  # then a worker sends single images
+    images = 1 if grouped else cfg.SOLVER.IMS_PER_BATCH // comm.get_world_size()
+    return 3 * side**2 * images * 2 * cfg.DATALOADER.NUM_WORKERS  # torch prefetches 2
 
 
 class Trainer(DefaultTrainer):
@@ -67,11 +85,11 @@ class Trainer(DefaultTrainer):
             FloatingPointError: a loss is not finite.
         """
         log = logging.getLogger("detectron2.engine.train_loop")
-        log.addFilter(_without_traceback)
+        log.addFilter(_in_one_line)
         try:
             super().train()
         finally:
-            log.removeFilter(_without_traceback)
+            log.removeFilter(_in_one_line)
         return getattr(self, "_last_eval_results", None)
 
     # The release of Detectron2 0.6 saves neither; its later versions save the same, once more.
@@ -84,5 +102,30 @@ class Trainer(DefaultTrainer):
         self._trainer.load_state_dict(state_dict["_trainer"])
 
     @classmethod
+    def build_train_loader(cls, cfg: CfgNode) -> Any:
+        """Detectron2's loader.
+
+        Raises:
+            WorkerError: the shared memory is too small for the images in flight.
+        """
+        check_shared_memory(prefetched_bytes(cfg), comm.get_local_size())
+        return build_detection_train_loader(cfg, mapper=WorkerMapper(DatasetMapper(cfg, True)))
+
+    @classmethod
+    def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> Any:
+        """Detectron2's loader."""
+        mapper = WorkerMapper(DatasetMapper(cfg, False))
+        return build_detection_test_loader(cfg, dataset_name, mapper=mapper)
+
+    @classmethod
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
         return build_evaluator(cfg, dataset_name)
+
+
+def _in_one_line(record: logging.LogRecord) -> bool:
+    """Logs an error that is not a defect without its traceback; the command reports it."""
+    error = record.exc_info[1] if record.exc_info else None
+    expected = isinstance(error, OSError | ValueError | FloatingPointError)
+    if error is not None and (expected or worker_failure(error) is not None):
+        record.msg, record.args, record.exc_info = f"Training stopped: {error}", None, None
+    return True

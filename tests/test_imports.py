@@ -11,9 +11,9 @@ from repository import REPOSITORY
 
 # Of cwrgp, from the leaves up: a line may import itself and those above it.
 LAYERS = [
-    *("seeding", "preemption", "comm", "launch", "images", "file_io", "config", "cli"),
-    *("install_detectron2", "whitening", "spectrum", "trackers", "report", "losses", "models"),
-    *("data", "checkpoints", "engine", "evaluation", "builders", "commands"),
+    *("seeding", "preemption", "comm", "shared_memory", "launch", "images", "file_io", "config"),
+    *("cli", "install_detectron2", "whitening", "spectrum", "trackers", "report", "losses"),
+    *("models", "data", "checkpoints", "engine", "evaluation", "builders", "commands"),
 ]
 # What d2_transfer may use of cwrgp.
 SHARED = {

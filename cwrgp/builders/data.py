@@ -1,24 +1,29 @@
-"""DATA and AUGMENT: the training images and their views."""
+"""DATA and AUGMENT: the images and their views."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from fvcore.common.config import CfgNode
 from PIL import Image
 from torch import Tensor
 
-from cwrgp.data.augment import build_view_transform
+from cwrgp.builders.errors import config_key
+from cwrgp.data.augment import Normalize, build_view_transform
 from cwrgp.data.base import LabelledImages
 from cwrgp.data.datasets import build_dataset
-from cwrgp.data.subsets import SomeImages, draw
+from cwrgp.data.folders import read_class_list
+from cwrgp.data.subsets import ImageSubset, sample_indices
 from cwrgp.data.views import Views
+from cwrgp.seeding import Stream
 
 
 def build_images(cfg: CfgNode, split: str) -> LabelledImages | None:
-    """The images of a split: "pretrain", or for probes "train" or "test", those of ``EVAL.ROOT``
-    where it is set.
+    """The images of a split: "pretrain", or "train" and "test" of a probe.
+
+    A probe's are those of ``EVAL.ROOT`` where it is set.
 
     Returns:
         None where there is no held-out part.
@@ -28,17 +33,28 @@ def build_images(cfg: CfgNode, split: str) -> LabelledImages | None:
             for this data set.
     """
     _check_belongs(cfg)
-    held_out = cfg.EVAL.TEST_ROOT
-    if held_out and split == "test":
-        return build_dataset(cfg.DATA.NAME, held_out, "train")
-    other = "" if split == "pretrain" else cfg.EVAL.ROOT
-    return build_dataset(
-        cfg.DATA.NAME,
-        other or cfg.DATA.ROOT,
-        split,
-        class_list=cfg.DATA.CLASS_LIST,
-        num_samples=0 if other else cfg.DATA.NUM_SAMPLES,
-    )
+    classes: list[str] = []
+    if cfg.DATA.NAME == "imagenet100":
+        with config_key("DATA.CLASS_LIST"):
+            classes = read_class_list(cfg.DATA.CLASS_LIST)
+    key, root = root_of(cfg, split)
+    with config_key(key):
+        return build_dataset(
+            cfg.DATA.NAME,
+            root,
+            "train" if key == "EVAL.TEST_ROOT" else split,
+            classes=classes,
+            num_samples=cfg.DATA.NUM_SAMPLES if key == "DATA.ROOT" else 0,
+        )
+
+
+def root_of(cfg: CfgNode, split: str) -> tuple[str, str]:
+    """The key that says where the images of a split are, and its value."""
+    if split == "test" and cfg.EVAL.TEST_ROOT:
+        return "EVAL.TEST_ROOT", cfg.EVAL.TEST_ROOT
+    if split != "pretrain" and cfg.EVAL.ROOT:
+        return "EVAL.ROOT", cfg.EVAL.ROOT
+    return "DATA.ROOT", cfg.DATA.ROOT
 
 
 def _check_belongs(cfg: CfgNode) -> None:
@@ -50,53 +66,51 @@ def _check_belongs(cfg: CfgNode) -> None:
         if value and name != cfg.DATA.NAME:
             raise ValueError(
                 f"{key} {value} is for DATA.NAME {name} and means nothing for {cfg.DATA.NAME}; "
-                "leave it away"
+                "omit it"
             )
+
+
+def build_normalize(cfg: CfgNode, device: torch.device) -> Normalize:
+    """The normalisation of images on a device."""
+    return Normalize(cfg.DATA.MEAN, cfg.DATA.STD).to(device)
 
 
 def build_views(cfg: CfgNode) -> Views:
     """The training images and their random views.
 
     Raises:
-        ValueError: fewer images than a batch holds, or views that cannot be.
+        ValueError: fewer images than a batch holds.
     """
     transforms = build_transforms(cfg)
     images = build_images(cfg, "pretrain")
     assert images is not None
     if 0 < cfg.DATA.MAX_IMAGES < len(images):
-        images = SomeImages(images, draw(len(images), cfg.DATA.MAX_IMAGES, cfg.SEED))
+        indices = sample_indices(len(images), cfg.DATA.MAX_IMAGES, Stream.SUBSET, cfg.SEED)
+        images = ImageSubset(images, indices)
     if len(images) < cfg.SOLVER.BATCH_SIZE:
         raise ValueError(
             f"SOLVER.BATCH_SIZE {cfg.SOLVER.BATCH_SIZE} is more than the {len(images)} images "
             f"of DATA.ROOT {cfg.DATA.ROOT} to pretrain on; choose a smaller batch"
         )
-    return Views(images, transforms, seed=cfg.SEED, max_unreadable=cfg.DATA.MAX_UNREADABLE)
+    return Views(
+        images,
+        transforms,
+        seed=cfg.SEED,
+        max_unreadable=cfg.DATA.MAX_UNREADABLE,
+        limit_name="DATA.MAX_UNREADABLE",
+    )
 
 
 def build_transforms(cfg: CfgNode) -> list[Callable[[Image.Image], Tensor]]:
-    """The random transform of each of the V views.
-
-    Raises:
-        ValueError: AUGMENT.PER_VIEW has another length than DATA.NUM_VIEWS, an unknown key, or a
-            value that cannot be.
-    """
+    """The random transform of each of the V views; ``validate_cfg`` has checked the values."""
     common: dict[str, Any] = {"IMAGE_SIZE": cfg.DATA.IMAGE_SIZE, **cfg.AUGMENT}
     changes: list[dict[str, Any]] = common.pop("PER_VIEW")
     if not changes:
         return [_transform(common)] * cfg.DATA.NUM_VIEWS
-    if len(changes) != cfg.DATA.NUM_VIEWS:
-        raise ValueError(
-            f"AUGMENT.PER_VIEW describes {len(changes)} views, DATA.NUM_VIEWS is "
-            f"{cfg.DATA.NUM_VIEWS}; give one dictionary for each view, {{}} where nothing differs"
-        )
     transforms = []
     for view, change in enumerate(changes):
-        try:
-            for key, value in change.items():
-                _check(key, value, common)
+        with config_key(f"AUGMENT.PER_VIEW, view {view}"):
             transforms.append(_transform(common | change))
-        except ValueError as error:
-            raise ValueError(f"AUGMENT.PER_VIEW, view {view}: {error}") from error
     return transforms
 
 
@@ -113,19 +127,3 @@ def _transform(values: dict[str, Any]) -> Callable[[Image.Image], Tensor]:
         solarize_prob=values["SOLARIZE_PROB"],
         flip_prob=values["FLIP_PROB"],
     )
-
-
-def _check(key: str, value: Any, common: dict[str, Any]) -> None:
-    """What validate_cfg says of the keys themselves."""
-    if key not in common:
-        raise ValueError(f"unknown key {key}; choose from {', '.join(sorted(common))}")
-    default = common[key]
-    numbers = (int, float)
-    if isinstance(default, list | tuple):
-        fits = isinstance(value, list | tuple) and all(type(v) in numbers for v in value)
-        if not fits or len(value) != len(default):
-            raise ValueError(f"{key} {value} must be a list of {len(default)} numbers")
-    elif type(value) is not type(default) and (type(value), type(default)) != numbers:
-        raise ValueError(f"{key} {value!r} must be of type {type(default).__name__}")
-    if key == "IMAGE_SIZE" and value < 1:
-        raise ValueError(f"IMAGE_SIZE {value} is below 1")

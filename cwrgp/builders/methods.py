@@ -20,7 +20,7 @@ from cwrgp.losses.vicreg import VICRegLoss
 from cwrgp.models.encoders import build_encoder
 from cwrgp.models.heads import build_predictor, build_projector
 from cwrgp.models.methods import BYOL, JointEmbedding, Method, MomentumINTL, SimSiam
-from cwrgp.seeding import derive_seed
+from cwrgp.seeding import Stream, derive_seed
 
 
 def build_cwrgp(cfg: CfgNode) -> JointEmbedding:
@@ -153,5 +153,5 @@ def build_method(cfg: CfgNode) -> Method:
         ValueError: values that cannot work together.
     """
     local_batch_size(cfg)  # raises where the batch cannot be divided, whatever the method
-    torch.manual_seed(derive_seed(cfg.SEED))
+    torch.manual_seed(derive_seed(Stream.WEIGHTS, cfg.SEED))
     return METHODS[cfg.METHOD.NAME](cfg)

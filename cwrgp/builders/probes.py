@@ -1,18 +1,31 @@
-"""EVAL's sections: the probes by name."""
+"""EVAL: the probes by name, and the k-NN probe during a run."""
 
 from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from cwrgp.builders.labelled import Labelled, with_labels
-from cwrgp.data.subsets import class_balanced_subset
+import torch
+from fvcore.common.config import CfgNode
+from torch import Tensor, nn
+
+from cwrgp.builders.data import build_images, build_normalize, root_of
+from cwrgp.builders.errors import config_key
+from cwrgp.comm import get_rank, get_world_size
+from cwrgp.data.augment import build_classifier_transform, build_test_transform
+from cwrgp.data.base import LabelledImages
+from cwrgp.data.samplers import EpochSampler
+from cwrgp.data.subsets import ImageSubset, class_balanced_subset, sample_indices
+from cwrgp.engine.precision import autocast, build_scaler, chosen_dtype
 from cwrgp.evaluation.accuracy import Accuracy, classifier_accuracy
+from cwrgp.evaluation.features import check_finite
 from cwrgp.evaluation.finetune import fine_tune
-from cwrgp.evaluation.knn import knn_accuracy
+from cwrgp.evaluation.knn import check_neighbours, knn_accuracy
 from cwrgp.evaluation.linear import (
+    build_classifier,
     cosine,
     exponential,
     stepwise,
@@ -20,23 +33,35 @@ from cwrgp.evaluation.linear import (
     train_on_images,
 )
 from cwrgp.evaluation.logistic import fit_logistic_regression
+from cwrgp.evaluation.probe_data import ProbeData
+from cwrgp.evaluation.supervised import TrainingSettings
 from cwrgp.models.batch_norm import synchronize_batch_norm
+from cwrgp.seeding import Stream
 
 logger = logging.getLogger("cwrgp")
 
 
+LEAVE_ONE_OUT = "knn_leave_one_out"
+
+
+class NoLabels(ValueError):
+    """The images that a probe would learn from have no labels."""
+
+
 @dataclass
-class Outcome:
-    """What a probe found.
+class ProbeResult:
+    """The result of a probe.
 
     Attributes:
-        accuracy: of the test images, at the end.
-        train_images: that were learnt from.
-        test_images: that were asked.
-        details: what else the result says, as plain values.
-        subset: names of the training images, where they are a part.
+        protocol: name of the probe and of what it measures.
+        accuracy: on the test images, at the end.
+        train_images: number of images that the probe learnt from.
+        test_images: number of test images.
+        details: further results, as plain values.
+        subset: names of the training images, where the probe learns from a part of them.
     """
 
+    protocol: str
     accuracy: Accuracy
     train_images: int
     test_images: int
@@ -44,53 +69,140 @@ class Outcome:
     subset: list[str] | None = None
 
 
-def run_knn(data: Labelled) -> Outcome:
-    """k nearest neighbours; without test images every training image asks the others."""
-    train = data.features(data.train)
-    k = data.cfg.EVAL.KNN_K
-    if data.test is None:
-        top1 = knn_accuracy(*train, k=k)
-        return Outcome(Accuracy(top1, None), len(train[0]), len(train[0]), {"leave_one_out": True})
-    test = data.features(data.test)
-    top1 = knn_accuracy(*train, *test, k=k)
-    return Outcome(Accuracy(top1, None), len(train[0]), len(test[0]), {"leave_one_out": False})
+def build_probe_data(
+    cfg: CfgNode, encoder: nn.Module, device: torch.device, *, max_images: int = 0
+) -> ProbeData:
+    """The labelled images of a probe.
 
+    Args:
+        cfg: validated.
+        encoder: on its device.
+        device: of this process.
+        max_images: use this many images of each split, sampled once; 0: all.
 
-def run_linear(data: Labelled) -> Outcome:
-    """A linear classifier: Adam on features, or SGD or LARC on augmented images."""
-    c = data.cfg.EVAL.LINEAR
-    if c.OPTIMIZER != "adam":
-        return _linear_on_images(data)
-    test_images = data.held_out()
-    train, test = data.features(data.train), data.features(test_images)
-    classifier = data.classifier()
-    train_on_features(
-        classifier,
-        *train,
-        epochs=c.EPOCHS,
-        batch_size=c.BATCH_SIZE,
-        learning_rate=exponential(c.LR, c.FINAL_LR, c.EPOCHS),
-        weight_decay=c.WEIGHT_DECAY,
-        seed=data.cfg.SEED,
-        report=lambda epoch, loss: _report(epoch, c.EPOCHS, loss),
+    Raises:
+        NoLabels: the training images have no labels.
+        ValueError, FileNotFoundError: as :func:`build_images`, or the test images have no labels.
+    """
+    warnings: list[str] = []
+    train = _labelled_images(cfg, "train", max_images, warnings)
+    assert train is not None
+    test = _labelled_images(cfg, "test", max_images, warnings)
+    return ProbeData(
+        encoder=encoder,
+        train=train,
+        test=test,
+        normalize=build_normalize(cfg, device),
+        device=device,
+        autocast=autocast(device, cfg.SOLVER.AMP.ENABLED, cfg.SOLVER.AMP.DTYPE),
+        batch_size=cfg.EVAL.BATCH_SIZE,
+        num_workers=cfg.DATA.NUM_WORKERS,
+        seed=cfg.SEED,
+        max_unreadable=cfg.DATA.MAX_UNREADABLE,
+        limit_name="DATA.MAX_UNREADABLE",
+        warnings=tuple(warnings),
     )
-    return Outcome(classifier_accuracy(classifier, *test), len(train[0]), len(test[0]))
 
 
-def _linear_on_images(data: Labelled) -> Outcome:
-    c = data.cfg.EVAL.LINEAR
-    test = data.features(data.held_out(), bilinear=True)  # the encoder never changes: once
-    classifier = data.classifier(std=0.01)
+def _labelled_images(
+    cfg: CfgNode, split: str, max_images: int, warnings: list[str]
+) -> LabelledImages | None:
+    images = build_images(cfg, split)
+    if images is None:
+        return None
+    labelled = (images.labels >= 0).nonzero()[0]
+    key, root = root_of(cfg, split)
+    if not len(labelled):
+        raise (NoLabels if split == "train" else ValueError)(
+            f"{key} {root}: the images of the probe's {split} split have no labels; a probe needs "
+            "one folder per class (EVAL.ROOT names labelled images if DATA.ROOT has none)"
+        )
+    if missing := len(images) - len(labelled):
+        first = images.name(int((images.labels < 0).argmax()))
+        warnings.append(
+            f"{key} {root}: {missing} of the {len(images)} images of the probe's {split} split "
+            f"have no label (they are in no class folder) and are omitted; the first is {first}"
+        )
+    chosen = labelled[sample_indices(len(labelled), max_images, Stream.PROBE_SUBSET, cfg.SEED)]
+    return ImageSubset(images, chosen) if len(chosen) < len(images) else images
+
+
+def build_probe(
+    cfg: CfgNode, encoder: nn.Module, device: torch.device
+) -> Callable[[], dict[str, float]]:
+    """The k-NN probe during a run: a function without arguments, name -> accuracy.
+
+    It returns {} where the images of ``DATA.ROOT`` have no labels. Without held-out images the
+    probe is leave-one-out, under a name of its own.
+    """
+    try:
+        data = build_probe_data(cfg, encoder, device, max_images=cfg.EVAL.MAX_IMAGES)
+    except NoLabels:
+        if cfg.EVAL.ROOT:
+            raise
+        return dict
+    with config_key("EVAL.KNN_K"):
+        check_neighbours(cfg.EVAL.KNN_K, len(data.train) - (data.test is None))
+    warnings = list(data.warnings if get_rank() == 0 else ())
+
+    def probe() -> dict[str, float]:
+        while warnings:  # once, when the log is set up
+            logger.warning(warnings.pop(0))
+        result = run_knn(cfg, data)
+        return {f"{result.protocol}/top1": result.accuracy.top1}
+
+    return probe
+
+
+def run_knn(cfg: CfgNode, data: ProbeData) -> ProbeResult:
+    """k nearest neighbours; leave-one-out where there are no test images."""
+    train = _features(cfg, data, data.train, "bicubic")
+    test = () if data.test is None else _features(cfg, data, data.test, "bicubic")
+    with config_key("EVAL.KNN_K"):
+        top1 = knn_accuracy(*train, *test, k=cfg.EVAL.KNN_K)
+    protocol, num_test = ("knn", len(test[0])) if test else (LEAVE_ONE_OUT, len(train[0]))
+    return ProbeResult(protocol, Accuracy(top1, None), len(train[0]), num_test)
+
+
+def run_linear(cfg: CfgNode, data: ProbeData) -> ProbeResult:
+    """A linear classifier: Adam on features, or SGD or LARC on augmented images."""
+    c = cfg.EVAL.LINEAR
+    if c.OPTIMIZER != "adam":
+        return _linear_on_images(cfg, data)
+    test_images = _held_out(cfg, data)
+    train = _features(cfg, data, data.train, "bicubic")
+    test = _features(cfg, data, test_images, "bicubic")
+    classifier = _classifier(cfg, data)
+    with config_key("EVAL.LINEAR.LR"):
+        train_on_features(
+            classifier,
+            *train,
+            epochs=c.EPOCHS,
+            batch_size=c.BATCH_SIZE,
+            learning_rate=exponential(c.LR, c.FINAL_LR, c.EPOCHS),
+            weight_decay=c.WEIGHT_DECAY,
+            seed=cfg.SEED,
+            report=lambda epoch, loss: _report(epoch, c.EPOCHS, loss),
+        )
+    accuracy = classifier_accuracy(classifier, *test)
+    return ProbeResult("linear", accuracy, len(train[0]), len(test[0]))
+
+
+def _linear_on_images(cfg: CfgNode, data: ProbeData) -> ProbeResult:
+    c = cfg.EVAL.LINEAR
+    # The encoder does not change, so these features are extracted once.
+    test = _features(cfg, data, _held_out(cfg, data), "bilinear")
+    classifier = _classifier(cfg, data, std=0.01)
     accuracies: list[Accuracy] = []
 
     def after_epoch(epoch: int, loss: float) -> None:
         accuracies.append(classifier_accuracy(classifier, *test))
         _report(epoch, c.EPOCHS, loss, accuracies[-1])
 
-    indices = with_labels(data.train)
-    sampler = data.sampler(indices, c, equal=False)
+    sampler = _sampler(cfg, "LINEAR", list(range(len(data.train))), equal_parts=False)
     rate = stepwise(c.LR, c.STEPS, c.EPOCHS) if c.STEPS else cosine(c.LR, c.FINAL_LR, c.EPOCHS)
-    with data.batches(sampler) as batches:
+    transform = build_classifier_transform(cfg.DATA.IMAGE_SIZE)
+    with data.batches(sampler, transform) as batches, config_key("EVAL.LINEAR.LR"):
         train_on_images(
             data.encoder,
             classifier,
@@ -98,37 +210,44 @@ def _linear_on_images(data: Labelled) -> Outcome:
             optimizer=c.OPTIMIZER,
             learning_rate=rate,
             weight_decay=c.WEIGHT_DECAY,
-            how=data.supervised(sampler, after_epoch),
+            settings=_training_settings(cfg, data, sampler, after_epoch),
         )
     best = max(range(c.EPOCHS), key=lambda epoch: accuracies[epoch].top1)
-    return Outcome(
+    return ProbeResult(
+        "linear",
         accuracies[-1],
-        len(indices),
+        len(data.train),
         len(test[0]),
         {"best": {"epoch": best + 1, **asdict(accuracies[best])}},
     )
 
 
-def run_lbfgs(data: Labelled) -> Outcome:
+def run_lbfgs(cfg: CfgNode, data: ProbeData) -> ProbeResult:
     """Logistic regression to the optimum."""
-    test_images = data.held_out()
-    train, test = data.features(data.train), data.features(test_images)
+    test_images = _held_out(cfg, data)
+    train = _features(cfg, data, data.train, "bicubic")
+    test = _features(cfg, data, test_images, "bicubic")
     classifier, converged = fit_logistic_regression(*train, data.num_classes)
     if not converged:
-        logger.warning("L-BFGS has not converged; the accuracy is that of its last iteration")
+        logger.warning("L-BFGS did not converge; the accuracy is that of its last iteration")
     accuracy = classifier_accuracy(classifier, test[0].double(), test[1])
-    return Outcome(accuracy, len(train[0]), len(test[0]), {"converged": converged})
+    return ProbeResult("lbfgs", accuracy, len(train[0]), len(test[0]), {"converged": converged})
 
 
-def run_finetune(data: Labelled) -> Outcome:
+def run_finetune(cfg: CfgNode, data: ProbeData) -> ProbeResult:
     """Encoder and classifier on a class-balanced part of the labels."""
-    c = data.cfg.EVAL.FINETUNE
-    test_images = data.held_out()
-    indices = class_balanced_subset(data.train.labels, c.FRACTION, data.cfg.SEED)
-    sampler = data.sampler(indices, c, equal=True)
+    c = cfg.EVAL.FINETUNE
+    test_images = _held_out(cfg, data)
+    with config_key("EVAL.FINETUNE.FRACTION"):
+        indices = class_balanced_subset(
+            data.train.labels, c.FRACTION, cfg.SEED, equal_counts=c.EQUAL_COUNTS
+        )
+    sampler = _sampler(cfg, "FINETUNE", indices, equal_parts=True)
     synchronize_batch_norm(data.encoder, data.device)
-    classifier = data.classifier(std=0.01)
-    with data.batches(sampler) as batches:
+    classifier = _classifier(cfg, data, std=0.01)
+    transform = build_classifier_transform(cfg.DATA.IMAGE_SIZE)
+    rates = "EVAL.FINETUNE.LR_CLASSIFIER and EVAL.FINETUNE.LR_ENCODER"
+    with data.batches(sampler, transform) as batches, config_key(rates):
         fine_tune(
             data.encoder,
             classifier,
@@ -136,18 +255,80 @@ def run_finetune(data: Labelled) -> Outcome:
             lr_encoder=c.LR_ENCODER,
             lr_classifier=c.LR_CLASSIFIER,
             weight_decay=c.WEIGHT_DECAY,
-            how=data.supervised(sampler, lambda epoch, loss: _report(epoch, c.EPOCHS, loss)),
+            settings=_training_settings(
+                cfg, data, sampler, lambda epoch, loss: _report(epoch, c.EPOCHS, loss)
+            ),
         )
-    test = data.features(test_images, bilinear=True)
-    names = [_short(data.train.name(i), data.root) for i in indices]
+    test = _features(cfg, data, test_images, "bilinear")
+    root = os.path.join(os.path.expanduser(root_of(cfg, "train")[1]), "")
+    # Relative to the data set, so that the lists of two machines can be compared.
+    names = [data.train.name(i).removeprefix(root) for i in indices]
     accuracy = classifier_accuracy(classifier, *test)
-    return Outcome(accuracy, len(indices), len(test[0]), {"fraction": c.FRACTION}, names)
+    details = {"fraction": c.FRACTION}
+    return ProbeResult("finetune", accuracy, len(indices), len(test[0]), details, names)
 
 
-def _short(name: str, root: str) -> str:
-    """Relative to the data set, so that lists of two machines can be compared."""
-    base = os.path.join(os.path.expanduser(root), "")
-    return name.removeprefix(base)
+PROBES = {"knn": run_knn, "linear": run_linear, "lbfgs": run_lbfgs, "finetune": run_finetune}
+
+
+def _held_out(cfg: CfgNode, data: ProbeData) -> LabelledImages:
+    if data.test is None:
+        key, root = root_of(cfg, "test")
+        raise ValueError(
+            f"{key} {root} has no held-out images (train with val or test beside it); only knn "
+            "works without them"
+        )
+    return data.test
+
+
+def _features(
+    cfg: CfgNode, data: ProbeData, images: LabelledImages, interpolation: str
+) -> tuple[Tensor, Tensor]:
+    transform = build_test_transform(
+        image_size=cfg.DATA.IMAGE_SIZE, resize=cfg.DATA.PROBE_RESIZE, interpolation=interpolation
+    )
+    features, labels = data.features(images, transform)
+    with config_key("SOLVER.AMP.ENABLED"):
+        check_finite(features)
+    return features, labels
+
+
+def _classifier(cfg: CfgNode, data: ProbeData, *, std: float | None = None) -> nn.Linear:
+    width = int(data.encoder.inplanes)  # type: ignore[arg-type]
+    classifier = build_classifier(width, data.num_classes, seed=cfg.SEED, std=std)
+    return classifier.to(data.device)
+
+
+def _sampler(cfg: CfgNode, section: str, indices: list[int], *, equal_parts: bool) -> EpochSampler:
+    c = cfg.EVAL[section]
+    with config_key(f"EVAL.{section}.BATCH_SIZE"):
+        return EpochSampler(
+            indices,
+            c.BATCH_SIZE,
+            c.EPOCHS,
+            seed=cfg.SEED,
+            rank=get_rank(),
+            world_size=get_world_size(),
+            equal_parts=equal_parts,
+        )
+
+
+def _training_settings(
+    cfg: CfgNode,
+    data: ProbeData,
+    sampler: EpochSampler,
+    after_epoch: Callable[[int, float], None],
+) -> TrainingSettings:
+    dtype = chosen_dtype(data.device, cfg.SOLVER.AMP.ENABLED, cfg.SOLVER.AMP.DTYPE)
+    return TrainingSettings(
+        sampler.sizes,
+        sampler.epochs,
+        data.normalize,
+        data.device,
+        data.autocast,
+        build_scaler(data.device, dtype),
+        after_epoch,
+    )
 
 
 def _report(epoch: int, epochs: int, loss: float, accuracy: Accuracy | None = None) -> None:
@@ -156,6 +337,3 @@ def _report(epoch: int, epochs: int, loss: float, accuracy: Accuracy | None = No
             "" if accuracy is None else f"  top-1 {accuracy.top1:.2f}  top-5 {accuracy.top5:.2f}"
         )
         logger.info("epoch %d/%d  loss %.4f%s", epoch + 1, epochs, loss, found)
-
-
-PROBES = {"knn": run_knn, "linear": run_linear, "lbfgs": run_lbfgs, "finetune": run_finetune}

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torchvision.models import ResNet
 
 from cwrgp.checkpoints.extract import Encoder, extract_encoder
@@ -13,7 +12,7 @@ from cwrgp.checkpoints.own import read_config
 from cwrgp.checkpoints.reader import read_with_digest
 from cwrgp.models.encoders import ENCODERS, build_encoder
 from cwrgp.models.resnet import STEMS
-from cwrgp.seeding import derive_seed
+from cwrgp.seeding import Stream, derive_seed, forked_generator
 
 RANDOM = "random"
 
@@ -57,8 +56,7 @@ def load_encoder(
     if weights == RANDOM:
         if (source, branch) != ("auto", None):
             raise ValueError("--weights random has neither a source nor a branch; omit them")
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(derive_seed(seed))
+        with forked_generator(derive_seed(Stream.WEIGHTS, seed)):
             return build_encoder(arch, stem=stem), Origin(RANDOM)
     encoder = build_encoder(arch, stem=stem)
     checkpoint, sha256 = read_with_digest(weights, unsafe=unsafe)

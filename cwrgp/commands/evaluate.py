@@ -11,18 +11,19 @@ from typing import Any
 import torch
 from fvcore.common.config import CfgNode
 
-from cwrgp.builders.labelled import Labelled
-from cwrgp.builders.probes import PROBES, Outcome
+from cwrgp.builders.probes import PROBES, ProbeResult, build_probe_data
 from cwrgp.checkpoints.load import Origin, load_encoder
 from cwrgp.comm import get_rank, get_world_size
 from cwrgp.config import validate_cfg
 from cwrgp.engine.precision import chosen_dtype
 from cwrgp.file_io.atomic import write_text
 from cwrgp.launch import local_device
+from cwrgp.shared_memory import worker_errors_end_the_run
 
 logger = logging.getLogger("cwrgp")
 
 
+@worker_errors_end_the_run("DATA.NUM_WORKERS")
 def run_evaluation(
     cfg: CfgNode,
     probe: str,
@@ -33,25 +34,26 @@ def run_evaluation(
     unsafe: bool = False,
     output: str | None = None,
 ) -> dict[str, Any]:
-    """Probes an encoder; on every process, which get the same answer.
+    """Probes an encoder. Every process takes part and gets the same result.
 
     Args:
         cfg: merged; validated and frozen here.
         probe: a key of :data:`PROBES`.
         weights: what :func:`load_encoder` takes, with ``source``, ``branch`` and ``unsafe``.
-        output: NAME.json for the result; fine-tuning writes NAME.images.txt beside it, the images
-            that it learnt from.
+        output: NAME.json for the result. Fine-tuning also writes NAME.images.txt, the names of the
+            images that it learnt from.
 
     Returns:
-        The result as it is written: plain values.
+        The content of NAME.json: plain values.
 
     Raises:
         ValueError: a value that cannot work, or weights that do not fit.
         FileNotFoundError: missing weights or data.
         FloatingPointError: a training diverged.
+        WorkerError: a data loader worker died, or the shared memory is too small.
     """
     validate_cfg(cfg)
-    _validate(cfg)
+    _check_combinations(cfg)
     cfg.freeze()
     path = _checked_output(output)
     device = local_device()
@@ -68,21 +70,24 @@ def run_evaluation(
     for warning in origin.warnings:
         logger.warning("%s: %s", weights, warning)
     if cfg.EVAL.MAX_IMAGES:
-        logger.info("EVAL.MAX_IMAGES is for the probe of a run; here all images are used")
+        logger.info("EVAL.MAX_IMAGES is for the probe during a run; here all images are used")
     encoder.to(device)
     if dtype != torch.float32:
         encoder.to(memory_format=torch.channels_last)
-    outcome = PROBES[probe](Labelled(cfg, encoder, device))
-    record = _record(cfg, probe, outcome, origin, dtype)
+    data = build_probe_data(cfg, encoder, device)
+    for warning in data.warnings:
+        logger.warning(warning)
+    result = PROBES[probe](cfg, data)
+    record = _record(cfg, probe, result, origin, dtype)
     if path is not None and get_rank() == 0:
         write_text(path, json.dumps(record, indent=2) + "\n")
-        if outcome.subset is not None:
-            write_text(path.with_suffix(".images.txt"), "".join(f"{n}\n" for n in outcome.subset))
+        if result.subset is not None:
+            write_text(path.with_suffix(".images.txt"), "".join(f"{n}\n" for n in result.subset))
     return record
 
 
 def as_line(record: dict[str, Any]) -> str:
-    """A result in one line."""
+    """A result as one line of text."""
     top5 = "-" if record["top5"] is None else f"{record['top5']:.2f}"
     sha256 = record["weights"]["sha256"]
     line = f"{record['probe']}  top-1 {record['top1']:.2f}  top-5 {top5}"
@@ -93,15 +98,15 @@ def as_line(record: dict[str, Any]) -> str:
 
 
 def _record(
-    cfg: CfgNode, probe: str, outcome: Outcome, origin: Origin, dtype: torch.dtype
+    cfg: CfgNode, probe: str, result: ProbeResult, origin: Origin, dtype: torch.dtype
 ) -> dict[str, Any]:
     section = {"knn": {"KNN_K": cfg.EVAL.KNN_K}, "lbfgs": {}}.get(probe)
     return {
-        "probe": probe,
-        **asdict(outcome.accuracy),
-        **outcome.details,
-        "train_images": outcome.train_images,
-        "test_images": outcome.test_images,
+        "probe": result.protocol,
+        **asdict(result.accuracy),
+        **result.details,
+        "train_images": result.train_images,
+        "test_images": result.test_images,
         "weights": {**asdict(origin), "warnings": list(origin.warnings)},
         "arch": cfg.MODEL.ARCH,
         "stem": cfg.MODEL.STEM,
@@ -114,40 +119,27 @@ def _record(
     }
 
 
-def _validate(cfg: CfgNode) -> None:
-    """What validate_cfg does not say of the probes' keys."""
-    optimizers = ("adam", "sgd", "larc")
+def _check_combinations(cfg: CfgNode) -> None:
+    """The keys of the linear probe that must fit each other."""
     linear = cfg.EVAL.LINEAR
-    if linear.OPTIMIZER not in optimizers:
-        raise ValueError(
-            f"EVAL.LINEAR.OPTIMIZER {linear.OPTIMIZER!r} is unknown; choose one of {optimizers}"
-        )
-    for name in ("LINEAR", "FINETUNE"):
-        section = cfg.EVAL[name]
-        for key in ("EPOCHS", "BATCH_SIZE"):
-            if section[key] < 1:
-                raise ValueError(f"EVAL.{name}.{key} {section[key]} is below 1")
-        if section.WEIGHT_DECAY < 0:
-            raise ValueError(f"EVAL.{name}.WEIGHT_DECAY {section.WEIGHT_DECAY} is below 0")
-    if linear.LR <= 0:
-        raise ValueError(f"EVAL.LINEAR.LR {linear.LR} is not positive")
-    if linear.FINAL_LR < 0 or (linear.OPTIMIZER == "adam" and linear.FINAL_LR == 0):
-        raise ValueError(
-            f"EVAL.LINEAR.FINAL_LR {linear.FINAL_LR} is not positive; 0 is for sgd and larc only"
-        )
-    if linear.STEPS and linear.OPTIMIZER == "adam":
-        raise ValueError(f"EVAL.LINEAR.STEPS {linear.STEPS} is for sgd and larc; set OPTIMIZER")
+    if linear.OPTIMIZER == "adam":
+        if linear.FINAL_LR == 0:
+            raise ValueError(
+                "EVAL.LINEAR.FINAL_LR 0.0 is not positive; 0 is for OPTIMIZER sgd and larc only"
+            )
+        if linear.STEPS:
+            raise ValueError(
+                f"EVAL.LINEAR.STEPS {linear.STEPS} is for OPTIMIZER sgd and larc, not for adam"
+            )
     if list(linear.STEPS) != sorted({s for s in linear.STEPS if 0 < s < linear.EPOCHS}):
         raise ValueError(
-            f"EVAL.LINEAR.STEPS {linear.STEPS} must rise between 0 and EPOCHS {linear.EPOCHS}"
+            f"EVAL.LINEAR.STEPS {linear.STEPS} must be in ascending order between 0 and "
+            f"EVAL.LINEAR.EPOCHS {linear.EPOCHS}"
         )
-    for key in ("LR_CLASSIFIER", "LR_ENCODER"):
-        if cfg.EVAL.FINETUNE[key] < 0:
-            raise ValueError(f"EVAL.FINETUNE.{key} {cfg.EVAL.FINETUNE[key]} is below 0")
 
 
 def _checked_output(output: str | None) -> Path | None:
-    """Before the work, not after it."""
+    """The path of ``--output``, checked before the work and not after it."""
     if output is None:
         return None
     path = Path(output).expanduser()

@@ -9,13 +9,12 @@ from pathlib import Path
 import torch
 from fvcore.common.config import CfgNode
 
-from cwrgp.builders.data import build_views
+from cwrgp.builders.data import build_normalize, build_views
 from cwrgp.builders.methods import build_method
-from cwrgp.builders.probe import build_probe
+from cwrgp.builders.probes import build_probe
 from cwrgp.builders.solver import build_learning_rate, build_plan
 from cwrgp.comm import get_rank, get_world_size
 from cwrgp.config import validate_cfg
-from cwrgp.data.augment import Normalize
 from cwrgp.data.loaders import iterate_views
 from cwrgp.data.samplers import StepSampler
 from cwrgp.engine.checkpoint import Checkpoints
@@ -28,10 +27,12 @@ from cwrgp.file_io.atomic import write_text
 from cwrgp.launch import local_device
 from cwrgp.models.batch_norm import synchronize_batch_norm
 from cwrgp.preemption import StopRequest
+from cwrgp.shared_memory import worker_errors_end_the_run
 
 logger = logging.getLogger("cwrgp")
 
 
+@worker_errors_end_the_run("DATA.NUM_WORKERS")
 def run_pretraining(
     cfg: CfgNode,
     *,
@@ -55,6 +56,7 @@ def run_pretraining(
     Raises:
         ValueError: a value that cannot work.
         FileNotFoundError: missing data, or nothing to resume or evaluate.
+        WorkerError: a data loader worker died, or the shared memory is too small.
         Preempted: a signal asked the run to stop; what was trained is saved.
     """
     validate_cfg(cfg)
@@ -159,7 +161,7 @@ def run_pretraining(
             plan=plan,
             how=Step(
                 learning_rate=learning_rate,
-                normalize=Normalize(cfg.DATA.MEAN, cfg.DATA.STD).to(device),
+                normalize=build_normalize(cfg, device),
                 device=device,
                 autocast=autocast(device, cfg.SOLVER.AMP.ENABLED, cfg.SOLVER.AMP.DTYPE),
                 scaler=scaler,
@@ -175,7 +177,7 @@ def run_pretraining(
             num_workers=cfg.DATA.NUM_WORKERS,
             stop=stop or StopRequest(),
         )
-    skipped = len(views.unreadable)
+    skipped = len(views.reader.unreadable)
     if skipped:
         logger.warning("%d of %d images could not be read and were replaced", skipped, len(views))
     return result

@@ -31,7 +31,7 @@ from cwrgp.file_io.path_manager import local_file
 from cwrgp.trackers.jsonl import read_metrics
 
 _ENCODER = "encoder."
-_PROBE = "knn/"  # how the names of the k-NN probe's metrics begin
+_PROBE = ("knn/", "knn_leave_one_out/")  # how the names of the k-NN probe's metrics begin
 
 
 @dataclass(frozen=True)

@@ -264,6 +264,11 @@ KEYS: dict[str, Key] = {
         "Semi-supervised fine-tuning: share of the labelled images of each class.",
         Range(low=0, high=1, open_low=True),
     ),
+    "EVAL.FINETUNE.EQUAL_COUNTS": Key(
+        False,
+        "Use FRACTION of all labelled images, with the same number of each class (to within one),"
+        " as in the published 1 % and 10 % subsets of ImageNet.",
+    ),
     "EVAL.FINETUNE.EPOCHS": Key(20, "Its epochs.", at_least(1)),
     "EVAL.FINETUNE.BATCH_SIZE": Key(256, "Its batch.", at_least(1)),
     "EVAL.FINETUNE.LR_CLASSIFIER": Key(0.2, "Learning rate of the classifier.", at_least(0)),

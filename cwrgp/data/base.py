@@ -4,25 +4,31 @@ from __future__ import annotations
 
 from typing import Protocol
 
+import numpy as np
 from PIL import Image
 
 
 class LabelledImages(Protocol):
-    """Images by number, with an integer label each (-1: none)."""
+    """A data set of images.
 
-    labels: list[int]
+    Attributes:
+        labels: int64 (n,), -1 for an image without a label. An array, not a list: the workers of a
+            loader share arrays, while lists are copied into each of them as they are read.
+    """
+
+    labels: np.ndarray
 
     def __len__(self) -> int: ...
 
     def load(self, index: int) -> Image.Image:
-        """The image, RGB. Raises OSError where it cannot be read."""
+        """The image, RGB. Raises one of :data:`cwrgp.images.UNREADABLE` where it is unreadable."""
 
     def name(self, index: int) -> str:
-        """What to call the image in a message."""
+        """The name of the image in a message."""
 
 
 class StorageError(OSError):
-    """What holds the images cannot be read, which says nothing about an image.
+    """The storage of the images cannot be read, which does not depend on the image.
 
-    It stops a run, where an image that cannot be decoded is counted and replaced.
+    It ends a run, whereas an image that cannot be decoded is counted and replaced.
     """

@@ -1,16 +1,17 @@
-"""Data sets by name: what DATA.NAME may be."""
+"""Data sets by name."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image
 from torchvision import datasets as tv
 
 from cwrgp.data.base import LabelledImages
-from cwrgp.data.folders import open_folder, open_imagenet, open_tiny_imagenet, read_class_list
+from cwrgp.data.folders import open_folder, open_imagenet, open_tiny_imagenet
 from cwrgp.data.shards import Shards
 
 DATASETS = (
@@ -27,12 +28,16 @@ SPLITS = ("pretrain", "train", "test")
 
 
 class TorchvisionImages:
-    """A torchvision data set whose images are in memory (CIFAR, STL-10)."""
+    """A torchvision data set whose images are in memory (CIFAR, STL-10).
+
+    Args:
+        dataset: gives (PIL image, label) and has ``labels`` or ``targets``.
+    """
 
     def __init__(self, dataset: Any) -> None:
         self.dataset = dataset
         labels = dataset.labels if hasattr(dataset, "labels") else dataset.targets
-        self.labels = [int(label) for label in labels]
+        self.labels = np.asarray(labels, dtype=np.int64)
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -52,33 +57,34 @@ def _open_torchvision(
     except RuntimeError as error:  # torchvision's "Dataset not found or corrupted."
         download = f"{factory.__name__}({root!r}, download=True)"
         raise FileNotFoundError(
-            f"{name} is not in DATA.ROOT {root}, or damaged: looked for "
+            f"{name} is not in {root}, or is damaged: looked for "
             f"{Path(root) / factory.base_folder}; get it with "  # type: ignore[attr-defined]
             f'python -c "from torchvision.datasets import {factory.__name__}; {download}"'
         ) from error
 
 
 def build_dataset(
-    name: str, root: str, split: str, *, class_list: str = "", num_samples: int = 0
+    name: str, root: str, split: str, *, classes: Sequence[str] = (), num_samples: int = 0
 ) -> LabelledImages | None:
-    """Opens a data set that is there; nothing is downloaded.
+    """Opens a data set. Nothing is downloaded.
 
     Args:
         name: one of :data:`DATASETS`.
-        root: folder of the data set; for "webdataset" the shards, as :class:`Shards` has them.
+        root: folder of the data set; for "webdataset" the source of :class:`Shards`.
         split: "pretrain", "train" (the labelled images that a probe learns from) or "test".
-        class_list: for "imagenet100": a file with its classes, one a line.
-        num_samples: for "webdataset": how many samples the shards hold; 0: not known.
+        classes: for "imagenet100": the wnids of its classes.
+        num_samples: for "webdataset": number of samples in the shards; 0: not checked.
 
     Returns:
         The images, or None where an image folder or shards have no held-out part.
 
     Raises:
         ValueError: unknown name, no images, or a layout that is not the data set's.
-        FileNotFoundError: not there: what was looked for, where, and how to get it.
+        FileNotFoundError: files are missing. The message says which, where they were looked for,
+            and how to get them.
     """
     if name not in DATASETS:
-        raise ValueError(f"DATA.NAME {name!r} is unknown; choose one of {list(DATASETS)}")
+        raise ValueError(f"data set {name!r} is unknown; choose one of {', '.join(DATASETS)}")
     assert split in SPLITS, split
     if name == "cifar10":
         return _open_torchvision(name, tv.CIFAR10, root, train=split != "test")
@@ -92,7 +98,7 @@ def build_dataset(
     if name == "imagenet":
         return open_imagenet(root, split)
     if name == "imagenet100":
-        return open_imagenet(root, split, read_class_list(class_list))
+        return open_imagenet(root, split, classes)
     if name == "webdataset":
         return None if split == "test" else Shards(root, num_samples=num_samples)
     return open_folder(root, split)

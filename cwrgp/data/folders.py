@@ -1,4 +1,4 @@
-"""Image files below a folder, and the layouts of the data sets that are released as such."""
+"""Image folders, and the data sets that are released as image folders."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
+from cwrgp.data.string_array import StringArray
 from cwrgp.images import IMAGE_SUFFIXES, open_rgb
 
 IMAGENET_PAGE = "https://image-net.org/download-images (ILSVRC2012, needs an account)"
@@ -16,14 +18,15 @@ TINY_IMAGENET_URL = "http://cs231n.stanford.edu/tiny-imagenet-200.zip"
 
 
 class ImageFolder:
-    """All images below a folder; the first level of subfolders, where there is one, gives the
-    labels.
+    """All images below a folder. The first level of subfolders, if there is one, is the label.
+
+    Images beside the class folders have no label (-1).
 
     Args:
         root: the folder.
-        classes: the names of the classes in the order of their labels; None: the sorted names of
-            the subfolders.
-        only: the subfolders to take; None: all.
+        classes: names of the classes in the order of their labels; None: the sorted names of the
+            subfolders.
+        only: the subfolders to read; None: all.
 
     Raises:
         FileNotFoundError: no such folder.
@@ -39,30 +42,29 @@ class ImageFolder:
     ) -> None:
         self.root = Path(root).expanduser()
         if not self.root.is_dir():
-            raise FileNotFoundError(
-                f"image folder {self.root} does not exist; set DATA.ROOT (EVAL.ROOT) to one"
-            )
+            raise FileNotFoundError(f"image folder {self.root} does not exist")
         places = [self.root] if only is None else [self.root / name for name in only]
         # Sorted relative names: the same order on every machine and file system.
-        self.files = sorted(
+        files = sorted(
             os.path.relpath(path, self.root) for place in places for path in image_files(place)
         )
-        if not self.files:
+        if not files:
             raise ValueError(
                 f"image folder {self.root} holds no image ({', '.join(sorted(IMAGE_SUFFIXES))})"
             )
-        tops = [parts[0] if len(parts := Path(file).parts) > 1 else None for file in self.files]
+        self.files = StringArray(files)
+        tops = [parts[0] if len(parts := Path(file).parts) > 1 else None for file in files]
         found = sorted({top for top in tops if top is not None})
         self.classes = list(found if classes is None else classes)
-        if None in tops or (classes is None and len(found) < 2):
-            self.classes = []
+        if classes is None and len(found) < 2:
+            self.classes = []  # a single folder is no class
         elif unknown := sorted(set(found) - set(self.classes)):
             raise ValueError(
-                f"{self.root} has the class {unknown[0]}, which the training images have not; "
-                f"theirs are {', '.join(self.classes) or 'none'}"
+                f"{self.root} has the class {unknown[0]}, which the training images do not have; "
+                f"their classes are {', '.join(self.classes) or 'none'}"
             )
         number = {name: label for label, name in enumerate(self.classes)}
-        self.labels = [number.get(str(top), -1) for top in tops]
+        self.labels = np.array([number.get(str(top), -1) for top in tops], dtype=np.int64)
 
     def __len__(self) -> int:
         return len(self.files)
@@ -75,14 +77,14 @@ class ImageFolder:
 
 
 def image_files(root: Path) -> Iterator[str]:
-    """The images below a folder, behind links too; a link that leads in a circle ends there."""
+    """The images below a folder. Links are followed, but not to a folder that they are in."""
     places: dict[str, frozenset[tuple[int, int]]] = {}  # of a folder and those above it
     for folder, subfolders, files in os.walk(root, followlinks=True):
         subfolders.sort()
         above = places.get(os.path.dirname(folder), frozenset())
         status = os.stat(folder)
         place = (status.st_dev, status.st_ino)
-        if place in above:  # a link to a folder that it is in
+        if place in above:
             subfolders.clear()
             continue
         places[folder] = above | {place}
@@ -92,7 +94,11 @@ def image_files(root: Path) -> Iterator[str]:
 
 
 def open_folder(root: str, split: str) -> ImageFolder | None:
-    """``root/train`` and ``root/val`` (or ``test``) where there is a ``train``, else all of it."""
+    """``root/train`` and ``root/val`` (or ``test``) where there is a ``train``, else all of it.
+
+    Raises:
+        ValueError: there are images beside ``train`` and the held-out folders.
+    """
     base = Path(root).expanduser()
     if not (base / "train").is_dir():
         return None if split == "test" else ImageFolder(base)
@@ -100,8 +106,8 @@ def open_folder(root: str, split: str) -> ImageFolder | None:
         known = other.name in ("train", "val", "test")
         if other.is_dir() and not known and next(image_files(other), None) is not None:
             raise ValueError(
-                f"DATA.ROOT {base} has images in train and in {other.name}: is train a split or a "
-                f"class? Move {other.name} elsewhere, or rename train"
+                f"image folder {base} has images in train and in {other.name}: is train a split or "
+                f"a class? Move {other.name} elsewhere, or rename train"
             )
     train = ImageFolder(base / "train")
     if split != "test":
@@ -114,7 +120,7 @@ def open_imagenet(root: str, split: str, wnids: Sequence[str] | None = None) -> 
     """ImageNet, or the classes ``wnids`` of it: ``root/train/<wnid>`` and ``root/val/<wnid>``.
 
     Raises:
-        FileNotFoundError: a folder is missing, which one, and where to get the images.
+        FileNotFoundError: a folder is missing. The message says which, and where to get the images.
     """
     base = Path(root).expanduser()
     folders = {"pretrain": "train", "train": "train", "test": "val"}
@@ -123,9 +129,9 @@ def open_imagenet(root: str, split: str, wnids: Sequence[str] | None = None) -> 
     if not have:
         flat = place.is_dir() and next(image_files(place), None) is not None
         raise FileNotFoundError(
-            f"ImageNet is not in DATA.ROOT {base}: looked for {place}/<wnid>/*.JPEG"
+            f"ImageNet is not in {base}: looked for {place}/<wnid>/*.JPEG"
             + (
-                ", but its images are in no folders of classes; sort them with torchvision: "
+                ", but its images are not in class folders; sort them with torchvision: "
                 f'python -c "from torchvision.datasets import ImageNet; '
                 f"ImageNet('{base}', '{folders[split]}')\", where the archives are"
                 if flat
@@ -134,7 +140,7 @@ def open_imagenet(root: str, split: str, wnids: Sequence[str] | None = None) -> 
         )
     if missing := sorted(set(wnids or ()) - have):
         raise FileNotFoundError(
-            f"DATA.CLASS_LIST has {len(wnids or ())} classes, of which {len(missing)} are not in "
+            f"the class list has {len(wnids or ())} classes, of which {len(missing)} are not in "
             f"{place}: {', '.join(missing[:3])}"
         )
     if split != "test":
@@ -143,25 +149,25 @@ def open_imagenet(root: str, split: str, wnids: Sequence[str] | None = None) -> 
 
 
 def read_class_list(path: str) -> list[str]:
-    """The names of classes in a file, one a line, sorted as their labels are.
+    """The names of classes in a file, one per line, in the order of their labels.
 
     Raises:
-        ValueError: no file named, an empty one, or a name twice.
+        ValueError: no file is named, it has fewer than two names, or a name twice.
         FileNotFoundError: no such file.
     """
     if not path:
         raise ValueError(
-            "DATA.CLASS_LIST is empty; DATA.NAME imagenet100 needs a file with the wnids of its "
-            "classes, one a line"
+            "the class list is not set; imagenet100 needs a file with the wnids of its classes, one"
+            " per line"
         )
     if not Path(path).expanduser().is_file():
-        raise FileNotFoundError(f"DATA.CLASS_LIST {path}: no such file (wnids, one a line)")
+        raise FileNotFoundError(f"class list {path}: no such file (wnids, one per line)")
     lines = Path(path).expanduser().read_text().splitlines()
     names = [line.strip() for line in lines if line.strip()]
     if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise ValueError(f"DATA.CLASS_LIST {path} has the class {twice[0]} more than once")
+        raise ValueError(f"class list {path} has the class {twice[0]} more than once")
     if len(names) < 2:
-        raise ValueError(f"DATA.CLASS_LIST {path} has {len(names)} classes; it needs two or more")
+        raise ValueError(f"class list {path} has {len(names)} classes; it needs two or more")
     return sorted(names)
 
 
@@ -169,7 +175,7 @@ def open_tiny_imagenet(root: str, split: str) -> ImageFolder:
     """Tiny-ImageNet as it is released: ``train/<wnid>/images`` and ``val/val_annotations.txt``.
 
     Raises:
-        FileNotFoundError: what is missing, and where to get it.
+        FileNotFoundError: files are missing. The message says which, and how to get them.
         ValueError: an image of ``val`` without annotation, or of an unknown class.
     """
     base = Path(root).expanduser()
@@ -179,7 +185,7 @@ def open_tiny_imagenet(root: str, split: str) -> ImageFolder:
     for path in (base / "train", base / "val" / "images", annotations):
         if not path.exists():
             raise FileNotFoundError(
-                f"Tiny-ImageNet is not in DATA.ROOT {root}: looked for {path}; get it with "
+                f"Tiny-ImageNet is not in {root}: looked for {path}; get it with "
                 f"curl -O {TINY_IMAGENET_URL} && unzip -q tiny-imagenet-200.zip"
             )
     if split != "test":
@@ -193,16 +199,17 @@ def open_tiny_imagenet(root: str, split: str) -> ImageFolder:
         if wnid.get(file_name) not in number:
             raise ValueError(
                 f"{annotations} gives {file_name} the class {wnid.get(file_name, 'of nothing')}, "
-                f"which {base / 'train'} has not; unpack the archive again"
+                f"which {base / 'train'} does not have; unpack the archive again"
             )
-    images.labels = [number[wnid[file_name]] for file_name in images.files]
+    labels = [number[wnid[file_name]] for file_name in images.files]
+    images.labels = np.array(labels, dtype=np.int64)
     return images
 
 
 def _names(train: Path, only: Sequence[str] | None = None) -> list[str]:
-    """The classes of the training images, without a look at every image."""
+    """The classes of the training images, without listing every image."""
     if not train.is_dir():
-        raise FileNotFoundError(f"{train}, whose folders name the classes, does not exist")
+        raise FileNotFoundError(f"folder {train}, which names the classes, does not exist")
     places = [path for path in train.iterdir() if path.is_dir()]
     return sorted(
         path.name

@@ -1,22 +1,22 @@
-"""Batches as pure functions of the step or the epoch, so that a run resumes anywhere."""
+"""Batches as a pure function of the step or the epoch, so that a run can resume at any step."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Sampler
 
-from cwrgp.seeding import derive_seed
+from cwrgp.seeding import Stream, derive_seed
 
 
 class StepSampler(Sampler[list[tuple[int, int]]]):
-    """The (epoch, index) pairs of this process's part of each global batch, from one step to
-    another.
+    """The (epoch, index) pairs of this process's part of each global batch of a range of steps.
 
-    Every epoch is a fresh permutation; what does not fill the last batch of an epoch is dropped.
+    Every epoch is a new permutation. The last batch of an epoch is dropped if it is not full.
 
     Args:
         dataset_size: number of images.
@@ -24,7 +24,7 @@ class StepSampler(Sampler[list[tuple[int, int]]]):
         start_step: the first step.
         total_steps: one past the last step.
         seed: the run's.
-        rank: this process.
+        rank: of this process.
         world_size: number of processes; divides ``batch_size``.
     """
 
@@ -56,7 +56,8 @@ class StepSampler(Sampler[list[tuple[int, int]]]):
 
         @lru_cache(maxsize=1)
         def order(epoch: int) -> Tensor:
-            generator = torch.Generator().manual_seed(derive_seed(self.seed, epoch))
+            generator = torch.Generator()
+            generator.manual_seed(derive_seed(Stream.ORDER, self.seed, epoch))
             return torch.randperm(self.dataset_size, generator=generator)
 
         for step in self.steps:
@@ -65,28 +66,28 @@ class StepSampler(Sampler[list[tuple[int, int]]]):
             yield [(epoch, index) for index in order(epoch)[first : first + local].tolist()]
 
 
-NOTHING = -1  # the index of a sample without label, where a process has no part of a batch
+NOTHING = -1  # index of the placeholder sample of a process that has no part of a batch
 
 
 def epoch_batches(size: int, batch_size: int, *, seed: int, epoch: int) -> list[Tensor]:
-    """The batches of an epoch: int64 numbers below ``size``, each once."""
-    generator = torch.Generator().manual_seed(derive_seed(seed, epoch))
+    """The batches of an epoch of a probe: int64 numbers below ``size``, permuted."""
+    generator = torch.Generator().manual_seed(derive_seed(Stream.PROBE_ORDER, seed, epoch))
     return list(torch.randperm(size, generator=generator).split(batch_size))
 
 
 class EpochSampler(Sampler[list[tuple[int, int]]]):
-    """This process's (epoch, index) pairs of every global batch of a training.
+    """The (epoch, index) pairs of this process's part of each global batch of a training.
 
     Args:
         indices: of the images to train with.
         batch_size: samples in a global batch.
-        epochs: how many.
+        epochs: number of epochs.
         seed: of the permutations.
-        rank: this process.
+        rank: of this process.
         world_size: number of processes.
-        equal_parts: for networks with BatchNorm in training mode: every process gets equally many
-            samples of a batch, two or more. The last batch of an epoch loses what is over, at most
-            ``world_size - 1`` samples, or is left out.
+        equal_parts: for networks with BatchNorm in training mode: every process gets the same
+            number of samples of a batch, at least two. The last batch of an epoch loses the
+            remainder, at most ``world_size - 1`` samples, or is dropped.
 
     Raises:
         ValueError: ``equal_parts`` with a batch that does not divide, or with too few images.
@@ -94,7 +95,7 @@ class EpochSampler(Sampler[list[tuple[int, int]]]):
 
     def __init__(
         self,
-        indices: Sequence[int],
+        indices: Sequence[int] | np.ndarray,
         batch_size: int,
         epochs: int,
         *,
@@ -103,7 +104,7 @@ class EpochSampler(Sampler[list[tuple[int, int]]]):
         world_size: int = 1,
         equal_parts: bool = False,
     ) -> None:
-        self.indices = list(indices)
+        self.indices = np.asarray(indices, dtype=np.int64)
         self.batch_size = batch_size
         self.epochs = epochs
         self.seed = seed
@@ -113,15 +114,15 @@ class EpochSampler(Sampler[list[tuple[int, int]]]):
         if equal_parts and (batch_size % world_size or batch_size < 2 * world_size):
             fitting = max(2, batch_size // world_size) * world_size
             raise ValueError(
-                f"a batch of {batch_size} gives no two or more equal samples to each of "
-                f"{world_size} processes; {fitting} would"
+                f"a batch of {batch_size} does not give each of {world_size} processes the same "
+                f"number of samples, at least two; {fitting} would"
             )
         #: Samples of each global batch of an epoch.
         self.sizes = [len(batch) for batch in self._batches(0)]
         if not self.sizes:
             raise ValueError(
                 f"{len(self.indices)} labelled images are too few for {world_size} processes with "
-                "two or more each"
+                "at least two each"
             )
 
     def __len__(self) -> int:
@@ -130,9 +131,8 @@ class EpochSampler(Sampler[list[tuple[int, int]]]):
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         for epoch in range(self.epochs):
             for batch in self._batches(epoch):
-                part = batch.tensor_split(self.world_size)[self.rank].tolist()
-                numbers = [self.indices[i] for i in part]
-                yield [(epoch, number) for number in numbers or [NOTHING]]
+                part = self.indices[batch.tensor_split(self.world_size)[self.rank].numpy()].tolist()
+                yield [(epoch, index) for index in part or [NOTHING]]
 
     def _batches(self, epoch: int) -> list[Tensor]:
         size = len(self.indices)

@@ -1,4 +1,4 @@
-"""Work on many shards: shared among the processes of a run, and kept for the next run."""
+"""The indexing of many shards, divided among the processes of a run and cached for the next."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import wraps
 from pathlib import Path
 
-import fsspec
 import numpy as np
 import torch.distributed as dist
 
@@ -18,21 +17,22 @@ from cwrgp.file_io.atomic import replacing
 from cwrgp.file_io.cache import cache_dir
 
 _THREADS = 8
-# What file systems tell of a file that changes when its content does.
+# What file systems know of a file that changes with its content.
 _VERSION_KEYS = ("size", "mtime", "ETag", "LastModified", "last_modified", "updated", "md5Hash")
 
 Index = Callable[[str], np.ndarray]
 
 
 def shared_among_processes(urls: Sequence[str], index: Index) -> list[np.ndarray]:
-    """``index`` of every shard; each process does its part, and all get all.
+    """``index`` of every shard, on every process; each process computes a part.
 
     Args:
         urls: the shards, the same on every process.
         index: of one shard; called in threads.
 
     Raises:
-        ValueError, OSError: of ``index``, the first in the order of the shards, on every process.
+        ValueError, OSError: the first error of ``index`` in the order of the shards, on every
+            process.
     """
     rank, world = get_rank(), get_world_size()
     with ThreadPoolExecutor(_THREADS) as pool:
@@ -50,7 +50,7 @@ def shared_among_processes(urls: Sequence[str], index: Index) -> list[np.ndarray
 
 
 def _outcome(index: Index, url: str) -> np.ndarray | OSError | ValueError:
-    """A process that raised on its own would leave the others waiting."""
+    """The index or the error: a process that raised would leave the others waiting."""
     try:
         return index(url)
     except (OSError, ValueError) as error:
@@ -58,10 +58,10 @@ def _outcome(index: Index, url: str) -> np.ndarray | OSError | ValueError:
 
 
 def cached(index: Index) -> Index:
-    """Keeps what ``index`` gives for a shard in a file of its own in the package's cache.
+    """Caches the index of each shard in a file.
 
-    The file is for that name and what is known of its version (size, time, ETag): a shard that was
-    replaced is indexed anew.
+    The file's name is a digest of the shard's name and version (size, time, ETag), so that a shard
+    that was replaced is indexed again.
     """
 
     @wraps(index)
@@ -70,7 +70,7 @@ def cached(index: Index) -> Index:
         if version is None:
             return index(url)
         path = cache_dir() / "shards" / f"{version}.npy"
-        with contextlib.suppress(OSError, ValueError, EOFError):  # none there, or a damaged one
+        with contextlib.suppress(OSError, ValueError, EOFError):  # missing or damaged
             return np.load(path, allow_pickle=False)
         table = index(url)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -82,12 +82,14 @@ def cached(index: Index) -> Index:
 
 
 def _version(url: str) -> str | None:
-    """A digest of a shard's name and version; None where only its size is known, or nothing."""
+    """A digest of a shard's name and version; None where at most its size is known."""
+    import fsspec
+
     local = "://" not in url
     try:
         system, path = fsspec.core.url_to_fs(str(Path(url).expanduser()) if local else url)
         info = system.info(path)
-    except Exception:  # `index` meets it too, and says what it is
+    except Exception:  # `index` meets the same error and reports it
         return None
     known = {key: str(info[key]) for key in _VERSION_KEYS if info.get(key) is not None}
     if len(known) < 2:

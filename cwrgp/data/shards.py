@@ -1,8 +1,8 @@
 """WebDataset shards as a data set of numbered images.
 
-An index of the shards, made once, says where in which tar file each image lies; an image is then
-one read of so many bytes from there, in a local file or at a URL. So shards have what folders have:
-any order, any number of processes and workers, and an exact resume, without shuffle buffers.
+An index of the shards, made once, has the position and size of each image in its tar file. An image
+is then one read of this range, from a local file or a URL. So shards offer what folders offer: any
+order, any number of processes and workers, and an exact resume, without shuffle buffers.
 """
 
 from __future__ import annotations
@@ -12,9 +12,8 @@ import re
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
-import fsspec
 import numpy as np
 from PIL import Image
 
@@ -22,42 +21,43 @@ from cwrgp.data.base import StorageError
 from cwrgp.data.shard_index import cached, shared_among_processes
 from cwrgp.images import IMAGE_SUFFIXES, open_rgb
 
+if TYPE_CHECKING:
+    import fsspec
+
 _ATTEMPTS = 3
-_META = re.compile(r"__[^/]*__($|/)")  # what the webdataset package takes for no sample
+_META = re.compile(r"__[^/]*__($|/)")  # what the webdataset package skips
 
 
 class Shards:
-    """The images of WebDataset shards: samples with one image and, where they have labels, a
-    ``cls``.
+    """The images of WebDataset shards. A sample has one image, and may have a ``cls``, its label.
 
     Args:
         source: a path or URL of uncompressed tar files with braces (``{000..146}``) or wildcards,
             several of them joined by ``::``, or a folder of ``*.tar``, whose URL ends with ``/``.
             URLs are those of fsspec: ``https://``, ``s3://``, ``gs://`` ...
-        num_samples: how many samples there must be; 0: not known.
+        num_samples: number of samples that there must be; 0: any.
 
     Raises:
-        FileNotFoundError: no shard, or one is missing.
+        FileNotFoundError: there is no shard, or one is missing.
         StorageError: a shard cannot be reached.
-        ValueError: a shard is damaged or compressed, a sample has no image or several, samples are
-            more or fewer than they must be, or a package is missing.
+        ValueError: a shard is damaged or compressed, a sample has no image or several, there are
+            more or fewer than ``num_samples``, or a package is missing.
     """
 
     def __init__(self, source: str, *, num_samples: int = 0) -> None:
         self.urls = expand(source)
         parts = shared_among_processes(self.urls, index_shard)
         sizes = [len(part) for part in parts]
-        # Arrays, which the workers share: lists would be copied as they are read.
         self._shards = np.repeat(np.arange(len(parts), dtype=np.int32), sizes)
         table = np.concatenate(parts)
         self._starts, self._sizes = table[:, 0].copy(), table[:, 1].copy()
-        self.labels: list[int] = table[:, 2].tolist()
+        self.labels = table[:, 2].copy()
         if not len(table):
-            raise ValueError(f"DATA.ROOT {source}: the {len(parts)} shards hold no sample")
+            raise ValueError(f"the {len(parts)} shards of {source} hold no sample")
         if num_samples and num_samples != len(table):
             raise ValueError(
-                f"DATA.NUM_SAMPLES is {num_samples}, but the {len(parts)} shards of {source} hold "
-                f"{len(table)} samples: is one missing?"
+                f"the {len(parts)} shards of {source} hold {len(table)} samples instead of "
+                f"{num_samples}: is a shard missing?"
             )
 
     def __len__(self) -> int:
@@ -76,21 +76,22 @@ def expand(source: str) -> list[str]:
     """The shards that a source of :class:`Shards` names, in order.
 
     Raises:
-        FileNotFoundError: nothing fits a wildcard or is in the folder.
-        ValueError: the webdataset package is missing, or what fsspec needs for the URLs.
+        FileNotFoundError: nothing matches a wildcard, or a folder has no shard.
+        ValueError: the webdataset package is missing, or one that fsspec needs for the URLs.
     """
     try:
+        import fsspec  # noqa: F401
         from webdataset.shardlists import expand_urls
     except ImportError as error:
         raise ValueError(
-            "DATA.NAME webdataset needs a package: pip install 'cwrgp[webdataset]'"
+            f"WebDataset shards need the package {error.name}: pip install 'cwrgp[webdataset]'"
         ) from error
     shards: list[str] = []
     for pattern in expand_urls(source):
         system, path = _file_system(pattern)
         local = "://" not in pattern
         if not any(character in path for character in "*?["):
-            # A URL's folder is not asked for, its end tells; a shard's being there is seen later.
+            # A URL is a folder if it ends with "/". Whether a shard exists is seen later.
             if not (system.isdir(path) if local else pattern.endswith("/")):
                 shards.append(pattern)
                 continue
@@ -98,31 +99,31 @@ def expand(source: str) -> list[str]:
         found = sorted(system.glob(path))
         if not found:
             raise FileNotFoundError(
-                f"DATA.ROOT {source}: no shard fits {path}; name the .tar files with {{000..146}} "
-                "or *, or write some with webdataset.ShardWriter"
+                f"no shard matches {path}; name the .tar files with {{000..146}} or *, or write "
+                "some with webdataset.ShardWriter"
             )
         shards += found if local else [system.unstrip_protocol(name) for name in found]
     return shards
 
 
 def read_range(url: str, start: int, stop: int) -> bytes:
-    """Bytes ``start`` to ``stop`` of a file, local or not.
+    """Bytes ``start`` to ``stop`` (exclusive) of a local file or a URL.
 
     Raises:
         StorageError: after three attempts.
     """
     for attempt in range(_ATTEMPTS):
         try:
-            system, path = _file_system(url)  # cached by fsspec, for each process of its own
+            system, path = _file_system(url)  # fsspec caches it per process
             content = system.cat_file(path, start=start, end=stop)
-        except Exception as error:  # every file system has its own
+        except Exception as error:  # every file system has errors of its own
             if attempt + 1 == _ATTEMPTS:
                 raise StorageError(f"shard {url} cannot be read: {_one_line(error)}") from error
         else:
             if len(content) != stop - start:
                 raise StorageError(
-                    f"shard {url} gave {len(content)} instead of the {stop - start} bytes from "
-                    f"{start} on: was it changed, or does its server not know ranges?"
+                    f"shard {url} gave {len(content)} instead of {stop - start} bytes at byte "
+                    f"{start}: was it changed, or does its server not support ranges?"
                 )
             return content
     raise AssertionError("the last attempt returns or raises")
@@ -130,10 +131,10 @@ def read_range(url: str, start: int, stop: int) -> bytes:
 
 @cached
 def index_shard(url: str) -> np.ndarray:
-    """Where the images of a shard are: int64 (samples, 3), first byte, size in bytes and label.
+    """Position of the images of a shard: int64 (samples, 3), first byte, size in bytes and label.
 
-    Which files belong to a sample is the webdataset package's own rule: the same name up to the
-    first dot, one after the other.
+    Files belong to one sample by the rule of the webdataset package: they follow each other and
+    have the same name up to the first dot.
 
     Raises:
         FileNotFoundError, StorageError, ValueError: as :class:`Shards`.
@@ -148,8 +149,7 @@ def index_shard(url: str) -> np.ndarray:
     except FileNotFoundError as error:
         unreachable = " or its server cannot be reached" if "://" in url else ""
         raise FileNotFoundError(
-            f"shard {url} does not exist{unreachable}; DATA.ROOT names it, so fetch it or name "
-            "fewer"
+            f"shard {url} does not exist{unreachable}; download it, or name fewer shards"
         ) from error
     except ValueError:
         raise
@@ -159,11 +159,11 @@ def index_shard(url: str) -> np.ndarray:
 
 
 def _members(url: str, file: IO[bytes]) -> Iterator[dict[str, Any]]:
-    """The files in a shard as webdataset has them, but with places and labels for contents."""
+    """The files in a shard as webdataset gives them, with a position or label for the content."""
     try:
         with tarfile.open(fileobj=file, mode="r:") as tar:
             for member in tar:
-                tar.members = []  # type: ignore[attr-defined]  # else all headers stay in memory
+                tar.members = []  # type: ignore[attr-defined]  # or all headers stay in memory
                 if not member.isreg() or _META.match(member.name):
                     continue
                 place: tuple[int, ...] = (member.offset_data, member.size)
@@ -174,13 +174,13 @@ def _members(url: str, file: IO[bytes]) -> Iterator[dict[str, Any]]:
                 yield {"fname": member.name, "data": place, "__url__": url}
             end = tar.offset
         file.seek(end)
-        # tarfile takes what it does not understand for the end.
+        # tarfile takes a header that it does not understand for the end.
         if file.read(tarfile.BLOCKSIZE) != tarfile.NUL * tarfile.BLOCKSIZE:
             raise tarfile.ReadError(f"no end of archive at byte {end}")
     except tarfile.TarError as error:
         raise ValueError(
-            f"shard {url} is no whole uncompressed tar file ({error}); fetch it again, or "
-            "decompress it"
+            f"shard {url} is not a complete, uncompressed tar file ({error}); download it again, "
+            "or decompress it"
         ) from error
 
 
@@ -199,15 +199,19 @@ def _row(url: str, sample: dict[str, Any]) -> tuple[int, int, int]:
 def _label(url: str, name: str, content: bytes) -> int:
     text = content.decode("ascii", "replace").strip()
     if not text.isdigit():
-        raise ValueError(f"shard {url}: {name} holds {text[:20]!r} instead of a class's number")
+        raise ValueError(
+            f"shard {url}: {name} holds {text[:20]!r} instead of the number of a class"
+        )
     return int(text)
 
 
 def _file_system(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
+    import fsspec  # like webdataset, only with the extra
+
     try:
         return fsspec.core.url_to_fs(str(Path(url).expanduser()) if "://" not in url else url)
     except (ImportError, ValueError) as error:
-        raise ValueError(f"DATA.ROOT {url}: {_one_line(error)}") from error
+        raise ValueError(f"{url}: {_one_line(error)}") from error
 
 
 def _one_line(error: Exception) -> str:

@@ -1,97 +1,153 @@
-"""The views of an image, and what becomes of images that cannot be read."""
+"""What a loader's worker gives: random views of an image, or the image as a probe sees it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from cwrgp.data.base import LabelledImages, StorageError
-from cwrgp.images import UNREADABLE
-from cwrgp.seeding import derive_seed
+from cwrgp.data.base import LabelledImages
+from cwrgp.data.reader import ImageReader
+from cwrgp.data.samplers import NOTHING
+from cwrgp.seeding import Stream, derive_seed, forked_generator
 
-
-class UnreadableImages:
-    """Counts the images that cannot be read, across the workers of this process.
-
-    Args:
-        size: number of images.
-        limit: how many may be skipped.
-    """
-
-    def __init__(self, size: int, limit: int) -> None:
-        self.limit = limit
-        # One flag for each image: idempotent, so that workers need no lock.
-        self._flags = torch.zeros(size, dtype=torch.bool).share_memory_()
-
-    def add(self, index: int) -> None:
-        self._flags[index] = True
-
-    def __len__(self) -> int:
-        return int(self._flags.sum())
-
-    def check(self, dataset: LabelledImages) -> None:
-        """Raises ValueError when more than the limit were met, naming the first."""
-        if not len(self):
-            return
-        first = dataset.name(int(self._flags.nonzero()[0]))
-        if len(self) == len(dataset):
-            raise ValueError(f"none of the {len(dataset)} images can be read; the first is {first}")
-        if len(self) > self.limit:
-            raise ValueError(
-                f"{len(self)} of {len(dataset)} images cannot be read, more than "
-                f"DATA.MAX_UNREADABLE {self.limit}; the first is {first}"
-            )
+Transform = Callable[[Image.Image], Tensor]
 
 
 class Views(Dataset):
     """V random views of an image, a pure function of (seed, epoch, index).
 
-    An image that cannot be read is replaced by the next one that can, and counted.
+    An unreadable image is replaced by the next readable one.
 
     Args:
-        dataset: the images.
-        transforms: one for each of the V views: PIL image -> uint8 (3, H, W), where H and W may
-            differ from view to view; they draw from torch's default generator.
+        images: the data set.
+        transforms: one per view: PIL image -> uint8 (3, H, W), where H and W may differ from view
+            to view. They draw from torch's default generator.
         seed: the run's.
-        max_unreadable: how many images may be skipped.
+        max_unreadable: number of unreadable images that are tolerated.
+        limit_name: name of this limit in error messages.
     """
 
     def __init__(
         self,
-        dataset: LabelledImages,
-        transforms: Sequence[Callable[[Image.Image], Tensor]],
+        images: LabelledImages,
+        transforms: Sequence[Transform],
         *,
         seed: int,
         max_unreadable: int = 0,
+        limit_name: str = "max_unreadable",
     ) -> None:
-        self.dataset = dataset
+        self.images = images
         self.transforms = list(transforms)
         self.seed = seed
-        self.unreadable = UnreadableImages(len(dataset), max_unreadable)
+        self.reader = ImageReader(images, max_unreadable=max_unreadable, limit_name=limit_name)
 
     def __len__(self) -> int:
-        return len(self.dataset)
+        return len(self.images)
 
     def __getitem__(self, key: tuple[int, int]) -> list[Tensor]:
+        """The views of an (epoch, index) pair: V tensors, uint8 (3, H, W)."""
         epoch, index = key
-        image = self._load(index)
-        with torch.random.fork_rng(devices=[]):
-            # The CPU generator alone: torch.manual_seed would touch CUDA in every worker.
-            torch.default_generator.manual_seed(derive_seed(self.seed, epoch, index))
+        size = len(self.images)
+        _, image = _first_readable(self.reader, ((index + shift) % size for shift in range(size)))
+        with forked_generator(derive_seed(Stream.VIEW, self.seed, epoch, index)):
             return [transform(image) for transform in self.transforms]
 
-    def _load(self, index: int) -> Image.Image:
-        for shift in range(len(self.dataset)):
-            candidate = (index + shift) % len(self.dataset)
-            try:
-                return self.dataset.load(candidate)
-            except StorageError:
-                raise
-            except UNREADABLE:
-                self.unreadable.add(candidate)
-                self.unreadable.check(self.dataset)
-        raise AssertionError("the check above lets no data set pass of which nothing can be read")
+
+class LabelledViews(Dataset):
+    """A random view of an image and its label, a pure function of (seed, epoch, index).
+
+    An unreadable image is replaced, label included, by the next readable one of ``indices``.
+
+    Args:
+        images: the data set.
+        transform: PIL image -> uint8 (3, H, W); draws from torch's default generator.
+        indices: the images that may be used.
+        seed: of the views.
+        max_unreadable: number of unreadable images that are tolerated.
+        limit_name: name of this limit in error messages.
+    """
+
+    def __init__(
+        self,
+        images: LabelledImages,
+        transform: Transform,
+        indices: Sequence[int] | np.ndarray,
+        *,
+        seed: int,
+        max_unreadable: int = 0,
+        limit_name: str = "max_unreadable",
+    ) -> None:
+        self.images = images
+        self.transform = transform
+        self.indices = np.asarray(indices, dtype=np.int64)
+        self.seed = seed
+        self.reader = ImageReader(
+            images, max_unreadable=max_unreadable, limit_name=limit_name, indices=self.indices
+        )
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, key: tuple[int, int]) -> list[Tensor]:
+        """The view, uint8 (3, H, W), and its label, int64 (); -1 for the index :data:`NOTHING`."""
+        epoch, index = key
+        image, label = Image.new("RGB", (8, 8)), -1
+        if index == NOTHING:
+            index = 0  # the view does not matter
+        else:
+            used, image = _first_readable(self.reader, chain([index], self._after(index)))
+            label = int(self.images.labels[used])
+        with forked_generator(derive_seed(Stream.PROBE_VIEW, self.seed, epoch, index)):
+            return [self.transform(image), torch.tensor(label)]
+
+    def _after(self, index: int) -> Iterator[int]:
+        position = int(np.flatnonzero(self.indices == index)[0])
+        yield from np.roll(self.indices, -position)[1:].tolist()
+
+
+class ProbeImages(Dataset):
+    """An image under a fixed transform and its label; label -1 marks an unreadable image.
+
+    Args:
+        images: the data set.
+        transform: PIL image -> uint8 (3, H, W).
+        max_unreadable: number of unreadable images that are tolerated.
+        limit_name: name of this limit in error messages.
+    """
+
+    def __init__(
+        self,
+        images: LabelledImages,
+        transform: Transform,
+        *,
+        max_unreadable: int = 0,
+        limit_name: str = "max_unreadable",
+    ) -> None:
+        self.images = images
+        self.transform = transform
+        self.reader = ImageReader(images, max_unreadable=max_unreadable, limit_name=limit_name)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        """The image, uint8 (3, H, W), and its label."""
+        image = self.reader.read(index)
+        if image is None:
+            return self.transform(Image.new("RGB", (8, 8))), -1
+        return self.transform(image), int(self.images.labels[index])
+
+
+def _first_readable(reader: ImageReader, indices: Iterable[int]) -> tuple[int, Image.Image]:
+    """The first readable image of ``indices``, and its index."""
+    for index in indices:
+        image = reader.read(index)
+        if image is not None:
+            return index, image
+    raise AssertionError("the reader raises where no image is readable")

@@ -21,7 +21,7 @@ from cwrgp.engine.metrics import MetricWriter
 from cwrgp.engine.monitor import NonFiniteLoss, Watch
 from cwrgp.models.methods import Method, Output
 from cwrgp.preemption import Preempted, StopRequest
-from cwrgp.seeding import derive_seed
+from cwrgp.seeding import Stream, derive_seed
 
 logger = logging.getLogger("cwrgp")
 
@@ -150,7 +150,7 @@ def train(
         final = step + 1 == plan.total_steps
         leave = not final and stop.agreed()
         try:
-            torch.manual_seed(derive_seed(how.seed, step, get_rank()))
+            torch.manual_seed(derive_seed(Stream.STEP, how.seed, step, get_rank()))
             method.set_progress(
                 step=step, total_steps=plan.total_steps, steps_per_epoch=plan.steps_per_epoch
             )

@@ -1,4 +1,4 @@
-"""How often a classifier's first choice, or one of its first five, is right."""
+"""Top-1 and top-5 accuracy."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class Accuracy:
-    """Shares of right answers in percent; ``top5`` is None for what does not rank the classes."""
+    """Accuracies in percent; ``top5`` is None for a probe that does not rank the classes."""
 
     top1: float
     top5: float | None
 
 
 def topk_correct(scores: Tensor, labels: Tensor, k: int) -> int:
-    """How many samples have their label among the k classes of the highest scores.
+    """Number of samples whose label is among the k classes with the highest scores.
 
     Args:
         scores: (n, classes).
         labels: int64 (n,).
-        k: where there are fewer classes, every sample is right.
+        k: with fewer classes than k, every sample counts.
     """
     best = scores.topk(min(k, scores.shape[1]), dim=1).indices
     return int((best == labels[:, None]).any(1).sum())

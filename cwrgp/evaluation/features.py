@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset, Subset
 
 from cwrgp.comm import gather, get_rank, get_world_size
-from cwrgp.data.loaders import leave_signals_to_the_run
+from cwrgp.data.loaders import iterate_views
+from cwrgp.data.views import ProbeImages
 
 
 @torch.no_grad()
 def extract_features(
     encoder: nn.Module,
-    images: Dataset[tuple[Tensor, int]],
+    images: ProbeImages,
     *,
     normalize: Callable[[Tensor], Tensor],
     batch_size: int,
@@ -23,14 +24,14 @@ def extract_features(
     device: torch.device,
     autocast: torch.autocast,
 ) -> tuple[Tensor, Tensor]:
-    """Runs the encoder in evaluation mode over all labelled images, shared among the processes.
+    """Runs the encoder in evaluation mode over all images, divided among the processes.
 
-    Whole batches are shared, not images: a batch holds the same images however many processes there
-    are, so that on one kind of hardware the features are the same to the bit.
+    Whole batches are divided, not images. A batch holds the same images for any number of
+    processes, so that on one kind of hardware the features are the same to the bit.
 
     Args:
         encoder: (B, 3, H, W) -> (B, F); its mode is restored.
-        images: gives (uint8 (3, H, W), label); label -1 (none, or unreadable) is left out.
+        images: labelled; unreadable ones are omitted.
         normalize: uint8 batch -> network input.
         batch_size: images at a time.
         num_workers: processes that load.
@@ -38,32 +39,47 @@ def extract_features(
         autocast: the context of the forward pass.
 
     Returns:
-        fp32 features (n, F) and int64 labels (n,) on ``device``, each image once, in the order of
-        ``images``, complete on every process.
+        fp32 features (n, F) and int64 labels (n,) on ``device``: each readable image once, in the
+        order of ``images``, complete on every process.
+
+    Raises:
+        ValueError: more images are unreadable than tolerated, counted over all processes.
     """
-    size: int = len(images)  # type: ignore[arg-type]
-    world, rank = get_world_size(), get_rank()
-    owner = torch.arange(size) // batch_size % world  # the process of each image
-    mine = (owner == rank).nonzero().flatten().tolist()
+    size = len(images)
+    owner = torch.arange(size) // batch_size % get_world_size()  # the process of each image
+    mine = (owner == get_rank()).nonzero().flatten()
     # A process without a batch learns F from the first image.
-    loader = DataLoader(
-        Subset(images, mine or [0]),
-        batch_size=batch_size,
-        num_workers=num_workers,
-        worker_init_fn=leave_signals_to_the_run,
+    batches = [
+        part.tolist() for part in (mine if len(mine) else torch.tensor([0])).split(batch_size)
+    ]
+    loader = iterate_views(
+        images, batches, num_workers=num_workers, pin_memory=device.type == "cuda"
     )
     training = encoder.training
     encoder.eval()
     features, labels = [], []
-    for batch, label in loader:
-        with autocast:
-            output = encoder(normalize(batch.to(device, non_blocking=True)))
-        features.append(output.float()[: len(mine)])
-        labels.append(label.to(device)[: len(mine)])
+    with closing(loader):
+        for batch, label in loader:
+            with autocast:
+                output = encoder(normalize(batch.to(device, non_blocking=True)))
+            features.append(output.float()[: len(mine)])
+            labels.append(label.to(device)[: len(mine)])
     encoder.train(training)
     all_features = gather(torch.cat(features))
     all_labels = gather(torch.cat(labels))
-    # Gathered by owner, within it by number: what argsort undoes.
+    # They are gathered by process and within it by index: the inverse permutation.
     order = owner.argsort(stable=True).argsort().to(device)
-    order = order[all_labels[order] >= 0]
-    return all_features[order], all_labels[order]
+    all_features, all_labels = all_features[order], all_labels[order]
+    readable = all_labels >= 0
+    images.reader.mark_unreadable((~readable).nonzero().flatten().tolist())
+    images.reader.check()
+    return all_features[readable], all_labels[readable]
+
+
+def check_finite(features: Tensor) -> None:
+    """Raises FloatingPointError where a feature is NaN or infinite."""
+    if not bool(torch.isfinite(features).all()):
+        raise FloatingPointError(
+            "the encoder's features are not finite; compute them in float32 to see whether the "
+            "number format is too small for these weights"
+        )

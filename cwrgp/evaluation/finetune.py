@@ -1,4 +1,4 @@
-"""Semi-supervised fine-tuning: encoder and classifier together, on a part of the labels.
+"""Semi-supervised fine-tuning of encoder and classifier on a part of the labels.
 
 The protocol of Barlow Twins (Zbontar et al., 2021, appendix) and INTL (Weng et al., 2024).
 """
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from cwrgp.evaluation.linear import cosine
-from cwrgp.evaluation.supervised import Supervised, train_supervised
+from cwrgp.evaluation.supervised import TrainingSettings, train_supervised
 
 
 def fine_tune(
@@ -22,26 +22,26 @@ def fine_tune(
     lr_encoder: float,
     lr_classifier: float,
     weight_decay: float,
-    how: Supervised,
+    settings: TrainingSettings,
 ) -> None:
-    """Trains both with SGD (momentum 0.9) and a cosine to 0, a value an epoch, in place.
+    """Trains both in place by SGD (momentum 0.9). The rates follow a cosine to 0, by epochs.
 
     Args:
         encoder: in training mode; its BatchNorm must be synchronised where there are several
             processes.
         classifier: (B, F) -> (B, classes).
-        batches: (images, labels) a step, equally many on every process.
-        lr_encoder: of epoch 0.
-        lr_classifier: of epoch 0.
+        batches: (images, labels) of each step, the same number on every process.
+        lr_encoder: learning rate of epoch 0.
+        lr_classifier: likewise.
         weight_decay: of all parameters.
-        how: what a step is.
+        settings: epochs, batches and number format.
 
     Raises:
         FloatingPointError: the loss is not finite.
     """
     rates: list[Callable[[int], float]] = [
-        cosine(lr_classifier, 0.0, how.epochs),
-        cosine(lr_encoder, 0.0, how.epochs),
+        cosine(lr_classifier, 0.0, settings.epochs),
+        cosine(lr_encoder, 0.0, settings.epochs),
     ]
     optimizer = torch.optim.SGD(
         [
@@ -59,5 +59,5 @@ def fine_tune(
         batches,
         learning_rates=lambda epoch: [rate(epoch) for rate in rates],
         frozen=False,
-        how=how,
+        settings=settings,
     )

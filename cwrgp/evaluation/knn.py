@@ -16,30 +16,28 @@ def knn_accuracy(
     k: int = 5,
     chunk: int = 1024,
 ) -> float:
-    """Share of queries whose label most of their k nearest training samples bear (5-NN in the
-    paper).
+    """Accuracy of a majority vote of the k nearest training samples (5-NN in the paper).
 
     A tie goes to the smallest label.
 
     Args:
         train_features: (n, F).
         train_labels: int64 (n,).
-        features: (m, F), the queries. None: every training sample queries the others.
+        features: (m, F), the queries. None: leave-one-out; each training sample queries the rest.
         labels: int64 (m,).
-        k: neighbours.
-        chunk: queries at a time; bounds the memory to chunk x n distances.
+        k: number of neighbours.
+        chunk: queries at a time, which limits the memory to chunk x n distances.
 
     Returns:
         Accuracy in percent.
 
     Raises:
-        ValueError: fewer than k neighbours to choose from.
+        ValueError: fewer than k neighbours.
     """
     leave_one_out = features is None
     queries = train_features if features is None else features
     answers = train_labels if labels is None else labels
-    if len(train_features) - leave_one_out < k:
-        raise ValueError(f"EVAL.KNN_K {k} is more than the labelled images ({len(train_features)})")
+    check_neighbours(k, len(train_features) - leave_one_out)
     num_classes = int(train_labels.max()) + 1
     # cdist computes |a|^2 - 2ab + |b|^2, which loses digits far from the origin.
     origin = train_features.mean(0)
@@ -54,3 +52,9 @@ def knn_accuracy(
         votes = F.one_hot(neighbours, num_classes).sum(1)
         correct += int((votes.argmax(1) == answers[start : start + chunk]).sum())
     return 100 * correct / len(queries)
+
+
+def check_neighbours(k: int, num_neighbours: int) -> None:
+    """Raises ValueError where fewer than k neighbours can vote."""
+    if num_neighbours < k:
+        raise ValueError(f"k {k} is more than the {num_neighbours} labelled images that can vote")

@@ -16,17 +16,17 @@ from torch.nn import functional as F
 
 from cwrgp.data.samplers import epoch_batches
 from cwrgp.engine.optimizers import build_optimizer
-from cwrgp.evaluation.supervised import Supervised, train_supervised
-from cwrgp.seeding import derive_seed
+from cwrgp.evaluation.supervised import TrainingSettings, train_supervised
+from cwrgp.seeding import Stream, derive_seed
 
 
 def exponential(first: float, last: float, epochs: int) -> Callable[[int], float]:
-    """The learning rate of an epoch, falling by one factor from each to the next.
+    """The learning rate of an epoch, which decays exponentially.
 
     Args:
-        first: of epoch 0.
-        last: of epoch ``epochs - 1``.
-        epochs: how many.
+        first: value in epoch 0.
+        last: value in epoch ``epochs - 1``.
+        epochs: number of epochs.
     """
     scheduler = ExponentialParamScheduler(first, last / first)
     return lambda epoch: scheduler(epoch / max(1, epochs - 1))
@@ -39,13 +39,12 @@ def cosine(first: float, last: float, epochs: int) -> Callable[[int], float]:
 
 
 def stepwise(first: float, steps: Sequence[int], epochs: int) -> Callable[[int], float]:
-    """The learning rate of an epoch: ``first``, and a tenth of what it was from each of ``steps``
-    on.
+    """The learning rate of an epoch, divided by 10 at each of ``steps``.
 
     Args:
-        first: of epoch 0.
-        steps: epochs, rising, between 0 and ``epochs``.
-        epochs: how many.
+        first: value in epoch 0.
+        steps: epochs in ascending order, between 0 and ``epochs``.
+        epochs: number of epochs.
     """
     values = [first * 0.1**i for i in range(len(steps) + 1)]
     scheduler = MultiStepParamScheduler(values, num_updates=epochs, milestones=list(steps))
@@ -55,16 +54,16 @@ def stepwise(first: float, steps: Sequence[int], epochs: int) -> Callable[[int],
 def build_classifier(
     num_features: int, num_classes: int, *, seed: int, std: float | None = None
 ) -> nn.Linear:
-    """A linear classifier.
+    """An untrained linear classifier.
 
     Args:
         num_features: F.
-        num_classes: of the labels.
+        num_classes: number of outputs.
         seed: of the weights.
-        std: draws weights from N(0, std^2) with zero biases, as the ImageNet protocols do (MoCo's
-            0.01); None: torch's own, uniform within 1 / sqrt(F).
+        std: weights from N(0, std^2) and zero biases, as in the ImageNet protocols (0.01 in MoCo);
+            None: torch's default, uniform within 1 / sqrt(F).
     """
-    generator = torch.Generator().manual_seed(derive_seed(seed))
+    generator = torch.Generator().manual_seed(derive_seed(Stream.PROBE_WEIGHTS, seed))
     classifier = nn.Linear(num_features, num_classes)
     if std is not None:
         nn.init.normal_(classifier.weight, std=std, generator=generator)
@@ -88,20 +87,20 @@ def train_on_features(
     seed: int,
     report: Callable[[int, float], None] = lambda epoch, loss: None,
 ) -> None:
-    """Trains a classifier with Adam and cross-entropy, in place: the paper's probe of small images.
+    """Trains a classifier by Adam and cross-entropy, in place: the paper's probe of small images.
 
-    Every process does the same, on the features that all of them hold.
+    Every process does the same computation on the same features.
 
     Args:
         classifier: on the features' device, of their dtype.
         features: (n, F).
         labels: int64 (n,).
-        epochs: passes.
+        epochs: number of epochs.
         batch_size: the last batch of an epoch may be smaller.
         learning_rate: of an epoch.
-        weight_decay: L2 in the gradient.
+        weight_decay: weight of the L2 penalty.
         seed: of the order.
-        report: told each epoch and its mean loss.
+        report: called with each epoch and its mean loss.
 
     Raises:
         FloatingPointError: the loss is not finite.
@@ -124,7 +123,7 @@ def train_on_features(
         if not math.isfinite(mean):
             raise FloatingPointError(
                 f"the loss of the linear classifier is {mean} in epoch {epoch + 1}; "
-                f"lower EVAL.LINEAR.LR, now {learning_rate(epoch):g}"
+                f"lower the learning rate, now {learning_rate(epoch):g}"
             )
         report(epoch, mean)
 
@@ -137,19 +136,19 @@ def train_on_images(
     optimizer: str,
     learning_rate: Callable[[int], float],
     weight_decay: float,
-    how: Supervised,
+    settings: TrainingSettings,
 ) -> None:
-    """Trains a classifier on augmented images under an encoder that stays as it is: ImageNet's
-    linear protocol.
+    """Trains a classifier on augmented images and a frozen encoder: ImageNet's linear protocol.
 
     Args:
         encoder: in evaluation mode, without gradient.
         classifier: trained in place.
-        batches: (images, labels) a step.
-        optimizer: "sgd" or "larc", both with momentum 0.9; larc with trust 0.001, without clipping.
+        batches: (images, labels) of each step.
+        optimizer: "sgd" or "larc", both with momentum 0.9; "larc" with a trust coefficient of
+            0.001 and without clipping.
         learning_rate: of an epoch.
         weight_decay: of the weights and the bias.
-        how: what a step is.
+        settings: epochs, batches and number format.
 
     Raises:
         FloatingPointError: the loss is not finite.
@@ -169,5 +168,5 @@ def train_on_images(
         batches,
         learning_rates=lambda epoch: [learning_rate(epoch)],
         frozen=True,
-        how=how,
+        settings=settings,
     )

@@ -2,8 +2,8 @@
 
 The authors use scikit-learn's ``LogisticRegression(max_iter=1000)``. The same strictly convex
 objective, C sum_i CE_i + ||W||^2 / 2 with C = 1 and free intercepts, is minimised here by torch's
-L-BFGS with scikit-learn's memory and stopping rule: it has the same optimum, runs where the
-features are, a GPU included, and asks for no other package. The tests compare both.
+L-BFGS with scikit-learn's memory and stopping rule. It has the same optimum, runs on the device of
+the features and needs no other package. The tests compare both.
 """
 
 from __future__ import annotations
@@ -27,11 +27,10 @@ def fit_logistic_regression(
     Args:
         features: (n, F).
         labels: int64 (n,), of two classes or more.
-        num_classes: classes without samples are never chosen.
-        inverse_penalty: C, scikit-learn's name for the inverse of the penalty's weight.
+        num_classes: classes without samples are never predicted.
+        inverse_penalty: C, the inverse of the penalty's weight.
         max_iterations: of L-BFGS.
-        tolerance: the largest component of the gradient of the objective divided by C n at which
-            to stop.
+        tolerance: stops where no component of the gradient of objective / (C n) is larger.
 
     Returns:
         A float64 classifier (B, F) -> (B, num_classes), and whether the tolerance was reached.
@@ -44,8 +43,8 @@ def fit_logistic_regression(
     assert len(present) > 1
     weight = x.new_zeros(len(present), x.shape[1], requires_grad=True)
     bias = x.new_zeros(len(present), requires_grad=True)
-    # With two classes scikit-learn penalises the difference w of the two rows, which at the
-    # optimum are w / 2 and -w / 2: half of ||w||^2 is their squared norm, not half of it.
+    # With two classes scikit-learn has one row w, which stands for the rows w / 2 and -w / 2 here.
+    # Their squared norm is ||w||^2 / 2, the whole of scikit-learn's penalty.
     penalty = (2 if len(present) == 2 else 1) / (2 * inverse_penalty * len(x))
     optimizer = torch.optim.LBFGS(
         [weight, bias],
@@ -53,7 +52,7 @@ def fit_logistic_regression(
         max_eval=50 * max_iterations,
         history_size=10,
         tolerance_grad=tolerance,
-        tolerance_change=0.0,  # it stops where the gradient says so, or after max_iterations
+        tolerance_change=0.0,  # only the gradient or max_iterations stops it
         line_search_fn="strong_wolfe",
     )
 

@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -104,6 +105,12 @@ def test_another_seed_draws_another_subset(place, tmp_path):
     assert first != second and len(first.split()) == len(second.split())
 
 
+def test_equal_counts_divide_a_share_of_all_images(place):
+    # Half of 49 images of 7 classes: 24, three of each class and one more of three classes.
+    opts = ["EVAL.FINETUNE.EPOCHS", 1, "EVAL.FINETUNE.EQUAL_COUNTS", "True"]
+    assert run(place, "finetune", *opts)["train_images"] == 24
+
+
 def test_the_encoder_stays_in_linear_probes_and_moves_in_fine_tuning(place, monkeypatch):
     import cwrgp.builders.probes as probes
 
@@ -111,12 +118,12 @@ def test_the_encoder_stays_in_linear_probes_and_moves_in_fine_tuning(place, monk
     for name in ("linear", "finetune"):
         original = probes.PROBES[name]
 
-        def spied(data, original=original, name=name):
+        def spied(cfg, data, original=original, name=name):
             before = {k: v.clone() for k, v in data.encoder.state_dict().items()}
-            outcome = original(data)
+            result = original(cfg, data)
             after = data.encoder.state_dict()
             seen[name] = [not torch.equal(after[k], v) for k, v in before.items()]
-            return outcome
+            return result
 
         monkeypatch.setitem(probes.PROBES, name, spied)
     run(place, "linear", *ON_IMAGES)
@@ -148,7 +155,7 @@ def test_the_values_of_a_probe_reach_its_training(
     run(place, probe, *opts)
     assert values.items() <= seen.items()
     if rates is not None:
-        epochs = seen["epochs"] if "epochs" in seen else seen["how"].epochs
+        epochs = seen["epochs"] if "epochs" in seen else seen["settings"].epochs
         rate = seen["learning_rate"]
         assert (rate(0), rate(epochs - 1)) == pytest.approx(rates, rel=1e-9)
 
@@ -159,15 +166,15 @@ def test_the_values_of_a_probe_reach_its_training(
      ("finetune", [], ["bilinear"])],
 )  # fmt: skip
 def test_images_are_shown_as_the_protocol_has_it(place, monkeypatch, probe, opts, expected):
-    import cwrgp.builders.labelled as labelled
+    import cwrgp.evaluation.probe_data as probe_data
 
-    seen, original = [], labelled.extract_features
+    seen, original = [], probe_data.extract_features
 
     def spied(encoder, images, **rest):
         seen.append(images.transform.transforms[0].interpolation.value)
         return original(encoder, images, **rest)
 
-    monkeypatch.setattr(labelled, "extract_features", spied)
+    monkeypatch.setattr(probe_data, "extract_features", spied)
     run(place, probe, *opts)
     assert seen == expected
 
@@ -195,8 +202,11 @@ def test_fine_tuning_normalises_over_both_processes(place, tmp_path):
 def test_without_test_images_only_neighbours_are_asked(place):
     alone = ["EVAL.ROOT", place / "images" / "train"]
     record = run(place, "knn", *alone)
-    assert record["leave_one_out"] and record["test_images"] == CLASSES * TRAIN
-    with pytest.raises(ValueError, match="has no held-out images .* only knn goes without"):
+    assert record["probe"] == "knn_leave_one_out" and record["test_images"] == CLASSES * TRAIN
+    assert as_line(record).startswith("knn_leave_one_out  top-1 ")
+    with pytest.raises(
+        ValueError, match="EVAL.ROOT .*train has no held-out images .* only knn works"
+    ):
         run(place, "linear", *alone)
 
 
@@ -283,24 +293,24 @@ def test_the_command_under_torchrun_prints_one_line(place, tmp_path):
 
 
 MISTAKES = [
-    ("knn", ["EVAL.KNN_K", 50], "EVAL.KNN_K 50 is more than the labelled images (49)"),
+    ("knn", ["EVAL.KNN_K", 50], "EVAL.KNN_K: k 50 is more than the 49 labelled images"),
     ("knn", ["MODEL.ARCH", "resnet34"], "MODEL.ARCH resnet18 MODEL.STEM imagenet would fit"),
-    ("knn", ["DATA.ROOT", "/nowhere"], "/nowhere does not exist"),
+    ("knn", ["DATA.ROOT", "/nowhere"], "DATA.ROOT: image folder /nowhere does not exist"),
     ("linear", ["EVAL.LINEAR.OPTIMIZER", "lars"], "EVAL.LINEAR.OPTIMIZER 'lars' is unknown"),
     ("linear", ["EVAL.LINEAR.EPOCHS", 0], "EVAL.LINEAR.EPOCHS 0 is below 1"),
     ("linear", ["EVAL.LINEAR.BATCH_SIZE", 0], "EVAL.LINEAR.BATCH_SIZE 0 is below 1"),
     ("linear", ["EVAL.LINEAR.LR", -1.0], "EVAL.LINEAR.LR -1.0 is not positive"),
-    ("linear", ["EVAL.LINEAR.FINAL_LR", 0.0], "0.0 is not positive; 0 is for sgd and larc"),
-    ("linear", ["EVAL.LINEAR.STEPS", "[2]"], "EVAL.LINEAR.STEPS [2] is for sgd and larc"),
-    ("linear", [*ON_IMAGES, "EVAL.LINEAR.STEPS", "[1,2]"], "[1, 2] must rise between 0 and EPOCHS"),
+    ("linear", ["EVAL.LINEAR.FINAL_LR", 0.0], "is not positive; 0 is for OPTIMIZER sgd and larc"),
+    ("linear", ["EVAL.LINEAR.STEPS", "[2]"], "EVAL.LINEAR.STEPS [2] is for OPTIMIZER sgd and larc"),
+    ("linear", [*ON_IMAGES, "EVAL.LINEAR.STEPS", "[1,2]"], "[1, 2] must be in ascending"),
     ("linear", ["EVAL.LINEAR.STEPS", "['a']"], "EVAL.LINEAR.STEPS ['a'] must be a list of numbers"),
     ("knn", ["EVAL.TEST_ROOT", "shards"], "EVAL.TEST_ROOT shards is for DATA.NAME webdataset"),
     ("linear", ["EVAL.LINEAR.WEIGHT_DECAY", -1.0], "EVAL.LINEAR.WEIGHT_DECAY -1.0 is below 0"),
     ("linear", [*ON_IMAGES, "EVAL.LINEAR.OPTIMIZER", "sgd", "EVAL.LINEAR.LR", 1e38],
-     "lower EVAL.LINEAR.LR, now 1e+38"),
+     "EVAL.LINEAR.LR: the loss is nan in epoch 1; lower the learning rate, now 1e+38"),
     ("finetune", ["EVAL.FINETUNE.FRACTION", 0.0], "EVAL.FINETUNE.FRACTION 0.0 is outside (0, 1]"),
     ("finetune", ["EVAL.FINETUNE.LR_ENCODER", -0.1], "EVAL.FINETUNE.LR_ENCODER -0.1 is below 0"),
-    ("finetune", ["EVAL.FINETUNE.BATCH_SIZE", 1], "a batch of 1 gives no two or more"),
+    ("finetune", ["EVAL.FINETUNE.BATCH_SIZE", 1], "EVAL.FINETUNE.BATCH_SIZE: a batch of 1 does"),
 ]  # fmt: skip
 
 
@@ -314,7 +324,30 @@ def test_a_mistake_is_one_line_and_exit_code_2(place, capsys, probe, opts, messa
 
 def test_images_without_labels_are_refused(place, tmp_path):
     write_images(tmp_path, 6)
-    with pytest.raises(ValueError, match="have no labels; a probe needs a folder for each"):
+    with pytest.raises(
+        ValueError, match="DATA.ROOT .*: the images of the probe's train split have no la"
+    ):
+        run(place, "knn", "DATA.ROOT", tmp_path)
+
+
+def test_images_beside_the_class_folders_are_named_and_omitted(place, tmp_path, caplog):
+    shutil.copytree(place / "images", tmp_path / "images")
+    for split, count in (("train", 1), ("val", 2)):
+        write_images(tmp_path / "images" / split, count)
+    for probe, opts in (("knn", []), ("linear", ON_IMAGES), ("finetune", [])):
+        caplog.clear()
+        found = run(place, probe, *opts, "DATA.ROOT", tmp_path / "images")
+        assert found == run(place, probe, *opts)
+        train, test = (r.getMessage() for r in caplog.records if r.levelname == "WARNING")
+        assert f"1 of the {CLASSES * TRAIN + 1} images of the probe's train split have no" in train
+        assert "omitted; the first is" in train and train.endswith("images/train/000.png")
+        assert "2 of the" in test and test.endswith("images/val/000.png")
+
+
+def test_held_out_images_without_labels_are_refused(place, tmp_path):
+    shutil.copytree(place / "images" / "train", tmp_path / "train")
+    write_images(tmp_path / "val", 3)
+    with pytest.raises(ValueError, match="DATA.ROOT .*: the images of the probe's test split have"):
         run(place, "knn", "DATA.ROOT", tmp_path)
 
 
@@ -322,7 +355,9 @@ def test_features_that_are_no_numbers_are_refused(place, tmp_path):
     checkpoint = own_checkpoint()
     checkpoint["model"]["encoder.layer4.1.bn2.weight"] = torch.full((512,), 3e38)
     torch.save(checkpoint, tmp_path / "huge.pth")
-    with pytest.raises(FloatingPointError, match="features are not finite; SOLVER.AMP.ENABLED"):
+    with pytest.raises(
+        FloatingPointError, match="SOLVER.AMP.ENABLED: the encoder's features are not fi"
+    ):
         run(place, "knn", weights=str(tmp_path / "huge.pth"))
 
 

@@ -21,6 +21,7 @@ from cwrgp.commands.pretrain import run_pretraining
 from cwrgp.config import get_cfg
 from cwrgp.trackers.jsonl import read_metrics
 
+LEAVE_ONE_OUT = "knn_leave_one_out/top1"
 QUICK = REPOSITORY / "configs/quick/pretrain_cwrgp_r18.yaml"
 
 
@@ -63,7 +64,8 @@ def test_a_run_leaves_what_it_promises(finished_run):
     assert [r["iteration"] for r in losses] == list(range(8))
     assert all(0 < r["total_loss"] < 4 for r in losses)
     assert {"lr", "time", "data_time", "eta_seconds", "loss_cwrgp"} <= losses[0].keys()
-    assert [r["iteration"] for r in records if "knn/top1" in r] == [0, 1, 3, 5, 7]
+    assert [r["iteration"] for r in records if LEAVE_ONE_OUT in r] == [0, 1, 3, 5, 7]
+    assert not any("knn/top1" in r for r in records)  # the images have no held-out part
     assert yaml.safe_load((finished_run / "config.yaml").read_text())["SOLVER"]["BATCH_SIZE"] == 64
     assert "eta: " in (finished_run / "log.txt").read_text()
     state = torch.load(finished_run / "model_final.pth", weights_only=True)
@@ -90,7 +92,7 @@ def test_killed_and_resumed_is_bit_exact(image_folder, finished_run, tmp_path):
     got = torch.load(tmp_path / "model_final.pth", weights_only=True)
     for part in ("model", "optimizer", "iteration"):
         assert_same(got[part], expected[part], part)
-    keys = ("iteration", "total_loss", "lr", "knn/top1")
+    keys = ("iteration", "total_loss", "lr", LEAVE_ONE_OUT)
     history, resumed = (
         [{k: r[k] for k in keys if k in r} for r in read_metrics(run / "metrics.json")]
         for run in (finished_run, tmp_path)
@@ -107,9 +109,31 @@ def test_another_seed_is_another_run(image_folder, finished_run, tmp_path):
     assert ours != theirs[0]["total_loss"]
 
 
+def test_images_beside_the_class_folders_leave_the_probe_as_it_is(tmp_path):
+    for split in ("train", "val"):
+        for seed, name in enumerate("ab"):
+            write_images(tmp_path / "images" / split / name, 32, seed=seed)
+    found = []
+    for run in ("without", "with"):
+        cfg = make_cfg(tmp_path / "images", tmp_path / run, "SOLVER.EPOCHS", 3)
+        run_pretraining(cfg)
+        (first, *_) = read_metrics(tmp_path / run / "metrics.json")
+        found.append(first)
+        for split in ("train", "val"):
+            write_images(tmp_path / "images" / split, 1)
+    assert found[0].keys() == {"iteration", "knn/top1"} and found[0] == found[1]
+    log = (tmp_path / "with" / "log.txt").read_text()
+    for split in ("train", "val"):
+        name = tmp_path / "images" / split / "000.png"
+        assert log.count(f"1 of the 65 images of the probe's {split}".replace("val", "test")) == 1
+        assert log.count(f"omitted; the first is {name}\n") == 1
+
+
 def test_images_to_probe_with_must_have_labels(image_folder, tmp_path):
     write_images(tmp_path / "flat", 6)
-    with pytest.raises(ValueError, match="EVAL.ROOT .*flat has no labels, so there is nothing to"):
+    with pytest.raises(
+        ValueError, match="EVAL.ROOT .*flat: the images of the probe's train split have"
+    ):
         run_pretraining(make_cfg(image_folder, tmp_path / "run", "EVAL.ROOT", tmp_path / "flat"))
 
 
@@ -139,9 +163,9 @@ def test_fp32_and_unlabelled_images(tmp_path):
 def test_a_finished_run_is_not_overwritten_and_can_be_evaluated(image_folder, finished_run):
     with pytest.raises(ValueError, match="holds a run already; add --resume"):
         run_pretraining(make_cfg(image_folder, finished_run))
-    last = [r for r in read_metrics(finished_run / "metrics.json") if "knn/top1" in r][-1]
+    last = [r for r in read_metrics(finished_run / "metrics.json") if LEAVE_ONE_OUT in r][-1]
     result = run_pretraining(make_cfg(image_folder, finished_run), eval_only=True)
-    assert result == {"knn/top1": last["knn/top1"]}
+    assert result == {LEAVE_ONE_OUT: last[LEAVE_ONE_OUT]}
     before = (finished_run / "model_final.pth").stat().st_mtime_ns
     run_pretraining(make_cfg(image_folder, finished_run), resume=True)  # nothing is left to do
     assert (finished_run / "model_final.pth").stat().st_mtime_ns == before
@@ -214,14 +238,14 @@ MISTAKES = [
     ),
     (
         ["DATA.ROOT", "/nowhere"],
-        "image folder /nowhere does not exist; set DATA.ROOT",
+        "DATA.ROOT: image folder /nowhere does not exist",
     ),
     (["DATA.ROOT", ""], "DATA.ROOT is empty"),
     (["DATA.MEAN", "['a', 'b', 'c']"], "DATA.MEAN ['a', 'b', 'c'] must be a list of 3 numbers"),
     (["SOLVER.EPOCHS", "None"], "SOLVER.EPOCHS None must be of type int"),
     (["DATA.STD", "[0.2, 0.0, 0.2]"], "DATA.STD [0.2, 0.0, 0.2] is not positive"),
     (["SEED", "3", "--resume"], "--resume must stand before the KEY VALUE pairs"),
-    (["EVAL.KNN_K", "500"], "EVAL.KNN_K 500 is more than the 128 images that vote"),
+    (["EVAL.KNN_K", "500"], "EVAL.KNN_K: k 500 is more than the 127 labelled images"),
     (["OUTPUT_DIR", ""], "OUTPUT_DIR is empty"),
     (["METHOD.NAME", "moco9"], "METHOD.NAME 'moco9' is unknown; choose one of cwrgp, wmse"),
     (["METHOD.CWRGP.SUBBATCH_SIZE", "48"], "sub-batches of 2, 4, 8, 16, 32, 64 would"),

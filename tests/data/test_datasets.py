@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import pickle
+import shutil
 
 import numpy as np
 import pytest
@@ -11,37 +13,53 @@ from images import write_images
 from PIL import Image
 
 from cwrgp.data.datasets import build_dataset
-from cwrgp.data.folders import ImageFolder
-from cwrgp.data.subsets import SomeImages, draw
+from cwrgp.data.folders import ImageFolder, read_class_list
+from cwrgp.data.string_array import StringArray
+from cwrgp.data.subsets import ImageSubset, sample_indices
+from cwrgp.seeding import Stream
 
 
 def test_the_first_level_of_folders_gives_the_labels(image_folder):
     images = ImageFolder(image_folder)
     assert (len(images), images.classes) == (128, ["cat", "dog"])
-    assert images.labels == [0] * 64 + [1] * 64
+    assert images.labels.tolist() == [0] * 64 + [1] * 64
     assert images.load(100).mode == "RGB"
     assert images.name(64).endswith("dog/000.png")
 
 
-def test_some_images_are_drawn_by_the_seed_and_keep_name_and_label(image_folder):
+def test_a_sample_depends_on_the_seed_and_keeps_name_and_label(image_folder):
     images = ImageFolder(image_folder)
-    assert draw(128, 0, 1) == draw(128, 128, 1) == draw(128, 500, 1) == list(range(128))
-    chosen = draw(128, 40, 1)
-    assert len(set(chosen)) == 40 and chosen == draw(128, 70, 1)[:40] != draw(128, 40, 2)
-    some = SomeImages(images, chosen)
-    assert len(some) == len(some.labels) == 40
+
+    def sample(limit, seed=1, stream=Stream.SUBSET):
+        return sample_indices(128, limit, stream, seed)
+
+    assert sample(0) == sample(128) == sample(500) == list(range(128))
+    chosen = sample(40)
+    assert len(set(chosen)) == 40 and chosen == sample(70)[:40] != sample(40, seed=2)
+    assert chosen != sample(40, stream=Stream.PROBE_SUBSET)
+    subset = ImageSubset(images, chosen)
+    assert len(subset) == len(subset.labels) == 40
     for number, index in enumerate(chosen):
-        assert some.name(number) == images.name(index)
-        assert some.labels[number] == images.labels[index]
-    assert some.load(7).tobytes() == images.load(chosen[7]).tobytes()
+        assert subset.name(number) == images.name(index)
+        assert subset.labels[number] == images.labels[index]
+    assert subset.load(7).tobytes() == images.load(chosen[7]).tobytes()
 
 
-def test_a_flat_or_mixed_folder_has_no_labels(tmp_path):
+def test_a_flat_folder_has_no_labels(tmp_path):
     write_images(tmp_path / "a" / "deep", 2)
-    assert ImageFolder(tmp_path).labels == [-1, -1]  # one class tells nothing
+    assert ImageFolder(tmp_path).labels.tolist() == [-1, -1]  # one class tells nothing
     write_images(tmp_path, 1)
-    write_images(tmp_path / "b", 1)
-    assert ImageFolder(tmp_path).labels == [-1] * 4
+    assert ImageFolder(tmp_path).labels.tolist() == [-1] * 3
+
+
+def test_images_beside_the_class_folders_have_no_label(tmp_path):
+    for split in ("train", "val"):
+        for name in "ab":
+            write_images(tmp_path / split / name, 2)
+        write_images(tmp_path / split, 1)
+    for split in ("pretrain", "train", "test"):
+        images = build_dataset("imagefolder", str(tmp_path), split)
+        assert images.labels.tolist() == [-1, 0, 0, 1, 1] and images.classes == ["a", "b"]
 
 
 def test_train_and_val_are_used_where_they_are(tmp_path):
@@ -57,9 +75,11 @@ def test_train_and_val_are_used_where_they_are(tmp_path):
 def test_held_out_images_have_the_numbers_of_the_training_classes(tmp_path):
     for place in ("train/a", "train/b", "train/c", "val/c", "val/b"):
         write_images(tmp_path / place, 1)
-    assert build_dataset("imagefolder", str(tmp_path), "test").labels == [1, 2]
+    assert build_dataset("imagefolder", str(tmp_path), "test").labels.tolist() == [1, 2]
     write_images(tmp_path / "val" / "d", 1)
-    with pytest.raises(ValueError, match="val has the class d, which the training images have not"):
+    with pytest.raises(
+        ValueError, match="val has the class d, which the training images do not have"
+    ):
         build_dataset("imagefolder", str(tmp_path), "test")
 
 
@@ -68,6 +88,27 @@ def test_a_class_called_train_is_not_taken_for_a_split(tmp_path):
         write_images(tmp_path / name, 1)
     with pytest.raises(ValueError, match="has images in train and in bus: is train a split or a"):
         build_dataset("imagefolder", str(tmp_path), "pretrain")
+
+
+def test_names_and_labels_are_arrays_which_workers_share(tmp_path):
+    names = ["a/0.png", "a/ünï.png", "b/" + 40 * "x" + ".png"]
+    for name in names:
+        write_images(tmp_path / name[0], 1)
+        (tmp_path / name[0] / "000.png").rename(tmp_path / name)
+    raw = os.fsencode(tmp_path / "b") + b"/\xff.png"  # not UTF-8
+    shutil.copy(tmp_path / names[0], raw)
+    images = ImageFolder(tmp_path)
+    assert type(images.files) is StringArray and images.files[-1] == "b/\udcff.png"
+    assert sorted(images.files) == sorted([*names, "b/\udcff.png"])
+    assert images.load(3).size == (40, 40)
+    with pytest.raises(IndexError):
+        images.files[4]
+    subset = ImageSubset(images, [2, 0])
+    for array in (images.labels, subset.labels, subset.indices):
+        assert array.dtype == np.int64
+    (tmp_path / "b" / "\udcff.png").unlink()
+    lists = [k for k, v in vars(images).items() if isinstance(v, list | tuple | dict)]
+    assert lists == ["classes"]
 
 
 def test_a_link_to_a_folder_above_counts_nothing_twice(tmp_path):
@@ -95,14 +136,19 @@ def test_no_held_out_part_is_none(image_folder):
 @pytest.mark.parametrize(
     ("name", "make", "error", "message"),
     [
-        ("imagefolder", False, FileNotFoundError, "gone does not exist; set DATA.ROOT"),
+        ("imagefolder", False, FileNotFoundError, "image folder .*gone does not exist"),
         ("imagefolder", True, ValueError, r"gone holds no image \(\.bmp, "),
-        ("imagenet22k", False, ValueError, "DATA.NAME 'imagenet22k' is unknown; choose one of"),
+        (
+            "imagenet22k",
+            False,
+            ValueError,
+            "data set 'imagenet22k' is unknown; choose one of imagefolder, cifar10",
+        ),
         (
             "cifar10",
             True,
             FileNotFoundError,
-            r"cifar10 is not in DATA.ROOT .*gone/cifar-10-b",
+            r"cifar10 is not in .*gone, or is damaged: looked for .*gone/cifar-10-b",
         ),
         (
             "cifar100",
@@ -110,7 +156,7 @@ def test_no_held_out_part_is_none(image_folder):
             FileNotFoundError,
             r"import CIFAR100; CIFAR100\('.*gone', downl",
         ),
-        ("stl10", True, FileNotFoundError, "stl10 is not in DATA.ROOT .*gone/stl10_binary; ge"),
+        ("stl10", True, FileNotFoundError, "stl10 is not in .*gone/stl10_binary; ge"),
         (
             "tiny_imagenet",
             True,
@@ -123,12 +169,11 @@ def test_no_held_out_part_is_none(image_folder):
             FileNotFoundError,
             "looked for .*gone/train/<wnid>/.*; get it from",
         ),
-        ("imagenet100", True, ValueError, "DATA.CLASS_LIST is empty; DATA.NAME imagenet100 needs"),
         (
             "webdataset",
             True,
             FileNotFoundError,
-            r"no shard fits .*gone/\*.tar; name the .ta",
+            r"no shard matches .*gone/\*.tar; name the .ta",
         ),
     ],
 )
@@ -156,7 +201,7 @@ def test_cifar_and_stl10_have_the_published_splits(tmp_path, monkeypatch):
         for split, count in (("pretrain", 3 * len(kind.train_list)), ("train", 3), ("test", 3)):
             images = build_dataset(factory.lower(), str(tmp_path), split)
             assert len(images) == (count if split != "train" else 3 * len(kind.train_list))
-            assert images.labels[:3] == [2, 0, 1]
+            assert images.labels[:3].tolist() == [2, 0, 1]
         expected = pixels[1].reshape(3, 32, 32).transpose(1, 2, 0)
         assert (np.asarray(images.load(1)) == expected).all()
 
@@ -169,7 +214,7 @@ def test_cifar_and_stl10_have_the_published_splits(tmp_path, monkeypatch):
         images.tofile(folder / f"{name}_X.bin")
         np.arange(1, count + 1, dtype=np.uint8).tofile(folder / f"{name}_y.bin")
     labels = {
-        split: build_dataset("stl10", str(tmp_path), split).labels
+        split: build_dataset("stl10", str(tmp_path), split).labels.tolist()
         for split in ("pretrain", "train", "test")
     }
     assert labels == {"pretrain": [0, 1] + 5 * [-1], "train": [0, 1], "test": [0, 1, 2, 3]}
@@ -184,7 +229,7 @@ def make_imagenet(root, train=("n1", "n2", "n3"), val=("n1", "n2", "n3")):
 def test_imagenet_is_train_and_val(tmp_path):
     make_imagenet(tmp_path)
     for split in ("pretrain", "train", "test"):
-        assert build_dataset("imagenet", str(tmp_path), split).labels == [0, 1, 1, 2, 2, 2]
+        assert build_dataset("imagenet", str(tmp_path), split).labels.tolist() == [0, 1, 1, 2, 2, 2]
 
 
 def test_imagenet_without_val_or_with_a_flat_one(tmp_path):
@@ -193,7 +238,7 @@ def test_imagenet_without_val_or_with_a_flat_one(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"looked for .*val/<wnid>/\*.JPEG; get it from"):
         build_dataset("imagenet", str(tmp_path), "test")
     write_images(tmp_path / "val", 2)
-    with pytest.raises(FileNotFoundError, match="but its images are in no folders of classes; so"):
+    with pytest.raises(FileNotFoundError, match="but its images are not in class folders; so"):
         build_dataset("imagenet", str(tmp_path), "test")
 
 
@@ -203,11 +248,13 @@ def test_imagenet100_has_the_classes_of_its_list_only(tmp_path):
 
     def images(split, text):
         names.write_text(text)
-        return build_dataset("imagenet100", str(tmp_path), split, class_list=str(names))
+        return build_dataset(
+            "imagenet100", str(tmp_path), split, classes=read_class_list(str(names))
+        )
 
     for split in ("pretrain", "train", "test"):
         part = images(split, "n3\nn1\n\n")
-        assert part.classes == ["n1", "n3"] and part.labels == [0, 1, 1, 1]
+        assert part.classes == ["n1", "n3"] and part.labels.tolist() == [0, 1, 1, 1]
     for text, message in [
         ("n1\nn9\n", r"has 2 classes, of which 1 are not in .*train: n9"),
         ("n1\nn2\nn1\n", "has the class n1 more than once"),
@@ -215,8 +262,10 @@ def test_imagenet100_has_the_classes_of_its_list_only(tmp_path):
     ]:
         with pytest.raises((ValueError, FileNotFoundError), match=message):
             images("pretrain", text)
-    with pytest.raises(FileNotFoundError, match="DATA.CLASS_LIST gone.txt: no such file"):
-        build_dataset("imagenet100", str(tmp_path), "train", class_list="gone.txt")
+    with pytest.raises(FileNotFoundError, match="class list gone.txt: no such file"):
+        read_class_list("gone.txt")
+    with pytest.raises(ValueError, match="the class list is not set; imagenet100 needs a file"):
+        read_class_list("")
 
 
 def test_tiny_imagenet_as_it_is_released(tmp_path):
@@ -229,12 +278,19 @@ def test_tiny_imagenet_as_it_is_released(tmp_path):
     rows = ["002.png\tn1\t0\t0\t9\t9", "000.png\tn2\t0\t0\t9\t9", "001.png\tn1\t0\t0\t9\t9"]
     annotations.write_text("\n".join(rows) + "\n")
     for place in (root, tmp_path):  # what was unpacked, or where
-        assert build_dataset("tiny_imagenet", str(place), "pretrain").labels == [0, 0, 1, 1]
+        assert build_dataset("tiny_imagenet", str(place), "pretrain").labels.tolist() == [
+            0,
+            0,
+            1,
+            1,
+        ]
         test = build_dataset("tiny_imagenet", str(place), "test")
-        assert test.labels == [1, 0, 0] and test.classes == ["n1", "n2"]
+        assert test.labels.tolist() == [1, 0, 0] and test.classes == ["n1", "n2"]
         assert test.load(0).size == (40, 40)
     annotations.write_text("\n".join(rows[1:]) + "\n")
-    with pytest.raises(ValueError, match="gives 002.png the class of nothing, which .*train has n"):
+    with pytest.raises(
+        ValueError, match="gives 002.png the class of nothing, which .*train does n"
+    ):
         build_dataset("tiny_imagenet", str(root), "test")
     annotations.unlink()
     with pytest.raises(FileNotFoundError, match=r"looked for .*val_annotations.txt; get it with"):

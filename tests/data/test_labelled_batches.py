@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from cwrgp.data.augment import build_test_transform, build_training_transform
-from cwrgp.data.labelled_views import LabelledViews
+from cwrgp.data.augment import build_classifier_transform, build_test_transform
 from cwrgp.data.loaders import iterate_views
 from cwrgp.data.samplers import NOTHING, EpochSampler
+from cwrgp.data.views import LabelledViews
 
 
 class Greys:
     """Image i is grey of value i; those in ``broken`` cannot be read."""
 
     def __init__(self, size: int, broken: tuple[int, ...] = ()) -> None:
-        self.labels = [10 * i for i in range(size)]
+        self.labels = 10 * np.arange(size)
         self.broken = broken
 
     def __len__(self) -> int:
@@ -68,16 +69,20 @@ def test_equal_parts_lose_only_what_does_not_divide():
 
 
 def test_batches_that_cannot_be_are_refused():
-    with pytest.raises(ValueError, match="a batch of 7 gives no two .* of 2 processes; 6 would"):
+    with pytest.raises(
+        ValueError, match="a batch of 7 does not give each of 2 processes .*; 6 would"
+    ):
         parts(23, 7, 2, equal_parts=True)
-    with pytest.raises(ValueError, match="a batch of 2 gives no two .* of 2 processes; 4 would"):
+    with pytest.raises(
+        ValueError, match="a batch of 2 does not give each of 2 processes .*; 4 would"
+    ):
         parts(23, 2, 2, equal_parts=True)
     with pytest.raises(ValueError, match="3 labelled images are too few for 2 processes"):
         parts(3, 8, 2, equal_parts=True)
 
 
 def make_views(dataset, indices=(2, 3, 5, 7), **options):
-    transform = build_training_transform(8)
+    transform = build_classifier_transform(8)
     return LabelledViews(dataset, transform, list(indices), seed=0, **options)
 
 
@@ -92,7 +97,7 @@ def test_a_view_keeps_its_label_and_depends_on_seed_epoch_and_index():
     torch.rand(5)
     assert torch.equal(views[0, 3][0], view)
     assert not torch.equal(views[1, 3][0], view) and not torch.equal(views[0, 5][0], view)
-    other = LabelledViews(dataset, build_training_transform(8), [3], seed=1)
+    other = LabelledViews(dataset, build_classifier_transform(8), [3], seed=1)
     assert not torch.equal(other[0, 3][0], view)
     assert int(views[0, NOTHING][1]) == -1
 
@@ -113,16 +118,16 @@ def test_an_unreadable_image_is_replaced_with_its_label_within_the_limit():
     for index, expected in ((7, 30), (2, 30), (3, 30), (5, 50)):
         view, label = views[0, index]
         assert int(label) == expected and int(view[0, 0, 0]) * 10 == expected
-    assert len(views.unreadable) == 2
-    with pytest.raises(ValueError, match=r"1 of 9 images cannot be read.*first is grey 7"):
+    assert len(views.reader.unreadable) == 2
+    with pytest.raises(ValueError, match=r"1 of 4 images cannot be read.*first is grey 7"):
         make_views(Greys(9, broken=(7,)))[0, 7]
-    with pytest.raises(ValueError, match="none of the 2 images to train with can be read"):
+    with pytest.raises(ValueError, match="none of the 2 images can be read; the first is grey 2"):
         make_views(Greys(9, broken=(7, 2)), (2, 7), max_unreadable=5)[0, 7]
 
 
 def test_the_test_transform_is_a_resize_and_the_centre():
     image = Image.new("RGB", (40, 20), (10, 20, 30))
     image.paste((200, 0, 0), (0, 0, 5, 20))  # outside the central square
-    out = build_test_transform(image_size=8, resize=10)(image)
+    out = build_test_transform(image_size=8, resize=10, interpolation="bilinear")(image)
     assert out.shape == (3, 8, 8)
     assert (out == torch.tensor([10, 20, 30], dtype=torch.uint8).view(3, 1, 1)).all()

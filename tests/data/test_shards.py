@@ -20,10 +20,11 @@ from two_processes import in_two_processes
 
 from cwrgp.data.base import StorageError
 from cwrgp.data.datasets import build_dataset
-from cwrgp.data.loaders import ProbeImages, iterate_views
+from cwrgp.data.loaders import iterate_views
 from cwrgp.data.samplers import StepSampler
 from cwrgp.data.shards import Shards, expand, index_shard
-from cwrgp.data.views import Views
+from cwrgp.data.subsets import ImageSubset
+from cwrgp.data.views import ProbeImages, Views
 
 SIDE = 8
 
@@ -101,7 +102,7 @@ def test_what_is_no_part_of_a_sample_is_left_out(tmp_path):
         long_name.size = len(png(3))
         tar.addfile(long_name, io.BytesIO(png(3)))
     shards = Shards(str(path))
-    assert numbers(shards) == [1, 2, 3] and shards.labels == [-1, -1, -1]
+    assert numbers(shards) == [1, 2, 3] and shards.labels.tolist() == [-1, -1, -1]
 
 
 def test_sources(tmp_path, monkeypatch):
@@ -116,7 +117,9 @@ def test_sources(tmp_path, monkeypatch):
     assert expand("https://host/{a..c}.tar") == [f"https://host/{x}.tar" for x in "abc"]
     monkeypatch.setenv("HOME", str(tmp_path))
     assert len(Shards("~/b/part-000.tar")) == 2
-    with pytest.raises(FileNotFoundError, match=r"no shard fits .*/c-\*.tar; name the .tar file"):
+    with pytest.raises(
+        FileNotFoundError, match=r"no shard matches .*/c-\*.tar; name the .tar file"
+    ):
         expand(str(tmp_path / "c-*.tar"))
 
 
@@ -124,7 +127,7 @@ def test_the_number_of_samples_is_checked(tmp_path):
     source = write_shards(tmp_path)
     assert len(build_dataset("webdataset", source, "train")) == 16
     assert build_dataset("webdataset", source, "test") is None
-    with pytest.raises(ValueError, match="NUM_SAMPLES is 20, but the 3 shards of .* hold 16 sampl"):
+    with pytest.raises(ValueError, match="the 3 shards of .* hold 16 samples instead of 20: is a"):
         build_dataset("webdataset", source, "pretrain", num_samples=20)
 
 
@@ -163,13 +166,13 @@ def test_images_that_cannot_be_decoded_are_counted(tmp_path):
     sampler = StepSampler(16, 16, start_step=0, total_steps=1, seed=0)
     views = Views(Shards(source), [to_tensor], seed=0, max_unreadable=2)
     (batch,) = iterate_views(views, sampler, num_workers=2, pin_memory=False)
-    assert len(views.unreadable) == 2
+    assert len(views.reader.unreadable) == 2
     shown = sorted(batch[0][:, 0, 0, 0].tolist())
     assert shown == sorted([*(set(range(16)) - {4, 11}), 5, 12])  # the next ones, twice
     strict = Views(Shards(source), [to_tensor], seed=0, max_unreadable=1)
-    with pytest.raises(ValueError, match=r"2 of 16 .* DATA.MAX_UNREADABLE 1; the first is .*part"):
+    with pytest.raises(ValueError, match=r"2 of 16 .* max_unreadable 1; the first is .*part"):
         list(iterate_views(strict, sampler, num_workers=2, pin_memory=False))
-    probe = ProbeImages(Shards(source), to_tensor, [3, 4])
+    probe = ProbeImages(ImageSubset(Shards(source), [3, 4]), to_tensor, max_unreadable=1)
     assert [label for _, label in (probe[0], probe[1])] == [0, -1]
 
 
@@ -207,7 +210,9 @@ def test_a_damaged_shard_is_refused(tmp_path, how):
     source = write_shards(tmp_path)
     shard = tmp_path / "part-001.tar"
     shard.write_bytes(damage(shard.read_bytes(), how))
-    with pytest.raises(ValueError, match=r"shard .*part-001.tar is no whole uncompressed tar file"):
+    with pytest.raises(
+        ValueError, match=r"shard .*part-001.tar is not a complete, uncompressed tar file"
+    ):
         Shards(source)
 
 
@@ -216,8 +221,8 @@ def test_a_damaged_shard_is_refused(tmp_path, how):
     [
         ({"a.txt": b"x"}, r"the sample a has 0 images \(txt\); it must have one"),
         ({"a.png": b"x", "a.jpg": b"x"}, r"the sample a has 2 images \(png, jpg\)"),
-        ({"a.png": b"x", "a.cls": b"cat"}, "a.cls holds 'cat' instead of a class's number"),
-        ({}, "the 1 shards hold no sample"),
+        ({"a.png": b"x", "a.cls": b"cat"}, "a.cls holds 'cat' instead of the number of a class"),
+        ({}, "the 1 shards of .*shard.tar hold no sample"),
     ],
 )
 def test_samples_that_make_no_sense_are_refused(tmp_path, files, message):
@@ -233,17 +238,19 @@ def test_samples_that_make_no_sense_are_refused(tmp_path, files, message):
 def test_a_compressed_shard_is_refused(tmp_path):
     with tarfile.open(tmp_path / "shard.tar.gz", "w:gz") as tar:
         tar.addfile(tarfile.TarInfo("a.png"), io.BytesIO())
-    with pytest.raises(ValueError, match="no whole uncompressed tar file .* or decompress it"):
+    with pytest.raises(
+        ValueError, match="not a complete, uncompressed tar file .* or decompress it"
+    ):
         Shards(str(tmp_path / "shard.tar.gz"))
 
 
 def test_a_missing_shard_is_said(tmp_path):
     source = write_shards(tmp_path)
     (tmp_path / "part-001.tar").unlink()
-    with pytest.raises(FileNotFoundError, match="part-001.tar does not exist; DATA.ROOT names it"):
+    with pytest.raises(FileNotFoundError, match="part-001.tar does not exist; download it"):
         Shards(source)
     assert len(Shards(str(tmp_path))) == 13  # what is there; DATA.NUM_SAMPLES would tell
-    with pytest.raises(ValueError, match="hold 13 samples: is one missing"):
+    with pytest.raises(ValueError, match="hold 13 samples instead of 16: is a shard missing"):
         Shards(str(tmp_path), num_samples=16)
 
 
@@ -255,11 +262,11 @@ def test_a_shard_that_goes_away_stops_the_run_and_is_no_broken_image(tmp_path, w
     with pytest.raises(StorageError, match=r"^shard .*part-002.tar cannot be read: [^\n]*$"):
         list(iterate_views(views, sampler, num_workers=workers, pin_memory=False))
     (tmp_path / "part-002.tar").write_bytes(b"short")
-    with pytest.raises(StorageError, match=r"^shard .* gave 0 instead of the \d+ bytes from \d+"):
+    with pytest.raises(StorageError, match=r"^shard .* gave 0 instead of \d+ bytes at byte \d+"):
         list(iterate_views(views, sampler, num_workers=workers, pin_memory=False))
     with pytest.raises(StorageError, match="gave 0 instead"):
-        ProbeImages(views.dataset, to_tensor, [15])[0]
-    assert len(views.unreadable) == 0
+        ProbeImages(views.images, to_tensor)[15]
+    assert len(views.reader.unreadable) == 0
 
 
 def test_an_index_is_kept_until_its_shard_changes(tmp_path, cache):
@@ -272,12 +279,33 @@ def test_an_index_is_kept_until_its_shard_changes(tmp_path, cache):
     np.save(kept[0], table + [0, 0, 5])
     assert sum(Shards(source).labels) == sum(first.labels) + 5 * len(table)
     kept[0].write_bytes(kept[0].read_bytes()[:20])
-    assert Shards(source).labels == first.labels
+    assert (Shards(source).labels == first.labels).all()
     for path in (tmp_path / f"part-00{i}.tar" for i in range(3)):
         stamp = path.stat().st_mtime_ns + 10**9
         os.utime(path, ns=(stamp, stamp))
-    assert Shards(source).labels == first.labels
+    assert (Shards(source).labels == first.labels).all()
     assert len(list(cache.iterdir())) == 6
+
+
+def test_an_index_follows_the_umask_and_nothing_is_left_of_a_failure(tmp_path, cache, monkeypatch):
+    source = write_shards(tmp_path, (2,))
+    before = os.umask(0o027)
+    try:
+        Shards(source)
+    finally:
+        os.umask(before)
+    (index,) = cache.iterdir()
+    assert index.stat().st_mode & 0o777 == 0o640
+    index.unlink()
+
+    def full(file, *args, **rest):
+        file.write(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(np, "save", full)
+    with pytest.raises(OSError, match="No space left on device"):
+        Shards(source)
+    assert not list(cache.iterdir())
 
 
 def test_shards_at_urls(tmp_path, cache):
@@ -288,7 +316,7 @@ def test_shards_at_urls(tmp_path, cache):
             server.headers[f"/{path.name}"] = {"ETag": '"1"'}
         source = f"{server.url}/part-{{000..002}}.tar"
         shards = Shards(source)
-        assert shards.labels == Shards(str(tmp_path)).labels
+        assert (shards.labels == Shards(str(tmp_path)).labels).all()
         before = len(server.asked)
         assert numbers(shards) == list(range(16))
         assert all(how for _, how in server.asked[before:])  # ranges only
@@ -301,7 +329,7 @@ def test_shards_at_urls(tmp_path, cache):
         with pytest.raises(StorageError, match=r"part-001.tar cannot be read: 500"):
             shards.load(7)
         server.ranges = False
-        with pytest.raises(StorageError, match="or does its server not know ranges"):
+        with pytest.raises(StorageError, match="or does its server not support ranges"):
             shards.load(7)
         del server.files["/part-001.tar"]
         with pytest.raises(FileNotFoundError, match=r"http.*part-001.tar does not exist"):
@@ -311,26 +339,46 @@ def test_shards_at_urls(tmp_path, cache):
 
 
 def test_what_a_url_needs_is_said():
-    with pytest.raises(ValueError, match="DATA.ROOT what://a.tar: Protocol not known: what"):
+    with pytest.raises(ValueError, match="what://a.tar: Protocol not known: what"):
         expand("what://a.tar")
 
 
-def test_without_the_package_it_is_named(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "webdataset.shardlists", None)
-    with pytest.raises(ValueError, match=r"pip install 'cwrgp\[webdataset\]'"):
-        Shards(write_shards(tmp_path))
+@pytest.mark.parametrize("name", ["webdataset.shardlists", "fsspec"])
+def test_without_a_package_it_is_named(tmp_path, monkeypatch, name):
+    source = write_shards(tmp_path)
+    monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(ValueError, match=rf"package {name}: pip install 'cwrgp\[webdataset\]'"):
+        Shards(source)
+
+
+WITHOUT_EXTRAS = """
+import sys
+sys.modules["fsspec"] = sys.modules["webdataset"] = None  # as if they were not installed
+from cwrgp.data.datasets import build_dataset
+print(len(build_dataset("imagefolder", sys.argv[1], "train")))
+try:
+    build_dataset("webdataset", sys.argv[1], "train")
+except ValueError as error:
+    print(error)
+"""
+
+
+def test_image_folders_do_not_need_the_packages_of_shards(image_folder, run_tool):
+    done = run_tool("-c", WITHOUT_EXTRAS, image_folder, check=True)
+    count, message = done.stdout.splitlines()
+    assert count == "128" and "pip install 'cwrgp[webdataset]'" in message
 
 
 def index_in_processes(rank: int, folder: str, source: str) -> dict[str, object]:
     os.environ["CWRGP_CACHE"] = f"{folder}/cache-{rank}"
     shards = Shards(source)
-    outcome = {"labels": shards.labels, "numbers": numbers(shards)}
+    outcome = {"labels": shards.labels.tolist(), "numbers": numbers(shards)}
     outcome["indexed"] = len(list(Path(folder, f"cache-{rank}", "shards").iterdir()))
     torch.distributed.barrier()
     if rank == 0:
         Path(folder, "part-001.tar").write_bytes(b"x" * 600)
     torch.distributed.barrier()
-    with pytest.raises(ValueError, match="part-001.tar is no whole uncompressed tar file"):
+    with pytest.raises(ValueError, match="part-001.tar is not a complete, uncompressed tar file"):
         Shards(source)
     return outcome
 

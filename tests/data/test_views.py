@@ -10,12 +10,18 @@ from PIL import Image, ImageOps
 
 from cwrgp.builders.data import build_transforms
 from cwrgp.cli import load_config
-from cwrgp.config import get_cfg
-from cwrgp.data.augment import Normalize, build_probe_transform, build_view_transform
+from cwrgp.config import get_cfg, validate_cfg
+from cwrgp.data.augment import (
+    Normalize,
+    blur_kernel_size,
+    build_test_transform,
+    build_view_transform,
+)
 from cwrgp.data.folders import ImageFolder
-from cwrgp.data.loaders import ProbeImages, iterate_views
+from cwrgp.data.loaders import iterate_views
 from cwrgp.data.samplers import StepSampler
-from cwrgp.data.views import Views
+from cwrgp.data.subsets import ImageSubset
+from cwrgp.data.views import ProbeImages, Views
 
 NOTHING = {
     "image_size": 16,
@@ -73,11 +79,13 @@ def test_unreadable_images_are_counted_and_replaced(tmp_path, num_workers):
     views = views_of(tmp_path, limit=2, transform=to_tensor)
     sampler = StepSampler(6, 6, start_step=0, total_steps=2, seed=0)
     batches = list(iterate_views(views, sampler, num_workers=num_workers, pin_memory=False))
-    assert len(batches) == 2 and len(views.unreadable) == 2
+    assert len(batches) == 2 and len(views.reader.unreadable) == 2
     assert torch.equal(views[0, 1][0], to_tensor(Image.open(tmp_path / "002.png")))
 
     strict = views_of(tmp_path, limit=1, transform=to_tensor)
-    with pytest.raises(ValueError, match=r"^2 of 6 images cannot be read, more than DATA.MAX_UNRE"):
+    with pytest.raises(
+        ValueError, match=r"^2 of 6 images cannot be read, more than max_unreadable 1; "
+    ):
         list(iterate_views(strict, sampler, num_workers=num_workers, pin_memory=False))
 
 
@@ -92,19 +100,25 @@ def test_probe_images_mark_what_cannot_be_read(tmp_path):
     for name in "ab":
         write_images(tmp_path / name, 2)
     (tmp_path / "b" / "001.png").write_bytes(b"no image")
-    transform = build_probe_transform(image_size=16, resize=20)
-    probe = ProbeImages(ImageFolder(tmp_path), transform, [0, 2, 3])
+    transform = build_test_transform(image_size=16, resize=20, interpolation="bicubic")
+    images = ImageSubset(ImageFolder(tmp_path), [0, 2, 3])
+    probe = ProbeImages(images, transform, max_unreadable=1)
     assert [label for _, label in (probe[i] for i in range(3))] == [0, 1, -1]
     assert probe[0][0].shape == probe[2][0].shape == (3, 16, 16)
+    with pytest.raises(ValueError, match="1 of 3 .* than DATA.MAX 0; the first is .*b/001.png"):
+        ProbeImages(images, transform, limit_name="DATA.MAX")[2]
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"interpolation": "lanczos"}, "AUGMENT.INTERPOLATION 'lanczos' is unknown"),
-        ({"crop_scale": (0.5, 0.2)}, r"AUGMENT.CROP_SCALE \(0.5, 0.2\) is not 0 < low"),
-        ({"solarize_prob": 1.5}, "AUGMENT.SOLARIZE_PROB 1.5 is not a probability"),
-        ({"blur_prob": -0.1}, "AUGMENT.BLUR_PROB -0.1 is not a probability"),
+        (
+            {"interpolation": "lanczos"},
+            "interpolation 'lanczos' is unknown; choose one of bilinear",
+        ),
+        ({"crop_scale": (0.5, 0.2)}, r"crop_scale \(0.5, 0.2\) is not 0 < low"),
+        ({"solarize_prob": 1.5}, r"solarize_prob 1.5 is outside \[0, 1\]"),
+        ({"blur_prob": -0.1}, r"blur_prob -0.1 is outside"),
     ],
 )
 def test_transforms_that_make_no_sense_are_refused(arguments, message):
@@ -136,6 +150,15 @@ def test_solarization_inverts_the_upper_half_of_the_range():
     sometimes = build_view_transform(**NOTHING | {"solarize_prob": 0.2})
     hits = sum(torch.equal(sometimes(image), expected) for _ in range(1000))
     assert abs(hits - 200) < 50  # 4 standard deviations
+
+
+@pytest.mark.parametrize(
+    ("side", "taps"), [(1, 1), (5, 9), (32, 13), (96, 13), (139, 13), (150, 15), (224, 23)]
+)
+def test_the_blur_reaches_three_sigma(side, taps):
+    assert blur_kernel_size(side) == taps
+    blurred = build_view_transform(**NOTHING | {"image_size": side, "blur_prob": 1.0})
+    assert blurred(random_image(side)).shape == (3, side, side)
 
 
 def config_of(**keys):
@@ -186,7 +209,7 @@ def test_a_view_differs_in_what_its_dictionary_names_only():
         ([{}], "AUGMENT.PER_VIEW describes 1 views, DATA.NUM_VIEWS is 2; give one dictionary for"),
         ([{}, {"BLUR": 0.1}], "PER_VIEW, view 1: unknown key BLUR; choose from BLUR_PROB, CROP_FI"),
         ([{"PER_VIEW": []}, {}], "AUGMENT.PER_VIEW, view 0: unknown key PER_VIEW"),
-        ([{}, {"BLUR_PROB": 2}], "view 1: AUGMENT.BLUR_PROB 2 is not a probability"),
+        ([{}, {"BLUR_PROB": 2}], r"view 1: BLUR_PROB 2 is outside \[0, 1\]"),
         ([{}, {"BLUR_PROB": "x"}], "view 1: BLUR_PROB 'x' must be of type float"),
         ([{}, {"IMAGE_SIZE": 9.5}], "view 1: IMAGE_SIZE 9.5 must be of type int"),
         ([{}, {"IMAGE_SIZE": 0}], "view 1: IMAGE_SIZE 0 is below 1"),
@@ -195,8 +218,9 @@ def test_a_view_differs_in_what_its_dictionary_names_only():
     ],
 )
 def test_views_that_cannot_be_are_refused(per_view, message):
+    cfg = config_of(DATA__ROOT="images", DATA__NUM_VIEWS=2, AUGMENT__PER_VIEW=per_view)
     with pytest.raises(ValueError, match=message):
-        build_transforms(config_of(DATA__NUM_VIEWS=2, AUGMENT__PER_VIEW=per_view))
+        validate_cfg(cfg)
 
 
 def test_views_from_a_command_line(tmp_path):

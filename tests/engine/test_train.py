@@ -16,7 +16,7 @@ from cwrgp.engine.precision import autocast, build_scaler
 from cwrgp.engine.resume import restore
 from cwrgp.models.methods import Method, Output
 from cwrgp.preemption import StopRequest
-from cwrgp.seeding import derive_seed
+from cwrgp.seeding import Stream, derive_seed
 
 CONFIG = get_cfg().dump()
 CPU = torch.device("cpu")
@@ -94,7 +94,7 @@ def test_every_step_has_its_rate_its_draws_and_its_hooks(parts, dtype):
     assert method.told == [(step, STEPS, 2) for step in range(STEPS)]
     draws = []
     for step in range(STEPS):
-        generator = torch.Generator().manual_seed(derive_seed(SEED, step, 0))
+        generator = torch.Generator().manual_seed(derive_seed(Stream.STEP, SEED, step, 0))
         for _ in range(parts):  # the method draws once for itself and 64 numbers to return
             draws.append(float(torch.rand((), generator=generator)))
             torch.randn(2, 8, 4, generator=generator)

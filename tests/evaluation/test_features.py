@@ -6,11 +6,14 @@ import os
 import signal
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
 from two_processes import in_two_processes
 
+from cwrgp.data.views import ProbeImages
 from cwrgp.engine.precision import autocast
 from cwrgp.evaluation.features import extract_features
 from cwrgp.models.encoders import build_encoder
@@ -18,28 +21,42 @@ from cwrgp.models.encoders import build_encoder
 CPU = torch.device("cpu")
 
 
-class Noise(torch.utils.data.Dataset):
+class Noise:
     """Images that are a function of their number; 3, 10, 17 ... are unreadable."""
 
     def __init__(self, size: int) -> None:
-        self.size = size
+        self.labels = np.arange(size)
 
     def __len__(self) -> int:
-        return self.size
+        return len(self.labels)
 
-    def __getitem__(self, item: int) -> tuple[Tensor, int]:
-        generator = torch.Generator().manual_seed(item)
-        image = torch.randint(0, 256, (3, 8, 8), generator=generator, dtype=torch.uint8)
-        return image, -1 if item % 7 == 3 else item
+    def load(self, index: int) -> Image.Image:
+        if index % 7 == 3:
+            raise OSError("unreadable")
+        rng = np.random.default_rng(index)
+        return Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8))
+
+    def name(self, index: int) -> str:
+        return f"noise {index}"
 
 
-def extract(images: Noise, batch_size: int = 4, encoder: nn.Module | None = None, workers: int = 0):
+def to_tensor(image: Image.Image) -> Tensor:
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+
+
+def extract(
+    images: Noise,
+    batch_size: int = 4,
+    encoder: nn.Module | None = None,
+    workers: int = 0,
+    max_unreadable: int = 9,
+):
     if encoder is None:
         torch.manual_seed(0)
         encoder = build_encoder("resnet18", stem="small")
     return extract_features(
         encoder,
-        images,
+        ProbeImages(images, to_tensor, max_unreadable=max_unreadable),
         normalize=lambda batch: batch.float() / 255,
         batch_size=batch_size,
         num_workers=workers,
@@ -58,16 +75,16 @@ def test_features_are_the_encoders_in_evaluation_mode_in_the_images_order():
     encoder.eval()
     for feature, label in zip(features, labels.tolist(), strict=True):
         with torch.no_grad():
-            alone = encoder(Noise(9)[label][0][None].float() / 255)[0]
+            alone = encoder(to_tensor(Noise(9).load(label))[None].float() / 255)[0]
         torch.testing.assert_close(feature, alone, rtol=1e-4, atol=1e-5)
 
 
 class Signalled(Noise):
     """Tells the process that loads it to stop, as a scheduler does."""
 
-    def __getitem__(self, index):
+    def load(self, index):
         os.kill(os.getpid(), signal.SIGTERM)
-        return super().__getitem__(index)
+        return super().load(index)
 
 
 def test_a_signal_to_the_workers_does_not_end_them():
@@ -79,8 +96,31 @@ def test_a_signal_to_the_workers_does_not_end_them():
 SIZES = (23, 8, 5, 3, 1)
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_more_unreadable_images_than_tolerated_are_an_error(workers):
+    assert len(extract(Noise(12), max_unreadable=2, workers=workers)[1]) == 10
+    message = "^2 of 12 images cannot be read, more than max_unreadable 1; the first is noise 3$"
+    with pytest.raises(ValueError, match=message):
+        extract(Noise(12), max_unreadable=1, workers=workers)
+
+
 def extract_all(rank: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
     return [extract(Noise(size)) for size in SIZES]
+
+
+def extract_too_many(rank: int) -> str:
+    # Each process meets one unreadable image, which it would tolerate.
+    with pytest.raises(
+        ValueError, match="^2 of 12 images .* max_unreadable 1; .*noise 3$"
+    ) as error:
+        extract(Noise(12), batch_size=6, max_unreadable=1)
+    return str(error.value)
+
+
+@pytest.mark.dist
+def test_unreadable_images_are_counted_over_the_processes(tmp_path: Path):
+    first, second = in_two_processes(tmp_path, extract_too_many)
+    assert first == second
 
 
 @pytest.mark.dist

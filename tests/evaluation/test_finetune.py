@@ -12,7 +12,7 @@ from two_processes import in_two_processes
 from cwrgp.data.samplers import EpochSampler
 from cwrgp.engine.precision import autocast
 from cwrgp.evaluation.finetune import fine_tune
-from cwrgp.evaluation.supervised import Supervised
+from cwrgp.evaluation.supervised import TrainingSettings
 from cwrgp.models.batch_norm import synchronize_batch_norm
 
 CPU = torch.device("cpu")
@@ -39,7 +39,7 @@ def tuned(rank: int, world: int) -> dict[str, torch.Tensor]:
         lr_encoder=0.05,
         lr_classifier=0.2,
         weight_decay=0.01,
-        how=Supervised(
+        settings=TrainingSettings(
             sampler.sizes,
             EPOCHS,
             lambda images: images,

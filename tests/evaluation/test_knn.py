@@ -35,7 +35,7 @@ def test_equals_the_oracle_whatever_the_chunk():
 
 
 def test_too_few_neighbours_are_refused():
-    with pytest.raises(ValueError, match="EVAL.KNN_K 5 is more than"):
+    with pytest.raises(ValueError, match="k 5 is more than the 4 labelled images that can vote"):
         knn_accuracy(torch.randn(5, 2), torch.zeros(5, dtype=torch.long))
 
 

@@ -20,7 +20,7 @@ from cwrgp.evaluation.linear import (
     train_on_features,
     train_on_images,
 )
-from cwrgp.evaluation.supervised import Supervised
+from cwrgp.evaluation.supervised import TrainingSettings
 
 CPU = torch.device("cpu")
 
@@ -121,9 +121,9 @@ class Encoder(nn.Module):
         return self.norm(self.linear(x))
 
 
-def make_supervised(sizes, epochs, after_epoch=lambda epoch, loss: None):
+def make_settings(sizes, epochs, after_epoch=lambda epoch, loss: None):
     scaler = torch.amp.GradScaler("cpu", enabled=False)
-    return Supervised(
+    return TrainingSettings(
         sizes, epochs, lambda x: x, CPU, autocast(CPU, False), scaler, after_epoch
     )  # fmt: skip
 
@@ -150,7 +150,7 @@ def test_sgd_on_images_equals_a_loop_and_leaves_the_encoder_alone():
     train_on_images(
         encoder, classifier, batches_of(x, y, 3), optimizer="sgd",
         learning_rate=cosine(0.4, 0.0, 3), weight_decay=0.01,
-        how=make_supervised([20, 20, 10], 3, lambda epoch, loss: seen.append((epoch, loss))),
+        settings=make_settings([20, 20, 10], 3, lambda epoch, loss: seen.append((epoch, loss))),
     )  # fmt: skip
     assert not encoder.training
     assert all(torch.equal(v, before[k]) for k, v in encoder.state_dict().items())
@@ -178,7 +178,7 @@ def test_larc_on_images_takes_steps_of_its_own_length():
     before = classifier.weight.detach().clone()
     train_on_images(
         Encoder(), classifier, iter([[x.float(), y]]), optimizer="larc",
-        learning_rate=cosine(0.4, 0.0, 1), weight_decay=0.0, how=make_supervised([50], 1),
+        learning_rate=cosine(0.4, 0.0, 1), weight_decay=0.0, settings=make_settings([50], 1),
     )  # fmt: skip
     moved = (classifier.weight.detach() - before).norm()
     torch.testing.assert_close(moved, 0.4 * 0.001 * before.norm(), rtol=1e-3, atol=0)
@@ -192,7 +192,7 @@ def test_fine_tuning_equals_a_loop_with_two_rates():
     head = build_classifier(5, 4, seed=0, std=0.01).double()
     fine_tune(
         encoder, classifier, batches_of(x, y, 2), lr_encoder=0.04, lr_classifier=0.2,
-        weight_decay=0.01, how=make_supervised([20, 20, 10], 2),
+        weight_decay=0.01, settings=make_settings([20, 20, 10], 2),
     )  # fmt: skip
     networks = [*head.parameters(), *reference.parameters()]
     buffers = [0.0] * len(networks)
@@ -221,7 +221,7 @@ def test_samples_without_label_do_not_count():
         part = [torch.cat([x, x[:extra]]), torch.cat([y, torch.full((extra,), -1)])]
         train_on_images(
             Encoder(), classifier, iter([part]), optimizer="sgd",
-            learning_rate=cosine(0.4, 0.0, 1), weight_decay=0.0, how=make_supervised([50], 1),
+            learning_rate=cosine(0.4, 0.0, 1), weight_decay=0.0, settings=make_settings([50], 1),
         )  # fmt: skip
         results.append(classifier.weight.detach())
     torch.testing.assert_close(*results)
@@ -230,18 +230,20 @@ def test_samples_without_label_do_not_count():
 def test_a_loss_that_is_no_number_is_an_error_with_the_rate():
     x, y = samples()
     x[0, 0] = torch.nan
-    with pytest.raises(FloatingPointError, match="is nan in epoch 1; lower EVAL.LINEAR.LR, now"):
+    with pytest.raises(
+        FloatingPointError, match="is nan in epoch 1; lower the learning rate, now 0.5"
+    ):
         train_on_features(
             build_classifier(6, 4, seed=0).double(), x, y, epochs=2, batch_size=50, seed=0,
             weight_decay=0.0, learning_rate=cosine(0.5, 0.0, 2),
         )  # fmt: skip
-    with pytest.raises(FloatingPointError, match="lower EVAL.LINEAR.LR, now 0.4"):
+    with pytest.raises(FloatingPointError, match="lower the learning rate, now 0.4"):
         train_on_images(
             Encoder(), build_classifier(5, 4, seed=0), iter([[x.float(), y]]), optimizer="sgd",
-            learning_rate=cosine(0.4, 0.0, 1), weight_decay=0.0, how=make_supervised([50], 1),
+            learning_rate=cosine(0.4, 0.0, 1), weight_decay=0.0, settings=make_settings([50], 1),
         )  # fmt: skip
-    with pytest.raises(FloatingPointError, match="LR_CLASSIFIER and .LR_ENCODER, now 0.2, 0.04"):
+    with pytest.raises(FloatingPointError, match="lower the learning rate, now 0.2, 0.04"):
         fine_tune(
             Encoder(), build_classifier(5, 4, seed=0), iter([[x.float(), y]]), lr_encoder=0.04,
-            lr_classifier=0.2, weight_decay=0.0, how=make_supervised([50], 1),
+            lr_classifier=0.2, weight_decay=0.0, settings=make_settings([50], 1),
         )  # fmt: skip

@@ -22,7 +22,7 @@ from cwrgp.checkpoints.extract import extract_encoder
 from cwrgp.checkpoints.reader import read_checkpoint
 from cwrgp.cli import load_config
 from cwrgp.config import get_cfg
-from cwrgp.data.augment import Normalize, build_probe_transform
+from cwrgp.data.augment import Normalize, build_test_transform
 from cwrgp.data.folders import ImageFolder
 from cwrgp.spectrum import covariance_spectrum
 from cwrgp.trackers.jsonl import read_metrics
@@ -102,7 +102,9 @@ def _spectra(root: Path) -> tuple[list[float], list[float]]:
     cfg = get_cfg()
     load_config(cfg, str(root / "pretrain" / "config.yaml"), [])
     images = ImageFolder(root / "scenes" / "classes" / "val")
-    transform = build_probe_transform(image_size=cfg.DATA.IMAGE_SIZE, resize=cfg.DATA.PROBE_RESIZE)
+    transform = build_test_transform(
+        image_size=cfg.DATA.IMAGE_SIZE, resize=cfg.DATA.PROBE_RESIZE, interpolation="bicubic"
+    )
     batch = torch.stack([transform(images.load(i)) for i in range(len(images))])
     inputs = Normalize(cfg.DATA.MEAN, cfg.DATA.STD)(batch)
     spectra = []

@@ -1,0 +1,86 @@
+"""The one policy for images that cannot be read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from PIL import Image
+
+from cwrgp.data.base import LabelledImages, StorageError
+from cwrgp.images import UNREADABLE
+
+
+class ImageReader:
+    """Reads images and tolerates a number of unreadable ones.
+
+    The count is shared with the loader's workers. An image is counted once, however often it is
+    read. A :class:`StorageError` is not tolerated.
+
+    Args:
+        images: the data set.
+        max_unreadable: number of unreadable images that are tolerated.
+        limit_name: name of this limit in error messages.
+        indices: the images that may be read; None: all.
+    """
+
+    def __init__(
+        self,
+        images: LabelledImages,
+        *,
+        max_unreadable: int = 0,
+        limit_name: str = "max_unreadable",
+        indices: Sequence[int] | np.ndarray | None = None,
+    ) -> None:
+        self.images = images
+        self.max_unreadable = max_unreadable
+        self.limit_name = limit_name
+        self.num_images = len(images) if indices is None else len(indices)
+        # A flag per image: setting it twice changes nothing, so the workers need no lock.
+        self._unreadable = torch.zeros(len(images), dtype=torch.bool).share_memory_()
+
+    @property
+    def unreadable(self) -> list[int]:
+        """Indices of the images that could not be read, in ascending order."""
+        return self._unreadable.nonzero().flatten().tolist()
+
+    def read(self, index: int) -> Image.Image | None:
+        """An image, or None if it is unreadable.
+
+        Raises:
+            ValueError: more images are unreadable than tolerated.
+            StorageError: the storage cannot be read.
+        """
+        try:
+            return self.images.load(index)
+        except StorageError:
+            raise
+        except UNREADABLE:
+            self.mark_unreadable([index])
+            self.check()
+            return None
+
+    def mark_unreadable(self, indices: Sequence[int] | np.ndarray) -> None:
+        """Counts images as unreadable that another process has found to be."""
+        self._unreadable[torch.as_tensor(indices, dtype=torch.long)] = True
+
+    def check(self) -> None:
+        """Compares the number of unreadable images with the limit.
+
+        Raises:
+            ValueError: more are unreadable than tolerated, or all are.
+        """
+        if not self._unreadable.any():
+            return
+        unreadable = self.unreadable
+        first = self.images.name(unreadable[0])
+        if len(unreadable) == self.num_images:
+            raise ValueError(
+                f"none of the {self.num_images} images can be read; the first is {first}"
+            )
+        if len(unreadable) > self.max_unreadable:
+            raise ValueError(
+                f"{len(unreadable)} of {self.num_images} images cannot be read, more than "
+                f"{self.limit_name} {self.max_unreadable}; the first is {first}"
+            )
