@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import importlib.util
 import json
 import runpy
 import subprocess
@@ -16,6 +15,7 @@ from packaging.utils import canonicalize_name
 from repository import REPOSITORY
 
 import cwrgp
+from cwrgp.detectron2_wheel import REQUIREMENTS
 
 PYTHONS = ("3.10", "3.11", "3.12", "3.13")  # constraints.txt has pins for < 3.11 and for >= 3.11
 
@@ -113,14 +113,8 @@ def read_pins(python):
 
 def requirements(metadata):
     """Everything that setup.py, its extras and Detectron2 ask for."""
-    spec = importlib.util.spec_from_file_location(
-        "install_detectron2", REPOSITORY / "tools/install_detectron2.py"
-    )
-    script = importlib.util.module_from_spec(spec)
-    sys.modules.setdefault(spec.name, script)  # its dataclasses look themselves up there
-    spec.loader.exec_module(script)
     extras = [text for texts in metadata["extras_require"].values() for text in texts]
-    given = [*metadata["install_requires"], *extras, *script.REQUIREMENTS]
+    given = [*metadata["install_requires"], *extras, *REQUIREMENTS]
     return [Requirement(text) for text in given]
 
 

@@ -20,7 +20,8 @@ die() {
 
 fingerprint() {
     { pwd -P; cat constraints.txt setup.py pyproject.toml \
-        tools/install_detectron2.py tools/check_env.py tools/setup_env.sh; } | sha256sum
+        cwrgp/install_detectron2.py cwrgp/detectron2_wheel.py \
+        tools/check_env.py tools/setup_env.sh; } | sha256sum
 }
 
 identity() { # which installation an interpreter belongs to, inside a virtual environment or not

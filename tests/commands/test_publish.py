@@ -149,7 +149,7 @@ def damaged(state: dict[str, Any]) -> dict[str, tuple[Any, str]]:
     model = state["model"]
     without = {key: value for key, value in model.items() if key != "encoder.bn1.bias"}
     return {
-        "authors": (authors_checkpoint(18), "not a checkpoint of tools/pretrain.py: .* 'model'"),
+        "authors": (authors_checkpoint(18), "not a checkpoint of cwrgp-pretrain: .* 'model'"),
         "version": (state | {"torch_version": None}, "it has no 'torch_version' of type str"),
         "config": (state | {"config": "words"}, "its config is not that of a run"),
         "value": (state | {"model": model | {"a": 1}}, "'a' of its model is a int"),
