@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import difflib
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatch
 from os import PathLike
@@ -89,9 +90,11 @@ def merge_file(cfg: CfgNode, file: Path) -> None:
         if packaged is None or (file.parent / base).is_file():
             cfg.merge_from_file(str(file), allow_unsafe=False)
         else:
-            del content[BASE_KEY]
-            cfg.merge_from_file(str(packaged), allow_unsafe=False)
-            cfg.merge_from_other_cfg(type(cfg)(content))
+            with tempfile.TemporaryDirectory() as aside:  # fvcore takes files only
+                resolved = Path(aside, file.name)
+                content[BASE_KEY] = str(packaged.absolute())
+                resolved.write_text(yaml.safe_dump(content), encoding="utf-8")
+                cfg.merge_from_file(str(resolved), allow_unsafe=False)
     except yaml.YAMLError as error:
         raise ValueError(f"{file} is not valid YAML: {error}") from error
     except KeyError as error:
@@ -119,7 +122,7 @@ def merge_pairs(cfg: CfgNode, pairs: Sequence[str]) -> None:
             f"{pairs[-1]!r} has no value: options are KEY VALUE pairs{hint}, got {list(pairs)}"
         )
     for key, value in zip(pairs[::2], pairs[1::2], strict=True):
-        _merge(cfg, key, _as_default(_lookup(cfg, key), value), shown=value)
+        _merge(cfg, key, _as_default(_get(cfg, key), value), shown=value)
 
 
 def merge_values(cfg: CfgNode, values: Mapping[str, Any], *, section: str = "") -> None:
@@ -136,7 +139,7 @@ def merge_values(cfg: CfgNode, values: Mapping[str, Any], *, section: str = "") 
     """
     for name, value in values.items():
         key = f"{section}.{name}" if section else name
-        default = _lookup(cfg, key)
+        default = _get(cfg, key)
         if isinstance(default, CfgNode) and not isinstance(value, Mapping):
             raise ValueError(f"{key} is a section: give its keys in a dict, not {value!r}")
         if isinstance(default, CfgNode):
@@ -166,7 +169,7 @@ def read_config(
         ValueError: an unknown key, or a value of the wrong type.
     """
     if isinstance(config, CfgNode):
-        if missing := [key for key in _keys(defaults) if not _has(config, key)]:
+        if missing := sorted({*_keys(defaults)} - {*_keys(config)}):
             raise ValueError(f"the config has no {missing[0]}: it must be made with get_cfg()")
         cfg = config.clone()
         cfg.defrost()
@@ -180,7 +183,9 @@ def read_config(
 def _merge(cfg: CfgNode, key: str, value: Any, *, shown: Any) -> None:
     try:
         cfg.merge_from_list([key, value])
-    except (ValueError, SyntaxError, AssertionError) as error:
+    except (KeyError, AssertionError) as error:
+        raise ValueError(_unknown_key(cfg, key)) from error
+    except (ValueError, SyntaxError) as error:
         raise ValueError(f"{key} {shown!r}: {error}") from error
 
 
@@ -191,23 +196,12 @@ def _as_default(default: Any, text: str) -> str:
     return repr(text) if isinstance(default, str) and text.isdigit() else text
 
 
-def _lookup(cfg: CfgNode, key: str) -> Any:
-    """The value of a dotted key."""
+def _get(cfg: CfgNode, key: str) -> Any:
+    """The value of a dotted key; None if there is no such key."""
     node: Any = cfg
     for part in key.split("."):
-        if not isinstance(node, CfgNode) or part not in node:
-            raise ValueError(_unknown_key(cfg, key))
-        node = node[part]
+        node = node.get(part) if isinstance(node, CfgNode) else None
     return node
-
-
-def _has(cfg: CfgNode, key: str) -> bool:
-    node: Any = cfg
-    for part in key.split("."):
-        if not isinstance(node, CfgNode) or part not in node:
-            return False
-        node = node[part]
-    return True
 
 
 def _keys(cfg: CfgNode, prefix: str = "") -> Iterator[str]:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import pickle
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -65,16 +68,17 @@ def fine_tune(cfg: CfgNode, args: argparse.Namespace) -> Any:
     """
     if args.num_gpus * args.num_machines <= 1:
         return run(cfg, args)
-    results = torch.multiprocessing.get_context("spawn").SimpleQueue()
-    launch(
-        _send,
-        args.num_gpus,
-        num_machines=args.num_machines,
-        machine_rank=args.machine_rank,
-        dist_url=args.dist_url,
-        args=(results, cfg, args),
-    )
-    return None if results.empty() else results.get()
+    with tempfile.TemporaryDirectory() as aside:
+        results = Path(aside, "results.pkl")
+        launch(
+            _run_and_save,
+            args.num_gpus,
+            num_machines=args.num_machines,
+            machine_rank=args.machine_rank,
+            dist_url=args.dist_url,
+            args=(results, cfg, args),
+        )
+        return pickle.loads(results.read_bytes()) if results.is_file() else None
 
 
 def run(cfg: CfgNode, args: argparse.Namespace) -> Any:
@@ -92,7 +96,7 @@ def run(cfg: CfgNode, args: argparse.Namespace) -> Any:
     return trainer.train()
 
 
-def _send(queue: Any, cfg: CfgNode, args: argparse.Namespace) -> None:
-    """`run` in a process of its own; the results, which only the main one has, go to the queue."""
+def _run_and_save(file: Path, cfg: CfgNode, args: argparse.Namespace) -> None:
+    """`run` in a process of its own. Only the main process of the run has results."""
     if results := run(cfg, args):
-        queue.put(results)
+        file.write_bytes(pickle.dumps(results))

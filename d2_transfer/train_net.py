@@ -85,12 +85,18 @@ def train(
     from d2_transfer.config import get_cfg  # noqa: PLC0415
     from d2_transfer.fine_tuning import fine_tune, prepare  # noqa: PLC0415
 
+    given = {"MODEL.WEIGHTS": weights, "OUTPUT_DIR": output_dir}
+    overrides |= {key: value for key, value in given.items() if value is not None}
     cfg = read_config(get_cfg(), config, overrides)
-    cfg.MODEL.WEIGHTS = cfg.MODEL.WEIGHTS if weights is None else str(weights)
-    cfg.OUTPUT_DIR = cfg.OUTPUT_DIR if output_dir is None else str(output_dir)
-    file = "" if isinstance(config, CfgNode) else str(find_config(config))
-    gpus = f"--num-gpus={num_gpus}"  # in one word: the number may be negative
-    args = parse_args(["--config-file", file, gpus, *(["--resume"] if resume else [])])
+    args = argparse.Namespace(
+        config_file="" if isinstance(config, CfgNode) else str(find_config(config)),
+        resume=resume,
+        eval_only=False,
+        num_gpus=num_gpus,
+        num_machines=1,
+        machine_rank=0,
+        dist_url="auto",
+    )
     results = fine_tune(prepare(cfg, args), args)
     folder = Path(cfg.OUTPUT_DIR)
     return FineTuning(folder, folder / "model_final.pth", flatten_results_dict(results or {}))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import json
 import runpy
 import subprocess
@@ -94,6 +95,20 @@ def test_what_is_installed(metadata):
     assert roots(metadata["packages"]) == {"cwrgp", "d2_transfer"}
     assert metadata["license_files"] == ["LICENSE"]
     assert metadata["long_description"] == (REPOSITORY / "README.md").read_text()
+
+
+def test_each_console_command_is_a_function_that_a_script_starts_too(metadata):
+    scripts = {path.read_text() for path in python_files("tools")}
+    commands = metadata["entry_points"]["console_scripts"]
+    assert len(commands) >= 6
+    for command in commands:
+        name, _, target = command.partition(" = ")
+        module, _, function = target.partition(":")
+        assert name.startswith("cwrgp-") and function == "main"
+        assert callable(importlib.import_module(module).main)
+        started = [text for text in scripts if f"from {module} import main\n" in text]
+        assert len(started) == (module != "d2_transfer.train_net")  # which is a script itself
+        assert all(f"`{name}`" in text for text in started)
 
 
 def read_pins(python):

@@ -82,8 +82,8 @@ class Environment:
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Built from an sdist, and that in a copy of the sources: a build leaves files behind."""
+def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The sources: a build leaves files among them."""
     copy = tmp_path_factory.mktemp("build")
     for name in SOURCES:
         if (REPOSITORY / name).is_dir():
@@ -91,14 +91,26 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
             shutil.copytree(REPOSITORY / name, copy / name, ignore=ignored)
         else:
             shutil.copy(REPOSITORY / name, copy / name)
+    return copy
+
+
+def build(kind: str, sources: Path, output: Path) -> Path:
+    """Runs a hook of the build backend, ``build_<kind>``, and returns what it made."""
+    code = f"import setuptools.build_meta as b, sys; b.build_{kind}(sys.argv[1])"
+    output.mkdir()
     env = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
-    build = "import setuptools.build_meta as backend; backend.build_sdist('dist')"
-    pip = ("-m", "pip", "wheel", "--no-deps", "--no-index", "--no-build-isolation", "-w", "wheels")
-    subprocess.run([sys.executable, "-c", build], cwd=copy, env=env, check=True)
-    (sdist,) = (copy / "dist").glob("*.tar.gz")
-    subprocess.run([sys.executable, *pip, str(sdist)], cwd=copy, env=env, check=True)
-    (built,) = (copy / "wheels").glob("*.whl")
-    return built
+    subprocess.run([sys.executable, "-c", code, str(output)], cwd=sources, env=env, check=True)
+    (made,) = output.iterdir()
+    return made
+
+
+@pytest.fixture(scope="module")
+def wheel(copy: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Built from an sdist, so that both hold what they must."""
+    folder = tmp_path_factory.mktemp("wheel")
+    shutil.unpack_archive(build("sdist", copy, folder / "sdist"), folder / "unpacked")
+    (sources,) = (folder / "unpacked").iterdir()
+    return build("wheel", sources, folder / "wheel")
 
 
 @pytest.fixture
@@ -137,6 +149,17 @@ def test_the_commands_start_without_detectron2(environment: Environment) -> None
     error = "error: Detectron2 is needed and is not installed: run cwrgp-install-detectron2\n"
     assert environment.run("cwrgp-train-net", *protocol, code=2) == error
     assert environment.run("cwrgp-convert", "in.pth", "out.pkl", code=2) == error
+
+
+def test_an_editable_installation_reads_the_configs_of_its_checkout(
+    copy: Path, tmp_path: Path
+) -> None:
+    environment = Environment(tmp_path, build("editable", copy, tmp_path / "editable"))
+    assert str(copy) in environment.run("python", "-c", "import cwrgp; print(cwrgp.__file__)")
+    new = copy / "configs" / "detection" / "new.yaml"
+    new.write_text("# Made after the installation.\n_BASE_: coco_R_50_C4_2x.yaml\n")
+    assert "detection/new.yaml" in environment.run("cwrgp-train-net", "--list-configs")
+    new.unlink()
 
 
 def write_coco(images: Path, file: Path) -> None:

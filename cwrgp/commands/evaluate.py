@@ -249,8 +249,8 @@ def evaluate(
     """
     if probe not in PROBES:
         raise ValueError(f"probe {probe!r} is unknown; choose one of {', '.join(PROBES)}")
+    overrides |= {} if data_root is None else {"DATA.ROOT": data_root}
     cfg = read_config(get_cfg(), config, overrides)
-    cfg.DATA.ROOT = cfg.DATA.ROOT if data_root is None else str(data_root)
     with tempfile.TemporaryDirectory() as aside:
         file = Path(aside, "result.json") if output is None else Path(output).expanduser()
         run = functools.partial(

@@ -249,9 +249,9 @@ def pretrain(
         FileNotFoundError: no such config or data, or nothing to resume.
         FloatingPointError: the loss became infinite or NaN.
     """
+    given = {"DATA.ROOT": data_root, "OUTPUT_DIR": output_dir}
+    overrides |= {key: value for key, value in given.items() if value is not None}
     cfg = read_config(get_cfg(), config, overrides)
-    cfg.DATA.ROOT = cfg.DATA.ROOT if data_root is None else str(data_root)
-    cfg.OUTPUT_DIR = cfg.OUTPUT_DIR if output_dir is None else str(output_dir)
     folder = Path(cfg.OUTPUT_DIR)
     metrics = launch(functools.partial(run_pretraining, resume=resume), num_gpus, (cfg,))
     # Nothing is returned by processes of its own, nor if there was nothing left to train.
@@ -303,4 +303,4 @@ def _worker(args: argparse.Namespace) -> None:
 def _last_evaluation(folder: Path) -> dict[str, float]:
     """The last values of the probe in ``metrics.json``."""
     records = read_metrics(folder / "metrics.json")
-    return {k: v for record in records for k, v in record.items() if k.startswith("knn/")}
+    return {k: v for record in records for k, v in record.items() if k.startswith("knn")}
