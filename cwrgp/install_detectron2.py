@@ -8,7 +8,7 @@ requirements (see `cwrgp.detectron2_wheel`). It omits Detectron2's compiled oper
 (``detectron2._C``: rotated boxes, deformable convolution), which nothing here needs. A source build
 that imports is used as it is.
 
-Standard library only: Detectron2 is installed before anything here is used.
+Standard library only: it must run where nothing of what it installs is there yet.
 """
 
 from __future__ import annotations

@@ -249,6 +249,13 @@ def test_a_mistake_is_one_line_and_exit_code_2(tmp_path, run_tool):
     assert "nowhere.whl" in result.stderr
 
 
+def test_it_starts_with_the_standard_library_alone(run_tool):
+    result = run_tool("-S", *COMMAND, "--help", PYTHONPATH=str(REPOSITORY))
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.startswith("usage: cwrgp-install-detectron2 [-h]")
+    assert run_tool("-S", "-c", "import yaml").returncode == 1  # nothing else is there
+
+
 def test_the_traceback_is_shown_where_asked(run_tool):
     result = run_tool(*COMMAND, "--no-install", "--debug")
     assert result.returncode == 1
