@@ -12,15 +12,15 @@ README = ROOT / "README.md"
 
 
 def read_version() -> str:
-    """The version that ``cwrgp/__init__.py`` states, read without importing the package."""
-    match = re.search(r'^__version__ = "([^"]+)"$', (ROOT / "cwrgp/__init__.py").read_text(), re.M)
-    assert match, "cwrgp/__init__.py states no __version__"
+    """The version that ``cwrgp/version.py`` states, read without importing the package."""
+    match = re.search(r'^__version__ = "([^"]+)"$', (ROOT / "cwrgp/version.py").read_text(), re.M)
+    assert match, "cwrgp/version.py states no __version__"
     return match.group(1)
 
 
 # Lower bounds: the oldest versions with what the code uses; the tested ones are in constraints.txt.
 # Detectron2, which d2_transfer needs, cannot stand here: it is not on PyPI under its own name.
-# tools/install_detectron2.py installs it, and `make setup` runs that.
+# cwrgp-install-detectron2 installs it, and `make setup` runs that.
 INSTALL_REQUIRES = [
     "torch>=2.14",
     "torchvision>=0.29",
@@ -61,10 +61,30 @@ EXTRAS_REQUIRE = {
         "scikit-learn>=1.5",
         "ruff>=0.9",
         "mypy>=1.14",
+        "setuptools>=64",
         *DRIVE,
         *WEBDATASET,
         *VISUALIZE,
     ],
+}
+
+CONSOLE_SCRIPTS = [
+    "cwrgp-convert = d2_transfer.commands.convert:main",
+    "cwrgp-evaluate = cwrgp.commands.evaluate:main",
+    "cwrgp-install-detectron2 = cwrgp.install_detectron2:main",
+    "cwrgp-pretrain = cwrgp.commands.pretrain:main",
+    "cwrgp-publish = cwrgp.commands.publish:main",
+    "cwrgp-train-net = d2_transfer.train_net:main",
+]
+
+# The configs are installed as cwrgp/configs, where cwrgp.config_files looks for them; an editable
+# installation reads this checkout's.
+PACKAGE_DIR = {"cwrgp.configs": "configs"}
+PACKAGE_DATA = {
+    "cwrgp": ["py.typed"],
+    "cwrgp.configs": ["*/*.yaml"],
+    "cwrgp.report": ["templates/*"],
+    "d2_transfer": ["py.typed"],
 }
 
 setup(
@@ -76,8 +96,13 @@ setup(
     license="Apache-2.0",
     license_files=["LICENSE"],
     python_requires=">=3.10",
-    packages=find_packages(include=["cwrgp", "cwrgp.*", "d2_transfer", "d2_transfer.*"]),
-    package_data={"cwrgp.report": ["templates/*"]},
+    packages=[
+        *find_packages(include=["cwrgp", "cwrgp.*", "d2_transfer", "d2_transfer.*"]),
+        *PACKAGE_DIR,
+    ],
+    package_dir=PACKAGE_DIR,
+    package_data=PACKAGE_DATA,
+    entry_points={"console_scripts": CONSOLE_SCRIPTS},
     install_requires=INSTALL_REQUIRES,
     extras_require=EXTRAS_REQUIRE,
 )

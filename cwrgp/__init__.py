@@ -1,3 +1,40 @@
-"""Self-supervised pretraining of ResNets with whitening losses (CW-RGP, Weng et al., 2022)."""
+"""Self-supervised pretraining of ResNets with whitening losses (CW-RGP, Weng et al., 2022).
 
-__version__ = "0.1.0"
+The commands as functions, each imported when it is first used, so that ``import cwrgp`` is cheap:
+
+- `pretrain`: trains an encoder without labels;
+- `evaluate`: probes an encoder with labels;
+- `publish`: makes a checkpoint fit to hand on.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from cwrgp.version import __version__
+
+if TYPE_CHECKING:
+    from cwrgp.commands.evaluate import evaluate
+    from cwrgp.commands.pretrain import pretrain
+    from cwrgp.commands.publish import publish
+
+__all__ = ["__version__", "evaluate", "pretrain", "publish"]
+
+# What is exported, and the module that it is in. No module of this package may have such a name:
+# importing it would put the module in the function's place.
+_EXPORTS = {
+    "evaluate": "cwrgp.commands.evaluate",
+    "pretrain": "cwrgp.commands.pretrain",
+    "publish": "cwrgp.commands.publish",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _EXPORTS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_EXPORTS[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_EXPORTS})

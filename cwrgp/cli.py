@@ -1,28 +1,28 @@
-"""What every command shares: one line for a user's mistake, and configs from files and pairs."""
+"""What every command shares: its options, its config, and one line for a user's mistake."""
 
 from __future__ import annotations
 
 import argparse
-import difflib
 import sys
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from fvcore.common.config import CfgNode
 
-# fvcore and Detectron2 call it when they are imported, which is nothing that a user could change.
-warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated", FutureWarning)
+from cwrgp.config_files import describe_configs, find_config, merge_file, merge_pairs
+
+
+class MissingPackage(ModuleNotFoundError):
+    """An optional package is not installed; the message says how to get it."""
 
 
 def run_main(main: Callable[[argparse.Namespace], Any], args: argparse.Namespace) -> int:
     """Runs ``main(args)`` and turns a user's mistake into one line on stderr.
 
-    ``ValueError`` and ``OSError`` are the user's (a wrong value, a missing file), and so is a
-    training that diverges (``FloatingPointError``): the message is printed and the exit code is 2.
-    Anything else is a defect and keeps its traceback.
+    ``ValueError`` and ``OSError`` are the user's (a wrong value, a missing file), and so are a
+    training that diverges (``FloatingPointError``) and a `MissingPackage`: the message is printed
+    and the exit code is 2. Anything else is a defect and keeps its traceback.
 
     Args:
         main: the command.
@@ -33,7 +33,7 @@ def run_main(main: Callable[[argparse.Namespace], Any], args: argparse.Namespace
     """
     try:
         code = main(args)
-    except (ValueError, OSError, FloatingPointError) as error:
+    except (ValueError, OSError, FloatingPointError, MissingPackage) as error:
         if args.debug:
             raise
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
@@ -44,79 +44,116 @@ def run_main(main: Callable[[argparse.Namespace], Any], args: argparse.Namespace
     return code if isinstance(code, int) else 0
 
 
-def add_config_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds ``--config-file FILE``, ``--debug`` and ``KEY VALUE ...``."""
-    parser.add_argument("--config-file", required=True, metavar="FILE", help="YAML configuration")
+def make_parser(command: str, description: str) -> argparse.ArgumentParser:
+    """A parser with ``--debug``.
+
+    Args:
+        command: name of the console command. The usage shows it, unless the command was started as
+            ``python FILE.py``, which it then shows instead.
+        description: shown as it is; ``%(prog)s`` stands for the name above.
+    """
+    started = sys.modules["__main__"]
+    is_script = getattr(started, "__spec__", None) is None and Path(sys.argv[0]).suffix == ".py"
+    parser = argparse.ArgumentParser(
+        prog=f"python {sys.argv[0]}" if is_script else command,
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    return parser
+
+
+def add_config_arguments(parser: argparse.ArgumentParser, configs: Iterable[str]) -> None:
+    """Adds ``--config-file``, ``--list-configs`` and ``KEY VALUE ...``, which must come last.
+
+    Args:
+        parser: of the command.
+        configs: patterns of the packaged configs that are for this command.
+    """
+    parser.add_argument(
+        "--config-file",
+        required=True,
+        metavar="FILE",
+        help="YAML configuration: a file, or the name of a packaged one",
+    )
+    parser.add_argument(
+        "--list-configs",
+        action=_ListConfigs,
+        nargs=0,
+        const=tuple(configs),
+        help="show the packaged configurations and exit",
+    )
     parser.add_argument(
         "opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="override keys of the config"
     )
 
 
-def load_config(cfg: CfgNode, config_file: str, opts: list[str]) -> None:
-    """Merges a YAML file and ``KEY VALUE`` pairs into ``cfg``, in place.
+def add_num_gpus(parser: argparse.ArgumentParser, default: int | None = None) -> None:
+    """Adds ``--num-gpus``."""
+    parser.add_argument(
+        "--num-gpus",
+        type=int,
+        default=default,
+        metavar="N",
+        help="processes on this machine, one for each GPU (default: 1)",
+    )
+
+
+def add_checkpoint_arguments(
+    parser: argparse.ArgumentParser, sources: Sequence[str], branches: Sequence[str]
+) -> None:
+    """Adds ``--source``, ``--branch`` and ``--unsafe-load``: how a checkpoint is read.
+
+    Args:
+        parser: of the command.
+        sources: names of the known formats.
+        branches: names of the networks that a checkpoint may hold.
+    """
+    parser.add_argument(
+        "--source",
+        default="auto",
+        choices=sources,
+        metavar="NAME",
+        help="format of the checkpoint (default: auto-detected)",
+    )
+    parser.add_argument(
+        "--branch", choices=branches, help="which network, if the checkpoint has an average too"
+    )
+    parser.add_argument(
+        "--unsafe-load",
+        action="store_true",
+        help="let the checkpoint run code: only for files that you made",
+    )
+
+
+def load_config(cfg: CfgNode, config_file: str, opts: Sequence[str]) -> Path:
+    """Merges ``--config-file`` and ``KEY VALUE`` pairs into ``cfg``, in place.
 
     Args:
         cfg: the defaults; only keys that exist in it may be set.
-        config_file: path of a YAML file, possibly with ``_BASE_``.
+        config_file: a path, or the name of a packaged config; see `find_config`.
         opts: ``["KEY", "VALUE", ...]`` from the command line.
 
+    Returns:
+        The file that was read.
+
     Raises:
-        FileNotFoundError: no such file.
+        FileNotFoundError: no such config.
         ValueError: invalid YAML, an unknown key, a value of the wrong type, or a key without a
             value.
     """
-    if not Path(config_file).is_file():
-        raise FileNotFoundError(f"--config-file {config_file}: no such file")
     try:
-        cfg.merge_from_file(config_file)
-    except yaml.YAMLError as error:
-        raise ValueError(f"{config_file} is not valid YAML: {error}") from error
-    except KeyError as error:
-        raise ValueError(f"{config_file}: {_unknown_key(cfg, error)}") from error
-    except (TypeError, AttributeError) as error:
-        raise ValueError(
-            f"{config_file} is no config: it must hold sections with keys, such as "
-            "SOLVER: {EPOCHS: 100}"
-        ) from error
-    except (ValueError, AssertionError) as error:
-        raise ValueError(f"{config_file}: {error}") from error
-    if flags := [word for word in opts[::2] if word.startswith("--")]:
-        raise ValueError(f"{flags[0]} must stand before the KEY VALUE pairs")
-    if len(opts) % 2:
-        hint = ", a space between them and no =" if any("=" in key for key in opts[::2]) else ""
-        raise ValueError(
-            f"{opts[-1]!r} has no value: options are KEY VALUE pairs{hint}, got {opts}"
-        )
-    for key, value in zip(opts[::2], opts[1::2], strict=True):
-        try:
-            cfg.merge_from_list([key, _as_default(cfg, key, value)])
-        except (KeyError, AssertionError) as error:
-            raise ValueError(_unknown_key(cfg, key)) from error
-        except (ValueError, SyntaxError) as error:
-            raise ValueError(f"{key} {value!r}: {error}") from error
+        file = find_config(config_file)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"--config-file {error}") from None
+    merge_file(cfg, file)
+    merge_pairs(cfg, opts)
+    return file
 
 
-def _as_default(cfg: CfgNode, key: str, text: str) -> str:
-    """``1`` for a float is 1.0, and for a text it is "1"."""
-    node: Any = cfg
-    for part in key.split("."):
-        node = node.get(part) if isinstance(node, CfgNode) else None
-    if isinstance(node, float) and text.lstrip("+-").isdigit():
-        return f"{text}.0"
-    return repr(text) if isinstance(node, str) and text.isdigit() else text
+class _ListConfigs(argparse.Action):
+    """Prints the packaged configs and exits, whatever else is missing, as ``--help`` does."""
 
-
-def _keys(cfg: CfgNode, prefix: str = "") -> Iterator[str]:
-    for name, value in cfg.items():
-        if isinstance(value, CfgNode):
-            yield from _keys(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}"
-
-
-def _unknown_key(cfg: CfgNode, error: KeyError | str) -> str:
-    key = str(error).strip("\"'").removeprefix("Non-existent config key: ")
-    close = difflib.get_close_matches(key, list(_keys(cfg)), n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(close)}?" if close else "see the defaults in config.py"
-    return f"unknown config key {key}; {hint}"
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        print(describe_configs(self.const))
+        parser.exit()

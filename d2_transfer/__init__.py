@@ -1,15 +1,44 @@
-"""Transfer of self-supervised ResNets to Detectron2. Importing it registers everything it adds."""
+"""Transfer of self-supervised ResNets to Detectron2.
+
+The commands as functions, each imported when it is first used:
+
+- `convert`: a checkpoint's encoder in Detectron2's names, with a numerical proof;
+- `train`: fine-tunes and evaluates a detector.
+
+``import d2_transfer`` is cheap and works without Detectron2, so it registers nothing. A script of
+your own that builds a model with Detectron2 imports `d2_transfer.modeling` first: it registers the
+ROI heads and ``cwrgp://NAME``.
+"""
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
+import warnings
+from typing import TYPE_CHECKING, Any
 
-import cwrgp.cli  # noqa: F401  (before Detectron2, whose import it keeps quiet)
+if TYPE_CHECKING:
+    from d2_transfer.commands.convert import convert
+    from d2_transfer.train_net import train
 
-if importlib.util.find_spec("detectron2") is None:
-    raise ModuleNotFoundError(
-        "d2_transfer needs Detectron2: run python tools/install_detectron2.py", name="detectron2"
-    )
+__all__ = ["convert", "train"]
 
-import d2_transfer.model_zoo  # noqa: E402, F401  (registers cwrgp://NAME)
-import d2_transfer.roi_heads  # noqa: E402, F401  (registers the ROI heads)
+# Detectron2 calls torch.jit.script when it is imported, and its users cannot change that. The
+# filter must be in place before any module of this package imports Detectron2.
+warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated", FutureWarning)
+
+# What is exported, and the module that it is in. No module of this package may have such a name:
+# importing it would put the module in the function's place.
+_EXPORTS = {
+    "convert": "d2_transfer.commands.convert",
+    "train": "d2_transfer.train_net",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _EXPORTS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_EXPORTS[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_EXPORTS})

@@ -1,96 +1,133 @@
-"""Fine-tunes and evaluates a detector.
+"""Fine-tunes and evaluates a detector: `train` from Python, `main` from a shell.
 
-    python d2_transfer/train_net.py --config-file configs/detection/pascal_voc_R_50_C4_24k.yaml \\
-        --num-gpus 8 MODEL.WEIGHTS output/encoder.pkl
+The command is ``cwrgp-train-net``, and also this file, as is customary with Detectron2:
+``python d2_transfer/train_net.py --config-file ...``.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
 from typing import Any
 
-import d2_transfer  # noqa: F401  (first: it says how to get Detectron2, and keeps it quiet)
+from fvcore.common.config import CfgNode
 
-# isort: split
-import torch
-from detectron2.config import CfgNode
-from detectron2.engine import default_argument_parser, default_setup, launch
-from detectron2.utils.logger import setup_logger
+from cwrgp.cli import add_config_arguments, add_num_gpus, make_parser, run_main
+from cwrgp.config_files import DETECTION, find_config, read_config
+from d2_transfer.requirement import require_detectron2
 
-from cwrgp.cli import load_config, run_main
-from cwrgp.shared_memory import worker_errors_end_the_run
-from d2_transfer.checkpoint import TransferCheckpointer, starting_point
-from d2_transfer.config import choose_device, get_cfg, validate_cfg
-from d2_transfer.data.registry import register_custom
-from d2_transfer.trainer import Trainer
-from d2_transfer.weights import check_weights_for
+_DESCRIPTION = """\
+Fine-tunes and evaluates a detector. --list-configs shows the protocols.
+
+  %(prog)s --num-gpus 8 --config-file detection/pascal_voc_R_50_C4_24k.yaml \\
+      MODEL.WEIGHTS output/encoder.pkl
+  %(prog)s --eval-only --config-file FILE MODEL.WEIGHTS output/voc/model_final.pth"""
 
 
-def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    """Detectron2's usual arguments, and ``--debug``."""
-    parser = default_argument_parser()
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+@dataclass(frozen=True)
+class FineTuning:
+    """What `train` wrote.
+
+    Attributes:
+        output_dir: folder of the run.
+        checkpoint: ``model_final.pth`` in it, the whole detector.
+        metrics: of the last evaluation, name -> value: ``bbox/AP`` and so on; with several test
+            sets ``DATASET/bbox/AP``.
+    """
+
+    output_dir: Path
+    checkpoint: Path
+    metrics: dict[str, float]
+
+
+def train(
+    config: str | PathLike[str] | CfgNode,
+    *,
+    weights: str | PathLike[str] | None = None,
+    output_dir: str | PathLike[str] | None = None,
+    resume: bool = False,
+    num_gpus: int = 1,
+    **overrides: Any,
+) -> FineTuning:
+    """Fine-tunes and evaluates a detector: ``cwrgp-train-net`` as a function.
+
+    Example::
+
+        d2_transfer.train(
+            "detection/pascal_voc_R_50_C4_24k.yaml", weights="output/encoder.pkl", num_gpus=8,
+            SOLVER={"MAX_ITER": 24000},
+        )
+
+    Args:
+        config: name of a packaged config, path of a YAML file, or a config from
+            `d2_transfer.config.get_cfg`, which is not changed.
+        weights: ``MODEL.WEIGHTS``: what `convert` wrote, or ``cwrgp://NAME``; "" for random
+            weights. None leaves the config's.
+        output_dir: ``OUTPUT_DIR``; None leaves the config's.
+        resume: go on from the last checkpoint of the output folder, or start if there is none.
+        num_gpus: processes on this machine, one for each GPU; 1 without a GPU, or 0: the CPU. With
+            several, the calling script needs its ``if __name__ == "__main__":``.
+        **overrides: keys of the config. Sections are dicts, as in YAML:
+            ``SOLVER={"MAX_ITER": 24000}, DATASETS={"TRAIN": ("voc_2007_trainval",)}``.
+
+    Raises:
+        MissingPackage: Detectron2 is not installed.
+        ValueError: an unknown key, or a value or weights that cannot work.
+        FileNotFoundError: no such config, weights or data.
+    """
+    require_detectron2()
+    from detectron2.evaluation.testing import flatten_results_dict  # noqa: PLC0415
+
+    from d2_transfer.config import get_cfg  # noqa: PLC0415
+    from d2_transfer.fine_tuning import fine_tune, prepare  # noqa: PLC0415
+
+    given = {"MODEL.WEIGHTS": weights, "OUTPUT_DIR": output_dir}
+    overrides |= {key: value for key, value in given.items() if value is not None}
+    cfg = read_config(get_cfg(), config, overrides)
+    args = argparse.Namespace(
+        config_file="" if isinstance(config, CfgNode) else str(find_config(config)),
+        resume=resume,
+        eval_only=False,
+        num_gpus=num_gpus,
+        num_machines=1,
+        machine_rank=0,
+        dist_url="auto",
+    )
+    results = fine_tune(prepare(cfg, args), args)
+    folder = Path(cfg.OUTPUT_DIR)
+    return FineTuning(folder, folder / "model_final.pth", flatten_results_dict(results or {}))
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Command-line arguments: those of Detectron2's ``train_net.py``, and a few more."""
+    parser = make_parser("cwrgp-train-net", _DESCRIPTION)
+    parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
+    parser.add_argument("--eval-only", action="store_true", help="evaluate MODEL.WEIGHTS")
+    add_num_gpus(parser, default=1)
+    parser.add_argument("--num-machines", type=int, default=1, metavar="N", help="of the run")
+    parser.add_argument("--machine-rank", type=int, default=0, metavar="N", help="of this machine")
+    parser.add_argument(
+        "--dist-url", default="auto", metavar="URL", help="for several machines: tcp://HOST:PORT"
+    )
+    add_config_arguments(parser, DETECTION)
     return parser.parse_args(argv)
 
 
-def setup(args: argparse.Namespace) -> CfgNode:
-    """Merges, checks and freezes the config; writes nothing."""
-    check_num_gpus(args.num_gpus)
-    cfg = get_cfg()
-    load_config(cfg, args.config_file, args.opts)
-    if args.num_gpus == 0:
-        cfg.MODEL.DEVICE = "cpu"
-    choose_device(cfg)
-    register_custom(cfg.DATASETS.CUSTOM)
-    processes = max(args.num_gpus, 1) * args.num_machines
-    validate_cfg(cfg, eval_only=args.eval_only, num_processes=processes)
-    path, resumed = starting_point(cfg.OUTPUT_DIR, cfg.MODEL.WEIGHTS, args.resume)
-    if args.eval_only and not path:
-        raise ValueError("--eval-only needs weights to evaluate: MODEL.WEIGHTS FILE, or --resume")
-    check_weights_for(cfg, path, complete=resumed or args.eval_only)
-    cfg.freeze()
-    return cfg
+def main(argv: Sequence[str] | None = None) -> int:
+    """``cwrgp-train-net``; returns the exit code."""
+    return run_main(_start, parse_args(argv))
 
 
-def check_num_gpus(num_gpus: int) -> None:
-    """Raises ValueError unless there are as many GPUs; one process may also run on the CPU."""
-    available = torch.cuda.device_count()
-    if num_gpus < 0 or (num_gpus > 1 and num_gpus > available):
-        raise ValueError(f"--num-gpus {num_gpus}: this machine has {available} GPUs")
+def _start(args: argparse.Namespace) -> None:
+    require_detectron2()
+    from d2_transfer.fine_tuning import fine_tune, setup  # noqa: PLC0415
 
-
-@worker_errors_end_the_run("DATALOADER.NUM_WORKERS")
-def run(cfg: CfgNode, args: argparse.Namespace) -> Any:
-    """What each process does: evaluates, or trains and evaluates. Returns the results."""
-    register_custom(cfg.DATASETS.CUSTOM)  # a spawned process starts with an empty catalog
-    default_setup(cfg, args)
-    setup_logger(cfg.OUTPUT_DIR, name="d2_transfer")
-    if args.eval_only:
-        model = Trainer.build_model(cfg)
-        path, _ = starting_point(cfg.OUTPUT_DIR, cfg.MODEL.WEIGHTS, args.resume)
-        TransferCheckpointer(model).load(path)
-        return Trainer.test(cfg, model)
-    trainer = Trainer(cfg)
-    trainer.resume_or_load(resume=args.resume)
-    return trainer.train()
-
-
-def main(args: argparse.Namespace) -> Any:
-    """Checks everything once, then starts a process per GPU, or runs in this one."""
-    cfg = setup(args)
-    if args.num_gpus * args.num_machines <= 1:
-        return run(cfg, args)
-    return launch(
-        run,
-        args.num_gpus,
-        num_machines=args.num_machines,
-        machine_rank=args.machine_rank,
-        dist_url=args.dist_url,
-        args=(cfg, args),
-    )
+    fine_tune(setup(args), args)
 
 
 if __name__ == "__main__":
-    args = parse_args()
-    sys.exit(run_main(main, args))
+    sys.exit(main())

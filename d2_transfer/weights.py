@@ -17,6 +17,7 @@ from detectron2.modeling import build_model
 from detectron2.utils.file_io import PathManager
 from torch import Tensor
 
+import d2_transfer.model_zoo  # noqa: F401 (cwrgp://NAME for Detectron2's PathManager)
 from cwrgp.checkpoints.pixel_statistics import IMAGENET, PixelStatistics, read_metadata
 from cwrgp.checkpoints.reader import read_checkpoint
 from cwrgp.models.resnet import BY_DEPTH
@@ -73,7 +74,7 @@ def check_weights(
     if unconverted := [name for name in tensors if _UNCONVERTED.search(name)]:
         raise ValueError(
             f"{path} is not converted to Detectron2's names (it holds {unconverted[0]!r}): run"
-            f" python tools/convert_to_d2.py {path} OUTPUT.pkl, and load OUTPUT.pkl"
+            f" cwrgp-convert {path} OUTPUT.pkl, and load OUTPUT.pkl"
         )
     wanted = [name for name in model_state if not name.endswith(".num_batches_tracked")]
     sources = match_names(wanted, tensors, bool(weights.get("matching_heuristics")))

@@ -11,9 +11,10 @@ from repository import REPOSITORY
 
 # Of cwrgp, from the leaves up: a line may import itself and those above it.
 LAYERS = [
-    *("seeding", "preemption", "comm", "shared_memory", "launch", "images", "file_io", "config"),
-    *("cli", "install_detectron2", "whitening", "spectrum", "trackers", "report", "losses"),
-    *("models", "data", "checkpoints", "engine", "evaluation", "builders", "commands"),
+    *("version", "seeding", "preemption", "comm", "shared_memory", "launch", "images", "file_io"),
+    *("config", "config_files", "cli", "detectron2_wheel", "install_detectron2", "whitening"),
+    *("spectrum", "trackers", "report", "losses", "models", "data", "checkpoints", "engine"),
+    *("evaluation", "builders", "commands"),
 ]
 # What d2_transfer may use of cwrgp.
 SHARED = {
@@ -102,7 +103,7 @@ def test_modules_are_imported_by_their_full_names():
 def test_the_losses_need_torch_only(run_tool):
     loaded = json.loads(run_tool("-c", LOSSES, check=True).stdout)
     own = {name for name in loaded if name.partition(".")[0] == "cwrgp"}
-    assert own - {"cwrgp", "cwrgp.comm", "cwrgp.whitening"} == {
+    assert own - {"cwrgp", "cwrgp.comm", "cwrgp.version", "cwrgp.whitening"} == {
         name for name in module_files("cwrgp") if f"{name}.".startswith("cwrgp.losses.")
     }
     rest = {name.partition(".")[0] for name in loaded} - {"cwrgp"}
@@ -110,7 +111,7 @@ def test_the_losses_need_torch_only(run_tool):
 
 
 def test_a_config_is_read_by_builders_and_commands_only():
-    readers = ("builders", "commands", "config", "cli")
+    readers = ("builders", "commands", "config", "config_files", "cli")
     for name, file in module_files("cwrgp").items():
         if name.split(".")[1:2] and name.split(".")[1] in readers:
             continue

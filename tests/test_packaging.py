@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-import importlib.util
+import importlib
 import json
 import runpy
 import subprocess
@@ -16,6 +16,7 @@ from packaging.utils import canonicalize_name
 from repository import REPOSITORY
 
 import cwrgp
+from cwrgp.detectron2_wheel import REQUIREMENTS
 
 PYTHONS = ("3.10", "3.11", "3.12", "3.13")  # constraints.txt has pins for < 3.11 and for >= 3.11
 
@@ -96,6 +97,20 @@ def test_what_is_installed(metadata):
     assert metadata["long_description"] == (REPOSITORY / "README.md").read_text()
 
 
+def test_each_console_command_is_a_function_that_a_script_starts_too(metadata):
+    scripts = {path.read_text() for path in python_files("tools")}
+    commands = metadata["entry_points"]["console_scripts"]
+    assert len(commands) >= 6
+    for command in commands:
+        name, _, target = command.partition(" = ")
+        module, _, function = target.partition(":")
+        assert name.startswith("cwrgp-") and function == "main"
+        assert callable(importlib.import_module(module).main)
+        started = [text for text in scripts if f"from {module} import main\n" in text]
+        assert len(started) == (module != "d2_transfer.train_net")  # which is a script itself
+        assert all(f"`{name}`" in text for text in started)
+
+
 def read_pins(python):
     """``constraints.txt`` for one version of Python: name -> requirement."""
     pins = {}
@@ -113,14 +128,8 @@ def read_pins(python):
 
 def requirements(metadata):
     """Everything that setup.py, its extras and Detectron2 ask for."""
-    spec = importlib.util.spec_from_file_location(
-        "install_detectron2", REPOSITORY / "tools/install_detectron2.py"
-    )
-    script = importlib.util.module_from_spec(spec)
-    sys.modules.setdefault(spec.name, script)  # its dataclasses look themselves up there
-    spec.loader.exec_module(script)
     extras = [text for texts in metadata["extras_require"].values() for text in texts]
-    given = [*metadata["install_requires"], *extras, *script.REQUIREMENTS]
+    given = [*metadata["install_requires"], *extras, *REQUIREMENTS]
     return [Requirement(text) for text in given]
 
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Makes .venv, or repairs it, so that everything in this checkout runs; silent and quick when it is
-# ready. `make setup` calls it. It may be interrupted anywhere and run again.
+# Makes or repairs .venv, so that everything in this checkout runs. Prints nothing if it is ready.
+# `make setup` calls it. It may be interrupted at any point and run again.
 #
 #   PYTHON=python3.12 tools/setup_env.sh     # choose the interpreter (default: python3)
 set -euo pipefail
@@ -20,7 +20,8 @@ die() {
 
 fingerprint() {
     { pwd -P; cat constraints.txt setup.py pyproject.toml \
-        tools/install_detectron2.py tools/check_env.py tools/setup_env.sh; } | sha256sum
+        cwrgp/install_detectron2.py cwrgp/detectron2_wheel.py \
+        tools/check_env.py tools/setup_env.sh; } | sha256sum
 }
 
 identity() { # which installation an interpreter belongs to, inside a virtual environment or not
@@ -106,9 +107,9 @@ reason=
 if [ ! -e "$venv" ]; then
     reason="making $venv"
 elif ! is_usable; then
-    reason="$venv is not usable: making it anew"
+    reason="$venv is not usable: replacing it"
 elif ! is_requested; then
-    reason="$venv belongs to another interpreter than $requested: making it anew"
+    reason="$venv belongs to another interpreter than $requested: replacing it"
 fi
 if [ -n "$reason" ]; then
     echo "$reason"
@@ -117,11 +118,11 @@ fi
 install_all
 if ! check ready && [ -z "$reason" ]; then
     echo "$message"
-    echo "$venv cannot be repaired: making it anew"
+    echo "$venv cannot be repaired: replacing it"
     make_venv
     install_all
 fi
-check ready || die "$message (to start afresh: make clean)"
+check ready || die "$message (to start again from nothing: make clean)"
 fingerprint >"$stamp.part"
 mv "$stamp.part" "$stamp"
 echo "$venv is ready"

@@ -1,10 +1,15 @@
-"""EVAL: the probes of a finished encoder, as tools/evaluate.py runs them."""
+"""Probes of a finished encoder: `run_evaluation`, `evaluate` from Python, `main` from a shell."""
 
 from __future__ import annotations
 
+import argparse
+import functools
 import json
 import logging
-from dataclasses import asdict
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +17,35 @@ import torch
 from fvcore.common.config import CfgNode
 
 from cwrgp.builders.probes import PROBES, ProbeResult, build_probe_data
+from cwrgp.checkpoints.formats import BRANCHES, source_names
 from cwrgp.checkpoints.load import Origin, load_encoder
+from cwrgp.cli import (
+    add_checkpoint_arguments,
+    add_config_arguments,
+    add_num_gpus,
+    load_config,
+    make_parser,
+    run_main,
+)
 from cwrgp.comm import get_rank, get_world_size
-from cwrgp.config import validate_cfg
+from cwrgp.config import get_cfg, validate_cfg
+from cwrgp.config_files import PRETRAINING, read_config
 from cwrgp.engine.precision import chosen_dtype
 from cwrgp.file_io.atomic import write_text
-from cwrgp.launch import local_device
+from cwrgp.launch import launch, local_device
 from cwrgp.shared_memory import worker_errors_end_the_run
 
 logger = logging.getLogger("cwrgp")
+
+_DESCRIPTION = """\
+Probes an encoder with labels, as papers do: nearest neighbours, linear, fine-tuning.
+
+  %(prog)s --config-file pretrain/cifar10_cwrgp4_r18.yaml \\
+      --weights output/cifar10_cwrgp4_r18/model_final.pth knn DATA.ROOT data
+  torchrun --nproc_per_node 4 --no-python cwrgp-evaluate --config-file FILE --weights FILE linear
+
+--weights takes this project's checkpoints and every format that cwrgp-convert --list shows.
+What each probe is and what its numbers may be compared with: docs/evaluation.md."""
 
 
 @worker_errors_end_the_run("DATA.NUM_WORKERS")
@@ -149,3 +174,125 @@ def _checked_output(output: str | None) -> Path | None:
         raise ValueError(f"--output {output} is a folder; name a file")
     path.parent.mkdir(parents=True, exist_ok=True)
     return path
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What `evaluate` measured.
+
+    Attributes:
+        probe: name of the probe.
+        top1: accuracy in per cent.
+        top5: in per cent; None for ``knn``.
+        record: all of it: the images, the weights with their digest, the settings, the versions.
+        output: the file with ``record``; None if none was asked for.
+    """
+
+    probe: str
+    top1: float
+    top5: float | None
+    record: dict[str, Any]
+    output: Path | None
+
+
+def evaluate(
+    config: str | PathLike[str] | CfgNode,
+    probe: str,
+    weights: str | PathLike[str],
+    *,
+    data_root: str | PathLike[str] | None = None,
+    output: str | PathLike[str] | None = None,
+    source: str = "auto",
+    branch: str | None = None,
+    unsafe: bool = False,
+    num_gpus: int | None = None,
+    **overrides: Any,
+) -> Evaluation:
+    """Probes an encoder with labels: ``cwrgp-evaluate`` as a function.
+
+    Example::
+
+        cwrgp.evaluate(
+            "pretrain/cifar10_cwrgp4_r18.yaml", "knn", "model_final.pth", data_root="data"
+        ).top1
+
+    Args:
+        config: name of a packaged config, path of a YAML file, or a config from
+            `cwrgp.config.get_cfg`, which is not changed.
+        probe: ``knn``, ``linear``, ``lbfgs`` or ``finetune``; see docs/evaluation.md.
+        weights: a file, a URL, ``cwrgp://NAME``, or ``random`` (a baseline).
+        data_root: ``DATA.ROOT``; None leaves the config's.
+        output: ``NAME.json`` for the result.
+        source: format of the weights; "auto" detects it.
+        branch: "online" or "momentum"; None takes what the format's publishers evaluate.
+        unsafe: lets the weights' file run code: only for files that you made.
+        num_gpus: processes on this machine, one for each GPU; None: one, or those of torchrun.
+            With several, the calling script needs its ``if __name__ == "__main__":``.
+        **overrides: keys of the config. Sections are dicts, as in YAML: ``EVAL={"KNN_K": 20}``.
+
+    Raises:
+        ValueError: an unknown probe or key, a value that cannot work, or weights that do not fit.
+        FileNotFoundError: no such config, weights or data.
+        FloatingPointError: a training diverged.
+    """
+    if probe not in PROBES:
+        raise ValueError(f"probe {probe!r} is unknown; choose one of {', '.join(PROBES)}")
+    overrides |= {} if data_root is None else {"DATA.ROOT": data_root}
+    cfg = read_config(get_cfg(), config, overrides)
+    with tempfile.TemporaryDirectory() as aside:
+        file = Path(aside, "result.json") if output is None else Path(output).expanduser()
+        run = functools.partial(
+            run_evaluation, source=source, branch=branch, unsafe=unsafe, output=str(file)
+        )
+        record = launch(run, num_gpus, (cfg, probe, str(weights)))
+        if record is None:  # processes of its own return nothing
+            record = json.loads(file.read_text(encoding="utf-8"))
+    return Evaluation(
+        probe, record["top1"], record["top5"], record, None if output is None else file
+    )
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Command-line arguments."""
+    parser = make_parser("cwrgp-evaluate", _DESCRIPTION)
+    parser.add_argument(
+        "--weights", required=True, help="a file, a URL, cwrgp://NAME, or random (a baseline)"
+    )
+    add_checkpoint_arguments(parser, source_names(), BRANCHES)
+    add_num_gpus(parser)
+    parser.add_argument("--output", metavar="FILE.json", help="write the result as JSON")
+    parser.add_argument("probe", choices=PROBES)
+    add_config_arguments(parser, PRETRAINING)
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """``cwrgp-evaluate``; returns the exit code."""
+    return run_main(_start, parse_args(argv))
+
+
+def _start(args: argparse.Namespace) -> None:
+    launch(_worker, args.num_gpus, (args,))
+
+
+def _worker(args: argparse.Namespace) -> None:
+    is_main = get_rank() == 0
+    handler = logging.StreamHandler()  # to stderr: stdout has the result
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO if is_main else logging.ERROR)
+    try:
+        cfg = get_cfg()
+        load_config(cfg, args.config_file, args.opts)
+        record = run_evaluation(
+            cfg,
+            args.probe,
+            args.weights,
+            source=args.source,
+            branch=args.branch,
+            unsafe=args.unsafe_load,
+            output=args.output,
+        )
+    finally:
+        logger.removeHandler(handler)
+    if is_main:
+        print(as_line(record))

@@ -1,10 +1,17 @@
-"""A whole pretraining run, from the configuration to `model_final.pth`."""
+"""Pretraining: `run_pretraining` from a config, `pretrain` from Python, `main` from a shell."""
 
 from __future__ import annotations
 
+import argparse
 import contextlib
+import functools
 import logging
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
+from typing import Any
 
 import torch
 from fvcore.common.config import CfgNode
@@ -13,8 +20,10 @@ from cwrgp.builders.data import build_normalize, build_views
 from cwrgp.builders.methods import build_method
 from cwrgp.builders.probes import build_probe
 from cwrgp.builders.solver import build_learning_rate, build_plan
+from cwrgp.cli import add_config_arguments, add_num_gpus, load_config, make_parser, run_main
 from cwrgp.comm import get_rank, get_world_size
-from cwrgp.config import validate_cfg
+from cwrgp.config import get_cfg, validate_cfg
+from cwrgp.config_files import PRETRAINING, read_config
 from cwrgp.data.loaders import iterate_views
 from cwrgp.data.samplers import StepSampler
 from cwrgp.engine.checkpoint import Checkpoints
@@ -24,12 +33,22 @@ from cwrgp.engine.optimizers import build_optimizer
 from cwrgp.engine.precision import autocast, build_scaler, chosen_dtype
 from cwrgp.engine.resume import restore
 from cwrgp.file_io.atomic import write_text
-from cwrgp.launch import local_device
+from cwrgp.launch import launch, local_device
 from cwrgp.models.batch_norm import synchronize_batch_norm
-from cwrgp.preemption import StopRequest
+from cwrgp.preemption import EXIT_CODE, Preempted, StopRequest, stop_request
 from cwrgp.shared_memory import worker_errors_end_the_run
+from cwrgp.trackers.jsonl import read_metrics
 
 logger = logging.getLogger("cwrgp")
+
+_DESCRIPTION = """\
+Pretrains a ResNet without labels. --list-configs shows the recipes.
+
+  %(prog)s --config-file pretrain/cifar10_cwrgp4_r18.yaml DATA.ROOT data
+  %(prog)s --num-gpus 4 --config-file pretrain/imagenet_cwrgp4_r50_200ep.yaml DATA.ROOT imagenet
+  torchrun --nproc_per_node 4 --no-python cwrgp-pretrain --config-file FILE
+
+On SIGTERM or SIGUSR1 the run finishes its step, saves, and exits with code 75."""
 
 
 @worker_errors_end_the_run("DATA.NUM_WORKERS")
@@ -181,3 +200,110 @@ def run_pretraining(
     if skipped:
         logger.warning("%d of %d images could not be read and were replaced", skipped, len(views))
     return result
+
+
+@dataclass(frozen=True)
+class Pretraining:
+    """What `pretrain` wrote.
+
+    Attributes:
+        output_dir: folder of the run.
+        checkpoint: ``model_final.pth`` in it.
+        metrics: of the last evaluation, name -> value; {} if the images have no labels.
+    """
+
+    output_dir: Path
+    checkpoint: Path
+    metrics: dict[str, float]
+
+
+def pretrain(
+    config: str | PathLike[str] | CfgNode,
+    *,
+    data_root: str | PathLike[str] | None = None,
+    output_dir: str | PathLike[str] | None = None,
+    resume: bool = False,
+    num_gpus: int | None = None,
+    **overrides: Any,
+) -> Pretraining:
+    """Pretrains a ResNet without labels: ``cwrgp-pretrain`` as a function.
+
+    Example::
+
+        cwrgp.pretrain(
+            "pretrain/cifar10_cwrgp4_r18.yaml", data_root="data", SOLVER={"EPOCHS": 200}, SEED=1
+        )
+
+    Args:
+        config: name of a packaged config, path of a YAML file, or a config from
+            `cwrgp.config.get_cfg`, which is not changed.
+        data_root: ``DATA.ROOT``; None leaves the config's.
+        output_dir: ``OUTPUT_DIR``; None leaves the config's.
+        resume: go on from the last checkpoint of the output folder.
+        num_gpus: processes on this machine, one for each GPU; None: one, or those of torchrun.
+            With several, the calling script needs its ``if __name__ == "__main__":``.
+        **overrides: keys of the config. Sections are dicts, as in YAML: ``SOLVER={"EPOCHS": 200}``.
+
+    Returns:
+        The folder, the checkpoint and the last evaluation.
+
+    Raises:
+        ValueError: an unknown key, a value that cannot work, or an output folder that is in use.
+        FileNotFoundError: no such config or data, or nothing to resume.
+        FloatingPointError: the loss became infinite or NaN.
+    """
+    given = {"DATA.ROOT": data_root, "OUTPUT_DIR": output_dir}
+    overrides |= {key: value for key, value in given.items() if value is not None}
+    cfg = read_config(get_cfg(), config, overrides)
+    folder = Path(cfg.OUTPUT_DIR)
+    metrics = launch(functools.partial(run_pretraining, resume=resume), num_gpus, (cfg,))
+    # Nothing is returned by processes of its own, nor if there was nothing left to train.
+    return Pretraining(folder, folder / "model_final.pth", metrics or _last_evaluation(folder))
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Command-line arguments."""
+    parser = make_parser("cwrgp-pretrain", _DESCRIPTION)
+    add_num_gpus(parser)
+    parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
+    parser.add_argument(
+        "--resume-or-start",
+        action="store_true",
+        help="the same, or start if there is none: for jobs that requeue",
+    )
+    parser.add_argument("--eval-only", action="store_true", help="evaluate the last checkpoint")
+    add_config_arguments(parser, PRETRAINING)
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """``cwrgp-pretrain``; returns the exit code."""
+    return run_main(_start, parse_args(argv))
+
+
+def _start(args: argparse.Namespace) -> int:
+    try:
+        launch(_worker, args.num_gpus, (args,))
+    except Preempted as told:
+        print(f"{told}; --resume-or-start continues", file=sys.stderr)
+        return EXIT_CODE
+    return 0
+
+
+def _worker(args: argparse.Namespace) -> None:
+    with stop_request() as stop:
+        cfg = get_cfg()
+        load_config(cfg, args.config_file, args.opts)
+        run_pretraining(
+            cfg,
+            resume=args.resume or args.resume_or_start,
+            eval_only=args.eval_only,
+            or_start=args.resume_or_start,
+            stop=stop,
+        )
+
+
+def _last_evaluation(folder: Path) -> dict[str, float]:
+    """The last values of the probe in ``metrics.json``."""
+    records = read_metrics(folder / "metrics.json")
+    return {k: v for record in records for k, v in record.items() if k.startswith("knn")}

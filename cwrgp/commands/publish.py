@@ -1,10 +1,11 @@
-"""A checkpoint to hand on: without the optimizer, with its story, under a name that holds its hash.
+"""A checkpoint to hand on: without the optimizer, with its history, its hash in its name.
 
-`publish` gives the same bytes for the same input.
+`publish` gives the same bytes for the same input; `main` is the command.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
 import re
@@ -18,20 +19,29 @@ import torch
 import torchvision
 from torch import Tensor
 
-import cwrgp
 from cwrgp.checkpoints.extract import Encoder, extract_encoder
 from cwrgp.checkpoints.model_card import model_card
 from cwrgp.checkpoints.own import pack_published, unpack
 from cwrgp.checkpoints.reader import read_checkpoint, read_with_digest
 from cwrgp.checkpoints.writer import write_checkpoint
+from cwrgp.cli import make_parser, run_main
 from cwrgp.config.paths import without_paths
 from cwrgp.file_io.atomic import move_into_place, write_text
 from cwrgp.file_io.digest import file_digest
 from cwrgp.file_io.path_manager import local_file
 from cwrgp.trackers.jsonl import read_metrics
+from cwrgp.version import __version__
 
 _ENCODER = "encoder."
 _PROBE = ("knn/", "knn_leave_one_out/")  # how the names of the k-NN probe's metrics begin
+
+_DESCRIPTION = """\
+Makes a checkpoint of cwrgp-pretrain fit to hand on: NAME-<sha256>.pth and a model card.
+
+  %(prog)s output/pretrain/model_final.pth published --name cwrgp_r50
+
+The optimizer's state is omitted; config, versions and metrics are added. The same input gives the
+same file."""
 
 
 @dataclass(frozen=True)
@@ -66,12 +76,12 @@ def publish(
     encoder is bit for bit that of the input.
 
     Args:
-        input_file: ``model_final.pth`` of ``tools/pretrain.py``.
+        input_file: ``model_final.pth`` of ``cwrgp-pretrain``.
         output_dir: made where it is missing.
         name: what the file's name begins with.
         metrics: ``KEY=VALUE`` or JSON files, see `read_given_metrics`; none: the last k-NN values
             of ``metrics.json`` beside the input, if it is there.
-        encoder_only: leaves out the projector and everything else beside the encoder.
+        encoder_only: omits the projector and everything else beside the encoder.
         licence: for the card.
 
     Returns:
@@ -101,7 +111,7 @@ def publish(
         versions={
             "torch": str(torch.__version__),
             "torchvision": str(torchvision.__version__),
-            "cwrgp": cwrgp.__version__,
+            "cwrgp": __version__,
         },
         metrics=values,
     )
@@ -122,6 +132,45 @@ def publish(
         move_into_place(written, checkpoint)
         write_text(card, text)
     return Publication(checkpoint, card, digest, values)
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Command-line arguments."""
+    parser = make_parser("cwrgp-publish", _DESCRIPTION)
+    parser.add_argument("input", metavar="INPUT", help="model_final.pth of cwrgp-pretrain")
+    parser.add_argument("output_dir", metavar="OUTPUT_DIR", help="folder, made if missing")
+    parser.add_argument("--name", required=True, help="beginning of the file's name")
+    parser.add_argument(
+        "--metrics",
+        nargs="+",
+        default=[],
+        metavar="FILE_OR_KEY=VALUE",
+        help="numbers for the card, or JSON files (default: k-NN of metrics.json beside INPUT)",
+    )
+    parser.add_argument("--encoder-only", action="store_true", help="omit the heads")
+    parser.add_argument(
+        "--license", default="not stated", metavar="TEXT", help="of the weights, for the card"
+    )
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """``cwrgp-publish``; returns the exit code."""
+    return run_main(_publish, parse_args(argv))
+
+
+def _publish(args: argparse.Namespace) -> None:
+    done = publish(
+        args.input,
+        args.output_dir,
+        args.name,
+        metrics=args.metrics,
+        encoder_only=args.encoder_only,
+        licence=args.license,
+    )
+    print(f"written  {done.checkpoint}\ncard     {done.card}\nsha256   {done.sha256}")
+    for name, value in done.metrics.items():
+        print(f"metric   {name} {value:g}")
 
 
 def read_given_metrics(given: Sequence[str], iteration: int) -> dict[str, float]:

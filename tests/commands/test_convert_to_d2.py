@@ -12,7 +12,8 @@ import pytest
 import torch
 from encoders import authors_checkpoint, make_encoder, own_checkpoint, under
 from published import PUBLISHED
-from repository import REPOSITORY
+
+from d2_transfer.commands.convert import main
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 TOOL = "tools/convert_to_d2.py"
@@ -20,15 +21,7 @@ TOOL = "tools/convert_to_d2.py"
 
 def convert_in_process(*arguments: object) -> int:
     """The command without the seconds that importing Detectron2 takes."""
-    import importlib.util
-
-    from cwrgp.cli import run_main
-
-    spec = importlib.util.spec_from_file_location("convert_to_d2", REPOSITORY / TOOL)
-    assert spec is not None and spec.loader is not None
-    tool = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tool)
-    return run_main(tool.main, tool.parse_args([str(argument) for argument in arguments]))
+    return main([str(argument) for argument in arguments])
 
 
 def test_what_is_printed_is_what_was_done(tmp_path: Path, run_tool: Run) -> None:
@@ -89,7 +82,7 @@ def test_the_format_can_be_chosen(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert "mean and std unknown: set MODEL.PIXEL_MEAN and MODEL.PIXEL_STD to those of" in shown
     with pytest.raises(SystemExit, match="2"):
         convert_in_process(source, output, "--source", "mocov2")
-    assert "--source mocov2: choose one of auto, cwrgp" in capsys.readouterr().err
+    assert "argument --source: invalid choice: 'mocov2' (choose from" in capsys.readouterr().err
 
 
 def test_a_cast_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,13 +1,11 @@
-"""tools/install_detectron2.py: what its wheel holds, what it refuses, what it leaves alone."""
+"""cwrgp-install-detectron2: what its wheel holds, what it refuses, what it leaves alone."""
 
 from __future__ import annotations
 
-import argparse
 import base64
 import csv
 import email
 import hashlib
-import importlib.util
 import io
 import subprocess
 import sys
@@ -18,22 +16,14 @@ from pathlib import Path
 import pytest
 from repository import REPOSITORY
 
-TOOL = "tools/install_detectron2.py"
+import cwrgp.install_detectron2 as installer
+from cwrgp.detectron2_wheel import RECIPE, REQUIREMENTS, Patch, Recipe, build_wheel
+
+COMMAND = ("-m", "cwrgp.install_detectron2")
 INFO = "detectron2-0.6.dist-info"
 
 
-def load_tool():
-    """The script as a module."""
-    spec = importlib.util.spec_from_file_location("install_detectron2", REPOSITORY / TOOL)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # its dataclasses look themselves up there
-    spec.loader.exec_module(module)
-    return module
-
-
-tool = load_tool()
-
-PATCH = tool.Patch("detectron2/data/common.py", old="sample(names)\n", new="sample(tuple(names))\n")
+PATCH = Patch("detectron2/data/common.py", old="sample(names)\n", new="sample(tuple(names))\n")
 # Five times the name, in four files.
 SOURCE = {
     "LabGym/detectron2/__init__.py": "from LabGym.detectron2.data import common\n",
@@ -68,7 +58,7 @@ def write_source(folder, changes=None):
         for name, content in {**BESIDE, **SOURCE, **(changes or {})}.items():
             wheel.writestr(name, content)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    return path, tool.Recipe(digest, num_files=5, num_renames=RENAMES, patches=(PATCH,))
+    return path, Recipe(digest, num_files=5, num_renames=RENAMES, patches=(PATCH,))
 
 
 def write_args(folder):
@@ -78,7 +68,7 @@ def write_args(folder):
 
 
 def with_recipe(recipe, **changes):
-    return tool.Recipe(**{**vars(recipe), **changes})
+    return Recipe(**{**vars(recipe), **changes})
 
 
 def members(wheel):
@@ -105,7 +95,7 @@ def assert_record_is_right(files):
 
 def test_only_that_folder_under_its_own_name_and_patched(tmp_path):
     archive, recipe = write_source(tmp_path)
-    wheel = tool.build_wheel(archive, tmp_path / "new" / "out", recipe)
+    wheel = build_wheel(archive, tmp_path / "new" / "out", recipe)
     assert wheel == tmp_path / "new" / "out" / "detectron2-0.6-py3-none-any.whl"
     assert list(wheel.parent.iterdir()) == [wheel]
     files = members(wheel)
@@ -122,7 +112,7 @@ def test_only_that_folder_under_its_own_name_and_patched(tmp_path):
 
 
 def test_the_record_is_right_and_last(tmp_path):
-    wheel = tool.build_wheel(*write_args(tmp_path))
+    wheel = build_wheel(*write_args(tmp_path))
     files = members(wheel)
     assert_record_is_right(files)
     names = list(files)
@@ -131,13 +121,13 @@ def test_the_record_is_right_and_last(tmp_path):
 
 
 def test_metadata_licence_and_note(tmp_path):
-    files = members(tool.build_wheel(*write_args(tmp_path)))
+    files = members(build_wheel(*write_args(tmp_path)))
     metadata = email.message_from_bytes(files[f"{INFO}/METADATA"])
     assert metadata["Name"] == "detectron2"
     assert metadata["Version"] == "0.6"
     assert metadata["License"] == "Apache-2.0"
     required = metadata.get_all("Requires-Dist")
-    assert tuple(required) == tool.REQUIREMENTS
+    assert tuple(required) == REQUIREMENTS
     assert {"fvcore>=0.1.5,<0.1.6", "pycocotools>=2.0.2", "omegaconf>=2.1,<2.4"} <= set(required)
     note = files[f"{INFO}/REPACKAGED.md"].decode()
     assert metadata.get_payload(decode=True).decode() == note
@@ -151,8 +141,8 @@ def test_metadata_licence_and_note(tmp_path):
 
 def test_the_same_input_gives_the_same_bytes(tmp_path):
     archive, recipe = write_source(tmp_path)
-    first = tool.build_wheel(archive, tmp_path / "first", recipe)
-    second = tool.build_wheel(archive, tmp_path / "second", recipe)
+    first = build_wheel(archive, tmp_path / "first", recipe)
+    second = build_wheel(archive, tmp_path / "second", recipe)
     assert first.read_bytes() == second.read_bytes()
     with zipfile.ZipFile(first) as wheel:
         assert {info.date_time for info in wheel.infolist()} == {(1980, 1, 1, 0, 0, 0)}
@@ -160,14 +150,14 @@ def test_the_same_input_gives_the_same_bytes(tmp_path):
 
 
 def test_pip_installs_it(tmp_path):
-    wheel = tool.build_wheel(*write_args(tmp_path))
+    wheel = build_wheel(*write_args(tmp_path))
     options = ["--quiet", "--no-deps", "--no-index", "--no-compile"]
     target = tmp_path / "target"
     command = [sys.executable, "-m", "pip", "install", *options, "--target", target, wheel]
     subprocess.run(command, check=True)
     installed = {p.relative_to(target).as_posix() for p in target.rglob("*") if p.is_file()}
     assert EXPECTED.keys() <= installed
-    assert tool.own_installation(target / "detectron2", target) == "whole"
+    assert installer.own_installation(target / "detectron2", target) == "whole"
 
 
 @pytest.mark.parametrize(
@@ -177,15 +167,15 @@ def test_pip_installs_it(tmp_path):
         ({"num_files": 6}, r"has 5 files in LabGym/detectron2/, expected 6"),
         ({"num_renames": 4}, r"renamed 'LabGym.detectron2' 5 times, expected 4"),
         (
-            {"patches": (tool.Patch("detectron2/engine.py", "nowhere", "x"),)},
+            {"patches": (Patch("detectron2/engine.py", "nowhere", "x"),)},
             r"detectron2/engine.py: patch target found 0 times, expected 1: 'nowhere'",
         ),
         (
-            {"patches": (tool.Patch("detectron2/no_file.py", "nowhere", "x"),)},
+            {"patches": (Patch("detectron2/no_file.py", "nowhere", "x"),)},
             r"detectron2/no_file.py: patch target found 0 times",
         ),
         (
-            {"patches": (tool.Patch("detectron2/engine.py", "engine'", "engine"),)},
+            {"patches": (Patch("detectron2/engine.py", "engine'", "engine"),)},
             r"detectron2/engine.py does not parse after rewriting: unterminated string",
         ),
     ],
@@ -194,7 +184,7 @@ def test_pip_installs_it(tmp_path):
 def test_what_differs_from_the_recipe_is_refused(tmp_path, changes, message):
     archive, recipe = write_source(tmp_path)
     with pytest.raises(ValueError, match=message):
-        tool.build_wheel(archive, tmp_path / "out", with_recipe(recipe, **changes))
+        build_wheel(archive, tmp_path / "out", with_recipe(recipe, **changes))
     assert not (tmp_path / "out").exists()
 
 
@@ -222,7 +212,7 @@ def test_what_differs_from_the_recipe_is_refused(tmp_path, changes, message):
 def test_another_content_is_refused(tmp_path, name, content, message):
     archive, recipe = write_source(tmp_path, {f"LabGym/detectron2/{name}": content})
     with pytest.raises(ValueError, match=message):
-        tool.build_wheel(archive, tmp_path / "out", recipe)
+        build_wheel(archive, tmp_path / "out", recipe)
     assert not (tmp_path / "out").exists()
 
 
@@ -230,11 +220,11 @@ def test_the_licence_must_be_there_and_the_right_one(tmp_path):
     arguments = write_args(tmp_path)
     licence = tmp_path / "LICENSE"
     with pytest.raises(FileNotFoundError, match=r"LICENSE: no such file; the wheel must carry"):
-        tool.build_wheel(*arguments, licence=licence)
+        build_wheel(*arguments, licence=licence)
     for text in ("MIT License\n", "Apache License\nVersion 1.1\n", "Version 2.0, January 2004\n"):
         licence.write_text(text)
         with pytest.raises(ValueError, match=r"LICENSE is not the Apache License 2.0"):
-            tool.build_wheel(*arguments, licence=licence)
+            build_wheel(*arguments, licence=licence)
     assert not (tmp_path / "out").exists()
 
 
@@ -246,21 +236,28 @@ def assert_one_line_error(result, start):
 
 
 def test_a_mistake_is_one_line_and_exit_code_2(tmp_path, run_tool):
-    result = run_tool(TOOL, "--no-install")
+    result = run_tool(*COMMAND, "--no-install")
     assert_one_line_error(result, "--no-install needs --wheel-dir")
     assert result.stdout == ""
     archive, _ = write_source(tmp_path)
     options = ("--no-install", "--wheel-dir", tmp_path / "out", "--source")
-    result = run_tool(TOOL, *options, archive)
+    result = run_tool(*COMMAND, *options, archive)
     assert_one_line_error(result, f"{archive.name} has sha256 ")
     assert not (tmp_path / "out").exists()
-    result = run_tool(TOOL, *options, tmp_path / "nowhere.whl")
+    result = run_tool(*COMMAND, *options, tmp_path / "nowhere.whl")
     assert_one_line_error(result, "[Errno 2] No such file")
     assert "nowhere.whl" in result.stderr
 
 
+def test_it_starts_with_the_standard_library_alone(run_tool):
+    result = run_tool("-S", *COMMAND, "--help", PYTHONPATH=str(REPOSITORY))
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.startswith("usage: cwrgp-install-detectron2 [-h]")
+    assert run_tool("-S", "-c", "import yaml").returncode == 1  # nothing else is there
+
+
 def test_the_traceback_is_shown_where_asked(run_tool):
-    result = run_tool(TOOL, "--no-install", "--debug")
+    result = run_tool(*COMMAND, "--no-install", "--debug")
     assert result.returncode == 1
     assert "Traceback" in result.stderr
 
@@ -283,7 +280,7 @@ def make_site(folder, *, installer=True, note=True, compiled=False):
 
 def test_whose_installation_it_is(tmp_path):
     def ask(name, **how):
-        return tool.own_installation(make_site(tmp_path / name, **how), tmp_path / name)
+        return installer.own_installation(make_site(tmp_path / name, **how), tmp_path / name)
 
     assert ask("whole") == "whole"
     assert ask("interrupted", installer=False) == "partial"
@@ -292,13 +289,13 @@ def test_whose_installation_it_is(tmp_path):
     assert ask("source-build", note=False, compiled=True) == "not own"
     assert ask("source-build-without-metadata", installer=False, compiled=True) == "not own"
     checkout = make_site(tmp_path / "checkout")
-    assert tool.own_installation(checkout, tmp_path / "whole") == "not own"
+    assert installer.own_installation(checkout, tmp_path / "whole") == "not own"
 
 
 def test_a_link_to_site_packages_is_the_same_folder(tmp_path):
     package = make_site(tmp_path / "lib")
     (tmp_path / "lib64").symlink_to(tmp_path / "lib")
-    assert tool.own_installation(package, tmp_path / "lib64") == "whole"
+    assert installer.own_installation(package, tmp_path / "lib64") == "whole"
 
 
 def run_main(monkeypatch, before, own, **options):
@@ -306,14 +303,16 @@ def run_main(monkeypatch, before, own, **options):
     package = Path("/somewhere/detectron2") if before[0] != "missing" else None
     probes = iter([(*before, package), ("works", "0.6", Path("/somewhere/detectron2"))])
     done = []
-    monkeypatch.setattr(tool, "probe", lambda: next(probes))
-    monkeypatch.setattr(tool, "own_installation", lambda package, site: own)
+    monkeypatch.setattr(installer, "probe", lambda: next(probes))
+    monkeypatch.setattr(installer, "own_installation", lambda package, site: own)
     monkeypatch.setattr(
-        tool, "build_wheel", lambda source, out: done.append(f"built {source}") or out / "w.whl"
+        installer,
+        "build_wheel",
+        lambda source, out: done.append(f"built {source}") or out / "w.whl",
     )
-    monkeypatch.setattr(tool, "install", lambda wheel: done.append(f"installed {wheel.name}"))
+    monkeypatch.setattr(installer, "install", lambda wheel: done.append(f"installed {wheel.name}"))
     defaults = {"source": Path("s.whl"), "wheel_dir": None, "no_install": False}
-    tool.main(argparse.Namespace(**{**defaults, **options}))
+    installer.find_or_install(**{**defaults, **options})
     return done
 
 
@@ -353,7 +352,7 @@ def test_the_wheel_is_kept_without_installing(monkeypatch, tmp_path, capsys):
 
 def test_a_failing_pip_is_an_error():
     with pytest.raises(ValueError, match=r"pip .* no-such-command failed \(exit code 1\)"):
-        tool.run_pip("no-such-command")
+        installer.run_pip("no-such-command")
 
 
 def test_what_imports_is_left_alone(run_tool):
@@ -361,7 +360,7 @@ def test_what_imports_is_left_alone(run_tool):
 
     package = Path(detectron2.__file__).parent
     before = {p: p.stat().st_mtime_ns for p in package.parent.iterdir()}
-    result = run_tool(TOOL)
+    result = run_tool(*COMMAND)
     assert result.returncode == 0, result.stderr
     version = detectron2.__version__
     assert result.stdout == f"detectron2 {version} at {package}: nothing to install\n"
@@ -370,14 +369,14 @@ def test_what_imports_is_left_alone(run_tool):
 
 @pytest.mark.slow
 def test_the_real_wheel(tmp_path, run_tool):
-    result = run_tool(TOOL, "--wheel-dir", tmp_path, "--no-install")
+    result = run_tool(*COMMAND, "--wheel-dir", tmp_path, "--no-install")
     assert result.returncode == 0, result.stderr
     wheel = tmp_path / "detectron2-0.6-py3-none-any.whl"
     assert f"wrote {wheel}" in result.stdout
     files = members(wheel)
     assert_record_is_right(files)
     code = {name: content for name, content in files.items() if not name.startswith(INFO)}
-    assert len(code) == tool.RECIPE.num_files
+    assert len(code) == RECIPE.num_files
     assert all(name.startswith("detectron2/") for name in code)
     assert not any(b"labgym" in content.lower() for content in code.values())
     assert b"sample(tuple(self._fallback_candidates), k=1)" in code["detectron2/data/common.py"]

@@ -244,7 +244,7 @@ MISTAKES = [
     (["DATA.MEAN", "['a', 'b', 'c']"], "DATA.MEAN ['a', 'b', 'c'] must be a list of 3 numbers"),
     (["SOLVER.EPOCHS", "None"], "SOLVER.EPOCHS None must be of type int"),
     (["DATA.STD", "[0.2, 0.0, 0.2]"], "DATA.STD [0.2, 0.0, 0.2] is not positive"),
-    (["SEED", "3", "--resume"], "--resume must stand before the KEY VALUE pairs"),
+    (["SEED", "3", "--resume"], "--resume must come before the KEY VALUE pairs"),
     (["EVAL.KNN_K", "500"], "EVAL.KNN_K: k 500 is more than the 127 labelled images"),
     (["OUTPUT_DIR", ""], "OUTPUT_DIR is empty"),
     (["METHOD.NAME", "moco9"], "METHOD.NAME 'moco9' is unknown; choose one of cwrgp, wmse"),
@@ -279,7 +279,7 @@ MISTAKES = [
     (["AUGMENT.JITTER", "[0.4, 0.4, 0.4, 0.9]"], "the last value, of hue, is at most 0.5"),
     (["DATA.CLASS_LIST", "x"], "DATA.CLASS_LIST x is for DATA.NAME imagenet100 and means nothing"),
     (["DATA.NUM_SAMPLES", "5"], "DATA.NUM_SAMPLES 5 is for DATA.NAME webdataset"),
-    (["SOLVER.EPOCHS=3"], "KEY VALUE pairs, a space between them and no ="),
+    (["SOLVER.EPOCHS=3"], "KEY VALUE pairs, with a space and no = between"),
     (["AUGMENT.FLIP_PROB", "1.5"], "AUGMENT.FLIP_PROB 1.5 is outside [0, 1]"),
     (["AUGMENT.JITTER", "[0.4]"], "AUGMENT.JITTER [0.4] must be a list of 4 numbers"),
     (["DATA.PROBE_RESIZE", "16"], "DATA.PROBE_RESIZE 16 is below DATA.IMAGE_SIZE 32"),
@@ -310,7 +310,7 @@ def test_the_command_itself_says_it_in_one_line(image_folder, tmp_path, run_tool
     empty = tmp_path / "empty.yaml"
     empty.write_text("# nothing\n")
     for config, opts, message in [
-        (empty, [], "empty.yaml is no config: it must hold sections with keys"),
+        (empty, [], "empty.yaml is not a config: it must hold sections with keys"),
         (tmp_path / "none.yaml", [], "none.yaml: no such file"),
         (file, [], "is not valid YAML"),
         (QUICK, ["OUTPUT_DIR", tmp_path, "DATA.ROOT", tmp_path], "holds no image"),

@@ -11,7 +11,8 @@ import torch
 from detectron2.evaluation import DatasetEvaluator
 from repository import REPOSITORY
 
-import d2_transfer.train_net as train_net
+from d2_transfer.fine_tuning import fine_tune, setup
+from d2_transfer.train_net import parse_args
 from d2_transfer.trainer import Trainer
 
 QUICK = REPOSITORY / "configs" / "quick"
@@ -49,7 +50,8 @@ def command(config: Path, output: Path, entry: dict[str, Any], *opts: Any) -> li
 
 
 def run(arguments: list[str], *flags: str) -> Any:
-    return train_net.main(train_net.parse_args([*flags, *arguments]))
+    args = parse_args([*flags, *arguments])
+    return fine_tune(setup(args), args)
 
 
 def log(output: Path) -> str:
@@ -92,7 +94,7 @@ def test_random_weights_have_to_be_asked_for_and_are_logged(tmp_path: Path, scen
 
 def test_the_weights_arrive_in_training(tmp_path: Path, scenes: Any, encoder_file: Path) -> None:
     arguments = command(C4, tmp_path, scenes.coco("arrive"), "MODEL.WEIGHTS", encoder_file)
-    cfg = train_net.setup(train_net.parse_args(arguments))
+    cfg = setup(parse_args(arguments))
     trainer = Trainer(cfg)
     trainer.resume_or_load(resume=False)
     expected = torch.load(encoder_file.with_name("model_final.pth"))["model"]
@@ -106,7 +108,7 @@ def test_a_file_that_does_not_fit_stops_the_trainer_itself(
     tmp_path: Path, scenes: Any, checkpoint_file: Path
 ) -> None:
     """Also for those who use the class without train_net."""
-    cfg = train_net.setup(train_net.parse_args(command(C4, tmp_path, scenes.coco("misfit"))))
+    cfg = setup(parse_args(command(C4, tmp_path, scenes.coco("misfit"))))
     cfg.defrost()
     cfg.MODEL.WEIGHTS = str(checkpoint_file)
     with pytest.raises(ValueError, match="model_final.pth is not converted"):
@@ -153,7 +155,7 @@ def test_resuming_is_going_on(tmp_path: Path, scenes: Any, encoder_file: Path) -
     assert (resumed / "last_checkpoint").read_text() == "model_0000002.pth"
     saved = torch.load(resumed / "model_0000002.pth")  # weights_only: tensors and primitives
 
-    trainer = Trainer(train_net.setup(train_net.parse_args(arguments)))
+    trainer = Trainer(setup(parse_args(arguments)))
     trainer.resume_or_load(resume=True)
     assert trainer.start_iter == 3
     optimizer = saved["trainer"]["_trainer"]["optimizer"]
@@ -203,5 +205,5 @@ def test_a_loss_that_is_not_finite_stops_the_run(
 
 
 def test_the_evaluator_is_that_of_the_data_set(tmp_path: Path, scenes: Any) -> None:
-    cfg = train_net.setup(train_net.parse_args(command(C4, tmp_path, scenes.voc("by_kind"))))
+    cfg = setup(parse_args(command(C4, tmp_path, scenes.voc("by_kind"))))
     assert isinstance(Trainer.build_evaluator(cfg, "by_kind"), DatasetEvaluator)

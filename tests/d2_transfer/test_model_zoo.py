@@ -127,7 +127,7 @@ def test_a_refused_file_is_not_cached(
 
 PROCESS = """
 from detectron2.utils.file_io import PathManager
-import d2_transfer
+import d2_transfer.modeling
 print("ready", flush=True)
 print(PathManager.get_local_path("cwrgp://cwrgp4_r50_in1k_200ep"))
 """

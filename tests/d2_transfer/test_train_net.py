@@ -13,7 +13,7 @@ import torch
 from repository import REPOSITORY
 
 import d2_transfer.train_net as train_net
-from cwrgp.cli import run_main
+from d2_transfer.fine_tuning import setup
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 C4 = "configs/quick/detection_faster_rcnn_r18_c4.yaml"
@@ -33,7 +33,7 @@ def options(entry: dict[str, Any], output: Path, *more: Any) -> list[str]:
 
 def in_process(*arguments: str) -> int:
     """The command without the seconds that importing Detectron2 takes."""
-    return run_main(train_net.main, train_net.parse_args(list(arguments)))
+    return train_net.main(arguments)
 
 
 def test_the_script_trains_and_evaluates(
@@ -138,17 +138,19 @@ def test_the_traceback_is_shown_where_asked(monkeypatch: pytest.MonkeyPatch) -> 
 def test_the_device_without_a_gpu(tmp_path: Path, scenes: Any, monkeypatch: Any) -> None:
     monkeypatch.chdir(REPOSITORY)
     arguments = ["--config-file", C4, *options(scenes.voc("device"), tmp_path / "run")]
-    cfg = train_net.setup(train_net.parse_args(arguments))
+    cfg = setup(train_net.parse_args(arguments))
     assert cfg.MODEL.DEVICE == "cpu"
     assert cfg.is_frozen()
     assert not (tmp_path / "run").exists()  # nothing is written before all is checked
 
 
-def test_importing_the_package_registers_and_runs_nothing() -> None:
+def test_importing_modeling_registers_and_runs_nothing() -> None:
     code = (
-        "import d2_transfer, sys; from detectron2.modeling import ROI_HEADS_REGISTRY;"
+        "import d2_transfer.modeling, sys; from detectron2.modeling import ROI_HEADS_REGISTRY;"
+        " from detectron2.utils.file_io import PathManager;"
         " assert 'Res5ROIHeadsExtraNorm' in ROI_HEADS_REGISTRY;"
-        " assert 'd2_transfer.train_net' not in sys.modules; import d2_transfer.train_net"
+        " assert 'cwrgp://' in PathManager._path_handlers;"
+        " assert 'd2_transfer.train_net' not in sys.modules; import d2_transfer.fine_tuning"
     )
     result = subprocess.run(
         [sys.executable, "-W", "error::UserWarning", "-c", code],

@@ -166,7 +166,7 @@ def test_an_unconverted_file_is_refused_with_the_command(tmp_path: Path, layout:
     elif layout == "heuristics":
         content = backbone_file(content)
     torch.save(content, path)
-    command = rf"run python tools/convert_to_d2.py {path} OUTPUT.pkl"
+    command = rf"run cwrgp-convert {path} OUTPUT.pkl"
     with pytest.raises(ValueError, match=rf"not converted .*layer1.0.conv1.weight'\): {command}"):
         check_weights_for(config(C4), str(path))
 

@@ -1,0 +1,1 @@
+"""The commands: each module is a function and a ``main()``."""

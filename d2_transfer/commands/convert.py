@@ -1,0 +1,136 @@
+"""Conversion for Detectron2: `convert` from Python, `main` from a shell."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cwrgp.checkpoints.formats import BRANCHES, describe_sources, source_names
+from cwrgp.cli import add_checkpoint_arguments, make_parser, run_main
+from d2_transfer.requirement import require_detectron2
+
+if TYPE_CHECKING:
+    from d2_transfer.conversion import Conversion
+
+_DESCRIPTION = """\
+Converts a checkpoint's ResNet encoder for Detectron2, and proves that it is the same network.
+
+  %(prog)s output/pretrain/model_final.pth output/encoder.pkl
+  %(prog)s --list
+
+OUTPUT (.pkl, .pth or .safetensors) is what MODEL.WEIGHTS of cwrgp-train-net takes. With
+--to torchvision the other way: from Detectron2's file, also that of a fine-tuned detector."""
+
+
+@dataclass(frozen=True)
+class Converted:
+    """What `convert` wrote.
+
+    Attributes:
+        output: the file.
+        details: what was found in the input and what became of it, and the proof.
+    """
+
+    output: Path
+    details: Conversion
+
+
+def convert(
+    input_file: str | PathLike[str],
+    output_file: str | PathLike[str],
+    *,
+    source: str = "auto",
+    branch: str | None = None,
+    to: str = "detectron2",
+    check: bool = True,
+    unsafe: bool = False,
+) -> Converted:
+    """Converts a checkpoint's encoder for Detectron2, with proof: ``cwrgp-convert`` as a function.
+
+    Example::
+
+        d2_transfer.convert("output/pretrain/model_final.pth", "output/encoder.pkl")
+
+    Args:
+        input_file: a file, a URL, or ``cwrgp://NAME``, of any format that
+            ``cwrgp-convert --list`` shows.
+        output_file: ``.pkl``, ``.pth`` or ``.safetensors``.
+        source: format of the input; "auto" detects it.
+        branch: "online" or "momentum"; None takes what the format's publishers evaluate.
+        to: "detectron2", or "torchvision" for the other way.
+        check: False omits the proof.
+        unsafe: lets the input run code: only for files that you made.
+
+    Raises:
+        MissingPackage: Detectron2 is not installed.
+        FileNotFoundError: no such input.
+        ValueError: the input is refused, the output's name is wrong, or the proof failed.
+    """
+    require_detectron2()
+    from d2_transfer.conversion import convert_file  # noqa: PLC0415 (imports Detectron2)
+
+    details = convert_file(
+        str(input_file), str(output_file), source, branch=branch, to=to, check=check, unsafe=unsafe
+    )
+    return Converted(Path(output_file), details)
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Command-line arguments."""
+    parser = make_parser("cwrgp-convert", _DESCRIPTION)
+    parser.add_argument(
+        "input", metavar="INPUT", nargs="?", help="checkpoint: a file, a URL, or cwrgp://NAME"
+    )
+    parser.add_argument("output", metavar="OUTPUT", nargs="?", help="NAME.pkl|.pth|.safetensors")
+    add_checkpoint_arguments(parser, source_names(), BRANCHES)
+    parser.add_argument(
+        "--to", choices=("detectron2", "torchvision"), default="detectron2", help="names in OUTPUT"
+    )
+    parser.add_argument("--no-verify", action="store_true", help="omit the proof")
+    parser.add_argument("--report", metavar="FILE", help="write what was done as JSON")
+    parser.add_argument("--list", action="store_true", help="show the known formats")
+    args = parser.parse_args(argv)
+    if not args.list and args.output is None:
+        parser.error("INPUT and OUTPUT are needed (or --list)")
+    return args
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """``cwrgp-convert``; returns the exit code."""
+    return run_main(_convert, parse_args(argv))
+
+
+def _convert(args: argparse.Namespace) -> None:
+    if args.list:
+        print(describe_sources())
+        return
+    if args.report:
+        _check_report(Path(args.report), args.input, args.output)
+    converted = convert(
+        args.input,
+        args.output,
+        source=args.source,
+        branch=args.branch,
+        to=args.to,
+        check=not args.no_verify,
+        unsafe=args.unsafe_load,
+    )
+    from d2_transfer.conversion_report import as_json, as_table  # noqa: PLC0415
+
+    print(as_table(converted.details, args.output))
+    if args.report:
+        content = as_json(converted.details, args.input, args.output)
+        Path(args.report).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def _check_report(report: Path, *others: str) -> None:
+    """Before the conversion, which may take long, and so that no weights are overwritten."""
+    if not report.parent.is_dir() or report.is_dir():
+        raise ValueError(f"--report {report}: name a file in a folder that exists")
+    if report.resolve() in [Path(other).resolve() for other in others]:
+        raise ValueError(f"--report {report} is INPUT or OUTPUT: choose another name")

@@ -1,0 +1,91 @@
+"""What the commands share: names in their help, lists of configs, a package that is missing."""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+from collections.abc import Callable, Sequence
+
+import pytest
+
+import cwrgp.commands.evaluate as evaluate
+import cwrgp.commands.pretrain as pretrain
+import cwrgp.commands.publish as publish
+import cwrgp.install_detectron2 as install_detectron2
+import d2_transfer.commands.convert as convert
+import d2_transfer.train_net as train_net
+from cwrgp.cli import MissingPackage, run_main
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+Main = Callable[[Sequence[str] | None], int]
+
+COMMANDS: dict[str, Main] = {
+    "cwrgp-convert": convert.main,
+    "cwrgp-evaluate": evaluate.main,
+    "cwrgp-install-detectron2": install_detectron2.main,
+    "cwrgp-pretrain": pretrain.main,
+    "cwrgp-publish": publish.main,
+    "cwrgp-train-net": train_net.main,
+}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_help_names_the_console_command(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", [f"/usr/bin/{name}"])
+    with pytest.raises(SystemExit, match="0"):
+        COMMANDS[name](["--help"])
+    text = capsys.readouterr().out
+    assert text.startswith(f"usage: {name} [-h]")
+    assert "%(prog)s" not in text and "tools/" not in text
+    assert "--debug" in text
+
+
+@pytest.mark.parametrize("script", ["tools/convert_to_d2.py", "d2_transfer/train_net.py"])
+def test_the_help_names_the_script_where_it_was_started(script: str, run_tool: Run) -> None:
+    text = run_tool(script, "--help", check=True).stdout
+    assert text.startswith(f"usage: python {script} [-h]")
+    assert f"\n  python {script} --" in text
+    assert "python d2_transfer" in run_tool("d2_transfer/train_net.py").stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "shown", "hidden"),
+    [
+        ("cwrgp-pretrain", "quick/demo_pretrain_r18.yaml", "rcnn"),
+        ("cwrgp-evaluate", "pretrain/cifar10_bn_r18.yaml", "rcnn"),
+        ("cwrgp-train-net", "detection/coco_R_50_C4_2x.yaml", "pretrain/"),
+    ],
+)
+def test_the_configs_are_listed_without_other_arguments(
+    name: str, shown: str, hidden: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        COMMANDS[name](["--list-configs"])
+    names = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
+    assert shown in names and not any(hidden in name for name in names)
+
+
+@pytest.mark.parametrize("name", ["cwrgp-pretrain", "cwrgp-train-net"])
+def test_a_wrong_config_is_one_line(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert COMMANDS[name](["--config-file", "coco_R_50_C4_3x.yaml"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: --config-file coco_R_50_C4_3x.yaml: no such file, and no ")
+    assert "did you mean detection/coco_R_50_C4_" in error and error.count("\n") == 1
+
+
+def test_a_missing_package_is_the_users_and_another_import_is_not(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def missing(args: argparse.Namespace) -> None:
+        raise MissingPackage("run this", name="x")
+
+    def defect(args: argparse.Namespace) -> None:
+        raise ModuleNotFoundError("No module named 'x'", name="x")
+
+    args = argparse.Namespace(debug=False)
+    assert run_main(missing, args) == 2
+    assert capsys.readouterr().err == "error: run this\n"
+    with pytest.raises(ModuleNotFoundError, match="named 'x'"):
+        run_main(defect, args)
