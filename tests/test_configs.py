@@ -192,7 +192,7 @@ def test_a_recipe_of_cwrgp_has_the_published_values(name):
     assert c.RANDOM_PARTITION and c.NORMALIZE and c.EPS == 0
     solver = ("sgd", 0.9, 1e-4, True) if large else ("adam", 0.9, 1e-6, True)
     s = cfg.SOLVER
-    assert solver == (s.OPTIMIZER, s.MOMENTUM, s.WEIGHT_DECAY, s.DECAY_ONE_DIMENSIONAL)
+    assert solver == (s.OPTIMIZER, s.MOMENTUM, s.WEIGHT_DECAY, s.DECAY_BIAS_AND_NORM)
     assert s.ACCUMULATE == 1
     assert ("resnet50" if large else "resnet18") == cfg.MODEL.ARCH and cfg.MODEL.ZERO_INIT_RESIDUAL
     assert STEMS.get(data, "imagenet") == cfg.MODEL.STEM
@@ -229,7 +229,7 @@ def test_a_recipe_of_intl_has_the_published_values(name):
     assert learning_rate(middle + 1) < learning_rate(middle) < learning_rate(middle - 1)
     s = cfg.SOLVER
     assert ("sgd", 0.9, batch) == (s.OPTIMIZER, s.MOMENTUM, s.BATCH_SIZE)
-    assert (decay, small) == (s.WEIGHT_DECAY, s.DECAY_ONE_DIMENSIONAL)
+    assert (decay, small) == (s.WEIGHT_DECAY, s.DECAY_BIAS_AND_NORM)
     assert small != s.AMP.ENABLED
     p = cfg.MODEL.PROJECTOR
     assert (3, hidden, out, False, False) == (p.LAYERS, p.HIDDEN, p.OUT, p.HIDDEN_BIAS, p.LAST_BN)

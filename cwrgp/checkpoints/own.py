@@ -138,9 +138,6 @@ def read_config(content: Mapping[str, Any]) -> dict[str, Any] | None:
 
     Args:
         content: of a checkpoint of any format.
-
-    Raises:
-        ValueError: the configuration has a key under its old and its new name.
     """
     text = content.get("config")
     if not isinstance(text, str):
@@ -149,7 +146,7 @@ def read_config(content: Mapping[str, Any]) -> dict[str, Any] | None:
         config = yaml.safe_load(text)
     except yaml.YAMLError:
         return None
-    return upgrade(config) if isinstance(config, dict) else None
+    return upgrade(config, warn=False) if isinstance(config, dict) else None
 
 
 def read_pixels(content: Mapping[str, Any]) -> PixelStatistics | None:

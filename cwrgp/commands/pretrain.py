@@ -77,13 +77,13 @@ def run_pretraining(
         lr=learning_rate(0),
         weight_decay=cfg.SOLVER.WEIGHT_DECAY,
         momentum=cfg.SOLVER.MOMENTUM,
-        decay_one_dimensional=cfg.SOLVER.DECAY_ONE_DIMENSIONAL,
-        trust=cfg.SOLVER.TRUST,
+        decay_bias_and_norm=cfg.SOLVER.DECAY_BIAS_AND_NORM,
+        trust=cfg.SOLVER.TRUST_COEFFICIENT,
     )
     probe = build_probe(cfg, method.encoder, device)
 
     folder = Path(cfg.OUTPUT_DIR)
-    checkpoints = Checkpoints(folder, keep=cfg.CHECKPOINTS_KEPT)
+    checkpoints = Checkpoints(folder, keep=cfg.CHECKPOINTS_TO_KEEP)
     state = checkpoints.load_last()
     if state is None and (eval_only or (resume and not or_start)):
         raise FileNotFoundError(

@@ -1,5 +1,6 @@
 """The configuration of a pretraining run: every key, its default and its range."""
 
-from cwrgp.config.defaults import get_cfg, validate_cfg
+from cwrgp.config.checks import get_cfg, unused_keys, validate_cfg
+from cwrgp.config.node import Config
 
-__all__ = ["get_cfg", "validate_cfg"]
+__all__ = ["Config", "get_cfg", "unused_keys", "validate_cfg"]

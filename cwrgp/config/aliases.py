@@ -1,50 +1,52 @@
-"""Configuration keys that were renamed, so that older checkpoints and files can still be read."""
+"""Keys that were renamed: old configurations and checkpoints still load."""
 
 from __future__ import annotations
 
+import copy
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
-# Old dotted key -> new dotted key.
-RENAMED: dict[str, str] = {}
+# Old name -> new name.
+RENAMED: dict[str, str] = {
+    "SOLVER.DECAY_ONE_DIMENSIONAL": "SOLVER.DECAY_BIAS_AND_NORM",
+    "SOLVER.TRUST": "SOLVER.TRUST_COEFFICIENT",
+    "CHECKPOINTS_KEPT": "CHECKPOINTS_TO_KEEP",
+}
 
 
-def upgrade(config: Mapping[str, Any], renamed: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """Returns a configuration with its old keys under their new names.
+def current_name(key: str) -> str:
+    """The name of a key today; warns if it was renamed."""
+    if key not in RENAMED:
+        return key
+    warnings.warn(f"{key} is now called {RENAMED[key]}", FutureWarning, stacklevel=2)
+    return RENAMED[key]
+
+
+def upgrade(config: Mapping[str, Any], *, warn: bool = True) -> dict[str, Any]:
+    """A configuration with today's names.
 
     Args:
-        config: nested dictionaries; not changed.
-        renamed: old dotted key -> new dotted key; None takes `RENAMED`.
+        config: nested dictionaries, of a YAML file or a checkpoint.
+        warn: whether to warn of each key that was renamed.
 
-    Raises:
-        ValueError: the configuration has both the old and the new key.
+    Returns:
+        A copy. Where both names are set, the new one counts.
     """
-    result = _copy(config)
-    for old, new in (RENAMED if renamed is None else renamed).items():
-        section, name = _section(result, old)
-        if section is None or name not in section:
+    result = copy.deepcopy(dict(config))
+    for old, new in RENAMED.items():
+        *sections, name = old.split(".")
+        node: Any = result
+        for section in sections:
+            node = node.get(section) if isinstance(node, dict) else None
+        if not isinstance(node, dict) or name not in node:
             continue
-        value = section.pop(name)
-        section, name = _section(result, new, create=True)
-        assert section is not None
-        if name in section:
-            raise ValueError(f"the configuration has both {old} and {new}, its new name")
-        section[name] = value
+        value = node.pop(name)
+        if warn:
+            current_name(old)
+        *sections, name = new.split(".")
+        node = result
+        for section in sections:
+            node = node.setdefault(section, {})
+        node.setdefault(name, value)
     return result
-
-
-def _copy(config: Mapping[str, Any]) -> dict[str, Any]:
-    return {k: _copy(v) if isinstance(v, Mapping) else v for k, v in config.items()}
-
-
-def _section(
-    config: dict[str, Any], key: str, *, create: bool = False
-) -> tuple[dict[str, Any] | None, str]:
-    """The dictionary that holds a dotted key, if there is one, and the last part of the key."""
-    *parts, name = key.split(".")
-    section: Any = config
-    for part in parts:
-        section = section.setdefault(part, {}) if create else section.get(part)
-        if not isinstance(section, dict):
-            return None, name
-    return section, name

@@ -1,322 +1,283 @@
-"""Every key of a pretraining configuration, with its default and what it means."""
+"""Every key of a pretraining configuration: its default, what it means, and what it may be."""
 
 from __future__ import annotations
 
-import math
-from typing import Any
+from cwrgp.config.keys import POSITIVE, SHARE, Key, Range, at_least
 
-from fvcore.common.config import CfgNode as CN
+_PROBABILITY = Range(low=0, high=1)
 
-_C = CN()
-
-_C.DATA = CN()
-# imagefolder (any folder tree of images, labels or not), cifar10, cifar100, stl10, tiny_imagenet,
-# imagenet, imagenet100, webdataset
-_C.DATA.NAME = "imagefolder"
-# For imagenet100: a file with the names of its classes, one a line.
-_C.DATA.CLASS_LIST = ""
-# For webdataset, where DATA.ROOT names the shards (a path or URL, with braces or wildcards): how
-# many samples they hold.
-_C.DATA.NUM_SAMPLES = 0
-# How many of the images to pretrain on, drawn once by SEED; 0: all.
-_C.DATA.MAX_IMAGES = 0
-# Folder of the data set. An image folder with `train` in it may have `val` or `test` for the k-NN
-# probe.
-_C.DATA.ROOT = ""
-# Processes that load and augment, for each training process; 0 loads in the training process.
-_C.DATA.NUM_WORKERS = 4
-# How many images may be unreadable before the run stops; they are replaced by their neighbours.
-_C.DATA.MAX_UNREADABLE = 0
-# Views of each image.
-_C.DATA.NUM_VIEWS = 2
-# Side of a view in pixels.
-_C.DATA.IMAGE_SIZE = 224
-# Shorter side, in pixels, to which the probe resizes images before it cuts the central square.
-_C.DATA.PROBE_RESIZE = 256
-# Of the three channels (RGB), in units of [0, 1].
-_C.DATA.MEAN = [0.485, 0.456, 0.406]
-_C.DATA.STD = [0.229, 0.224, 0.225]
-
-_C.AUGMENT = CN()
-# Share of the image's area that a crop covers: least and most.
-_C.AUGMENT.CROP_SCALE = [0.2, 1.0]
-# bilinear or bicubic
-_C.AUGMENT.INTERPOLATION = "bilinear"
-# Crop before the colours change (ImageNet) or after it (small images).
-_C.AUGMENT.CROP_FIRST = True
-# Strength of the change in brightness, contrast, saturation and hue, and its probability.
-_C.AUGMENT.JITTER = [0.4, 0.4, 0.4, 0.1]
-_C.AUGMENT.JITTER_PROB = 0.8
-_C.AUGMENT.GRAYSCALE_PROB = 0.2
-# Gaussian blur with sigma in [0.1, 2] pixels.
-_C.AUGMENT.BLUR_PROB = 0.0
-# Inversion of all pixels above half of the range.
-_C.AUGMENT.SOLARIZE_PROB = 0.0
-_C.AUGMENT.FLIP_PROB = 0.5
-# For views that differ: one dictionary for each of the NUM_VIEWS, with keys of this section and
-# IMAGE_SIZE that are different there, such as {IMAGE_SIZE: 96, BLUR_PROB: 0.1}. []: all are alike.
-_C.AUGMENT.PER_VIEW = []
-
-_C.MODEL = CN()
-# resnet18, resnet34, resnet50, resnet101, resnet152
-_C.MODEL.ARCH = "resnet50"
-# imagenet; small (3x3 convolution, no pooling: CIFAR); small_pool (3x3, pooling: STL-10,
-# Tiny-ImageNet). Detectron2 has the first only.
-_C.MODEL.STEM = "imagenet"
-_C.MODEL.ZERO_INIT_RESIDUAL = True
-_C.MODEL.PROJECTOR = CN()
-_C.MODEL.PROJECTOR.LAYERS = 2
-_C.MODEL.PROJECTOR.HIDDEN = 1024
-# Width D of the embedding.
-_C.MODEL.PROJECTOR.OUT = 512
-# Bias of the hidden linear layers, which the BatchNorm after them makes superfluous.
-_C.MODEL.PROJECTOR.HIDDEN_BIAS = True
-# BatchNorm without affine parameters after the last layer (SimSiam).
-_C.MODEL.PROJECTOR.LAST_BN = False
-# For byol and simsiam: Linear-BN-ReLU-Linear on top of the projector.
-_C.MODEL.PREDICTOR = CN()
-_C.MODEL.PREDICTOR.HIDDEN = 1024
-
-_C.METHOD = CN()
-# cwrgp, wmse, intl, simclr, byol, simsiam, barlow_twins, vicreg, zero_icl; for the analysis of
-# whitening also plain, bn, pca, zca_bw
-_C.METHOD.NAME = "cwrgp"
-_C.METHOD.CWRGP = CN()
-# Groups into which the D channels are cut; each is whitened on its own.
-_C.METHOD.CWRGP.NUM_GROUPS = 4
-# Samples that are whitened together; divides the batch of a process.
-_C.METHOD.CWRGP.SUBBATCH_SIZE = 64
-# Redraws of sub-batches and partition at each step, averaged.
-_C.METHOD.CWRGP.NUM_DRAWS = 1
-# Permute the channels before they are cut into groups.
-_C.METHOD.CWRGP.RANDOM_PARTITION = True
-# Cosine form of the loss; False: mean squared error.
-_C.METHOD.CWRGP.NORMALIZE = True
-# Shrinks the covariance towards the identity; needed where a group has fewer channels than samples.
-_C.METHOD.CWRGP.EPS = 0.0
-# Weight of the covariance penalty, and the epoch from which on it is off (0: never).
-_C.METHOD.CWRGP.COVARIANCE_WEIGHT = 0.0
-_C.METHOD.CWRGP.COVARIANCE_EPOCHS = 0
-
-# For wmse, zero_icl, bn, pca, zca_bw: samples that are whitened together (0: a process's batch),
-# redraws of the sub-batches at each step, and the shrinkage of the covariance.
-_C.METHOD.WHITENING = CN()
-_C.METHOD.WHITENING.SUBBATCH_SIZE = 0
-_C.METHOD.WHITENING.NUM_DRAWS = 1
-_C.METHOD.WHITENING.EPS = 0.0
-
-_C.METHOD.INTL = CN()
-# Newton-Schulz iterations T.
-_C.METHOD.INTL.ITERATIONS = 4
-# Weight beta of the trace loss; negative: 0.01 (log2 N - 3) of the global batch N, as in the paper.
-_C.METHOD.INTL.TRACE_WEIGHT = -1.0
-
-# For byol, and for intl with a momentum network: its momentum at the first step, rising to 1 along
-# a cosine. 0: none (intl only).
-_C.METHOD.EMA = 0.0
-
-_C.METHOD.SIMCLR = CN()
-_C.METHOD.SIMCLR.TEMPERATURE = 0.5
-
-_C.METHOD.BARLOW_TWINS = CN()
-# Weight of the off-diagonal correlations, and of the whole loss.
-_C.METHOD.BARLOW_TWINS.OFF_DIAGONAL = 0.0051
-_C.METHOD.BARLOW_TWINS.SCALE = 1.0
-
-_C.METHOD.VICREG = CN()
-_C.METHOD.VICREG.INVARIANCE = 25.0
-_C.METHOD.VICREG.VARIANCE = 25.0
-_C.METHOD.VICREG.COVARIANCE = 1.0
-
-_C.SOLVER = CN()
-_C.SOLVER.EPOCHS = 100
-# Samples in a step, over all processes.
-_C.SOLVER.BATCH_SIZE = 256
-# Parts into which a process cuts its share of the batch, one after the other: for GPUs that cannot
-# hold it. See docs/pretraining.md for what stays equal.
-_C.SOLVER.ACCUMULATE = 1
-# adam, sgd, lars, or larc (sgd with LARC's local rates)
-_C.SOLVER.OPTIMIZER = "adam"
-_C.SOLVER.BASE_LR = 3e-3
-# Where positive, the learning rate is BASE_LR x BATCH_SIZE / REFERENCE_BATCH_SIZE.
-_C.SOLVER.REFERENCE_BATCH_SIZE = 0
-# For sgd, lars and larc.
-_C.SOLVER.MOMENTUM = 0.9
-_C.SOLVER.WEIGHT_DECAY = 1e-6
-# Whether biases and BatchNorm's parameters are decayed too.
-_C.SOLVER.DECAY_ONE_DIMENSIONAL = True
-# For lars and larc: trust coefficient.
-_C.SOLVER.TRUST = 0.001
-# step, cosine (a value each epoch) or cosine_iter (each iteration)
-_C.SOLVER.SCHEDULE = "step"
-# For the cosines: the last rate, as a share of the first.
-_C.SOLVER.FINAL_LR_RATIO = 0.0
-# For step: epochs before the end at which the rate is multiplied by GAMMA.
-_C.SOLVER.DROP_EPOCHS = [50, 25]
-_C.SOLVER.GAMMA = 0.2
-# Iterations of the linear warm-up.
-_C.SOLVER.WARMUP_ITERS = 500
-# Epochs of it, instead of iterations, where positive.
-_C.SOLVER.WARMUP_EPOCHS = 0.0
-_C.SOLVER.AMP = CN()
-# bf16 and channels_last where the hardware has bf16 instructions, CPU or GPU. Whitening and loss
-# stay fp32.
-_C.SOLVER.AMP.ENABLED = True
-# bf16, or fp16 with a loss scaler (GPUs without bf16)
-_C.SOLVER.AMP.DTYPE = "bf16"
-
-_C.EVAL = CN()
-# Epochs between k-NN evaluations, of data sets with labels; 0: none.
-_C.EVAL.PERIOD = 10
-# Labelled images for the probe, where they are not those of DATA.ROOT; of the same DATA.NAME.
-_C.EVAL.ROOT = ""
-# For webdataset: the shards of the held-out images, without which there is the k-NN probe only.
-_C.EVAL.TEST_ROOT = ""
-_C.EVAL.KNN_K = 5
-# Images of each split that the probe uses at most, drawn once; 0: all.
-_C.EVAL.MAX_IMAGES = 0
-_C.EVAL.BATCH_SIZE = 256
-
-# The probes of tools/evaluate.py. Learning rates are for a batch of BATCH_SIZE.
-_C.EVAL.LINEAR = CN()
-# adam (features are extracted once; small images), or sgd or larc (augmented images; ImageNet)
-_C.EVAL.LINEAR.OPTIMIZER = "adam"
-_C.EVAL.LINEAR.EPOCHS = 500
-_C.EVAL.LINEAR.BATCH_SIZE = 1000
-_C.EVAL.LINEAR.LR = 0.01
-_C.EVAL.LINEAR.FINAL_LR = 1e-6
-# For sgd and larc: epochs from which on the rate is a tenth of what it was, instead of the cosine
-# from LR to FINAL_LR.
-_C.EVAL.LINEAR.STEPS = []
-_C.EVAL.LINEAR.WEIGHT_DECAY = 5e-6
-_C.EVAL.FINETUNE = CN()
-# Share of the labelled images, class by class.
-_C.EVAL.FINETUNE.FRACTION = 0.01
-_C.EVAL.FINETUNE.EPOCHS = 20
-_C.EVAL.FINETUNE.BATCH_SIZE = 256
-_C.EVAL.FINETUNE.LR_CLASSIFIER = 0.2
-_C.EVAL.FINETUNE.LR_ENCODER = 0.004
-_C.EVAL.FINETUNE.WEIGHT_DECAY = 0.0
-
-# Iterations between records of the losses.
-_C.LOG_PERIOD = 20
-# Epochs between checkpoints.
-_C.CHECKPOINT_PERIOD = 10
-# Periodic checkpoints that stay on disk; 0: all.
-_C.CHECKPOINTS_KEPT = 2
-# Every run with the same seed, configuration and machine is the same run.
-_C.SEED = 0
-_C.OUTPUT_DIR = "output/pretrain"
+KEYS: dict[str, Key] = {
+    # ---- the images
+    "DATA.NAME": Key(
+        "imagefolder",
+        "Kind of data set. imagefolder is any folder tree of images, with labels or without.",
+        choices=(
+            *("imagefolder", "cifar10", "cifar100", "stl10", "tiny_imagenet"),
+            *("imagenet", "imagenet100", "webdataset"),
+        ),
+    ),
+    "DATA.ROOT": Key(
+        "",
+        "Folder of the data set. An image folder that contains `train` may contain `val` or `test`"
+        " for the k-NN probe. For webdataset: the shards, as a path or URL with braces or"
+        " wildcards.",
+        path=True,
+    ),
+    "DATA.CLASS_LIST": Key(
+        "", "For imagenet100: a file with the names of its classes, one per line.", path=True
+    ),
+    "DATA.NUM_SAMPLES": Key(
+        0, "For webdataset: number of samples in the shards; 0: not checked.", at_least(0)
+    ),
+    "DATA.MAX_IMAGES": Key(
+        0, "Pretrain on this many images, sampled once by SEED; 0: all.", at_least(0)
+    ),
+    "DATA.NUM_WORKERS": Key(
+        4,
+        "Loader processes for each training process; 0 loads in the training process.",
+        at_least(0),
+    ),
+    "DATA.MAX_UNREADABLE": Key(
+        0,
+        "Number of unreadable images that a run tolerates. Each is replaced by its neighbour.",
+        at_least(0),
+    ),
+    "DATA.NUM_VIEWS": Key(2, "Views of each image.", at_least(2)),
+    "DATA.IMAGE_SIZE": Key(224, "Side of a view in pixels.", at_least(1)),
+    "DATA.PROBE_RESIZE": Key(
+        256, "The probe resizes the shorter side to this many pixels, then crops the centre."
+    ),
+    "DATA.MEAN": Key([0.485, 0.456, 0.406], "Mean of R, G, B in units of [0, 1].", length=3),
+    "DATA.STD": Key(
+        [0.229, 0.224, 0.225], "Standard deviation of R, G, B, likewise.", POSITIVE, length=3
+    ),
+    # ---- augmentation
+    "AUGMENT.CROP_SCALE": Key(
+        [0.2, 1.0], "Smallest and largest share of the image's area that a crop covers.", length=2
+    ),
+    "AUGMENT.INTERPOLATION": Key(
+        "bilinear", "Interpolation of the crop.", choices=("bilinear", "bicubic")
+    ),
+    "AUGMENT.CROP_FIRST": Key(
+        True, "Crop before the colours change (ImageNet) or after it (small images)."
+    ),
+    "AUGMENT.JITTER": Key(
+        [0.4, 0.4, 0.4, 0.1],
+        "Strength of the colour jitter: brightness, contrast, saturation, hue.",
+        at_least(0),
+        length=4,
+    ),
+    "AUGMENT.JITTER_PROB": Key(0.8, "Probability of the colour jitter.", _PROBABILITY),
+    "AUGMENT.GRAYSCALE_PROB": Key(0.2, "Probability of grayscale.", _PROBABILITY),
+    "AUGMENT.BLUR_PROB": Key(
+        0.0, "Probability of a Gaussian blur with sigma in [0.1, 2] pixels.", _PROBABILITY
+    ),
+    "AUGMENT.SOLARIZE_PROB": Key(
+        0.0, "Probability of solarization: pixels of 128 and above are inverted.", _PROBABILITY
+    ),
+    "AUGMENT.FLIP_PROB": Key(0.5, "Probability of a horizontal flip.", _PROBABILITY),
+    "AUGMENT.PER_VIEW": Key(
+        [],
+        "For views that differ: one dictionary for each of the NUM_VIEWS views, with the keys of"
+        " this section and IMAGE_SIZE that differ there, such as {IMAGE_SIZE: 96, BLUR_PROB: 0.1}."
+        " []: all views are alike.",
+        items=dict,
+    ),
+    # ---- the networks
+    "MODEL.ARCH": Key(
+        "resnet50",
+        "Architecture of the encoder.",
+        choices=("resnet18", "resnet34", "resnet50", "resnet101", "resnet152"),
+    ),
+    "MODEL.STEM": Key(
+        "imagenet",
+        "First layers: imagenet (7x7 convolution of stride 2, pooling), small (3x3 convolution, no"
+        " pooling: CIFAR), small_pool (3x3 convolution, pooling: STL-10, Tiny-ImageNet). Detectron2"
+        " has the first only.",
+        choices=("imagenet", "small", "small_pool"),
+    ),
+    "MODEL.ZERO_INIT_RESIDUAL": Key(True, "Every residual branch starts at zero."),
+    "MODEL.PROJECTOR.LAYERS": Key(2, "Linear layers of the projector.", at_least(1)),
+    "MODEL.PROJECTOR.HIDDEN": Key(1024, "Width of its hidden layers.", at_least(1)),
+    "MODEL.PROJECTOR.OUT": Key(512, "Width D of the embedding.", at_least(1)),
+    "MODEL.PROJECTOR.HIDDEN_BIAS": Key(
+        True, "Bias of the hidden linear layers. The BatchNorm that follows makes it redundant."
+    ),
+    "MODEL.PROJECTOR.LAST_BN": Key(
+        False, "BatchNorm without affine parameters after the last layer (SimSiam)."
+    ),
+    "MODEL.PREDICTOR.HIDDEN": Key(
+        1024, "For byol and simsiam: width of the hidden layer of the predictor.", at_least(1)
+    ),
+    # ---- the method
+    "METHOD.NAME": Key(
+        "cwrgp",
+        "The method. plain, bn, pca and zca_bw are for the analysis of whitening.",
+        choices=(
+            *("cwrgp", "wmse", "intl", "simclr", "byol", "simsiam", "barlow_twins", "vicreg"),
+            *("zero_icl", "plain", "bn", "pca", "zca_bw"),
+        ),
+    ),
+    "METHOD.CWRGP.NUM_GROUPS": Key(
+        4, "Groups of channels; each group is whitened on its own.", at_least(1)
+    ),
+    "METHOD.CWRGP.SUBBATCH_SIZE": Key(
+        64, "Samples that are whitened together; divides the batch of a process.", at_least(2)
+    ),
+    "METHOD.CWRGP.NUM_DRAWS": Key(
+        1, "Redraws of sub-batches and partition in each step; the loss is their mean.", at_least(1)
+    ),
+    "METHOD.CWRGP.RANDOM_PARTITION": Key(
+        True, "Permute the channels before they are cut into groups."
+    ),
+    "METHOD.CWRGP.NORMALIZE": Key(True, "Cosine form of the loss; False: mean squared error."),
+    "METHOD.CWRGP.EPS": Key(
+        0.0,
+        "Shrinks the covariance towards the identity. Needed where a group has fewer channels than"
+        " samples.",
+        SHARE,
+    ),
+    "METHOD.CWRGP.COVARIANCE_WEIGHT": Key(0.0, "Weight of the covariance penalty.", at_least(0)),
+    "METHOD.CWRGP.COVARIANCE_EPOCHS": Key(
+        0, "The covariance penalty ends after this many epochs; 0: never.", at_least(0)
+    ),
+    "METHOD.WHITENING.SUBBATCH_SIZE": Key(
+        0,
+        "For wmse, zero_icl, bn, pca, zca_bw: samples that are whitened together; 0: the batch of a"
+        " process.",
+        at_least(0),
+    ),
+    "METHOD.WHITENING.NUM_DRAWS": Key(
+        1, "Redraws of the sub-batches in each step; the loss is their mean.", at_least(1)
+    ),
+    "METHOD.WHITENING.EPS": Key(0.0, "Shrinks the covariance towards the identity.", SHARE),
+    "METHOD.INTL.ITERATIONS": Key(4, "Newton-Schulz iterations T.", at_least(1)),
+    "METHOD.INTL.TRACE_WEIGHT": Key(
+        -1.0,
+        "Weight beta of the trace loss; negative: the paper's 0.01 (log2 N - 3) of the global batch"
+        " N.",
+    ),
+    "METHOD.EMA": Key(
+        0.0,
+        "For byol, and for intl with a momentum network: momentum at the first step. It rises to 1"
+        " along a cosine. 0: no momentum network (intl only).",
+        Range(low=0, high=1, open_high=True),
+    ),
+    "METHOD.SIMCLR.TEMPERATURE": Key(0.5, "Divides the cosines.", POSITIVE),
+    "METHOD.BARLOW_TWINS.OFF_DIAGONAL": Key(
+        0.0051, "Weight of the off-diagonal correlations.", at_least(0)
+    ),
+    "METHOD.BARLOW_TWINS.SCALE": Key(1.0, "Weight of the whole loss.", POSITIVE),
+    "METHOD.VICREG.INVARIANCE": Key(25.0, "Weight of the invariance term.", at_least(0)),
+    "METHOD.VICREG.VARIANCE": Key(25.0, "Weight of the variance term.", at_least(0)),
+    "METHOD.VICREG.COVARIANCE": Key(1.0, "Weight of the covariance term.", at_least(0)),
+    # ---- optimisation
+    "SOLVER.EPOCHS": Key(100, "Epochs of the run.", at_least(1)),
+    "SOLVER.BATCH_SIZE": Key(256, "Samples in a step, over all processes.", at_least(2)),
+    "SOLVER.ACCUMULATE": Key(
+        1,
+        "Parts into which a process cuts its share of the batch, for GPUs that cannot hold it."
+        " docs/pretraining.md says what stays equal.",
+        at_least(1),
+    ),
+    "SOLVER.OPTIMIZER": Key(
+        "adam",
+        "larc is sgd with LARC's layer-wise rates.",
+        choices=("adam", "sgd", "lars", "larc"),
+    ),
+    "SOLVER.BASE_LR": Key(3e-3, "Learning rate after the warm-up.", POSITIVE),
+    "SOLVER.REFERENCE_BATCH_SIZE": Key(
+        0,
+        "Where positive, the learning rate is BASE_LR x BATCH_SIZE / REFERENCE_BATCH_SIZE.",
+        at_least(0),
+    ),
+    "SOLVER.MOMENTUM": Key(0.9, "For sgd, lars and larc.", SHARE),
+    "SOLVER.WEIGHT_DECAY": Key(1e-6, "Weight decay, as L2 in the gradient.", at_least(0)),
+    "SOLVER.DECAY_BIAS_AND_NORM": Key(
+        True, "Whether weight decay includes biases and the parameters of BatchNorm."
+    ),
+    "SOLVER.TRUST_COEFFICIENT": Key(0.001, "For lars and larc.", POSITIVE),
+    "SOLVER.SCHEDULE": Key(
+        "step",
+        "cosine gives a new rate each epoch, cosine_iter each iteration.",
+        choices=("step", "cosine", "cosine_iter"),
+    ),
+    "SOLVER.FINAL_LR_RATIO": Key(
+        0.0, "For the cosines: the last rate as a share of the first.", SHARE
+    ),
+    "SOLVER.DROP_EPOCHS": Key(
+        [50, 25], "For step: epochs before the end at which the rate is multiplied by GAMMA."
+    ),
+    "SOLVER.GAMMA": Key(0.2, "For step: factor of the rate at each drop.", SHARE),
+    "SOLVER.WARMUP_ITERS": Key(500, "Iterations of the linear warm-up.", at_least(0)),
+    "SOLVER.WARMUP_EPOCHS": Key(
+        0.0, "Where positive, epochs of the warm-up, instead of WARMUP_ITERS.", at_least(0)
+    ),
+    "SOLVER.AMP.ENABLED": Key(
+        True,
+        "Autocast in DTYPE, and channels_last. bf16 is used where the hardware has instructions for"
+        " it, CPU or GPU. Whitening and loss stay fp32. False: fp32 throughout.",
+    ),
+    "SOLVER.AMP.DTYPE": Key(
+        "bf16", "fp16 uses a loss scaler, for GPUs without bf16.", choices=("bf16", "fp16")
+    ),
+    # ---- evaluation
+    "EVAL.PERIOD": Key(
+        10, "Epochs between k-NN evaluations of data sets with labels; 0: none.", at_least(0)
+    ),
+    "EVAL.ROOT": Key(
+        "",
+        "Labelled images for the probe where they are not those of DATA.ROOT; of the same"
+        " DATA.NAME.",
+        path=True,
+    ),
+    "EVAL.TEST_ROOT": Key(
+        "",
+        "For webdataset: the shards of the held-out images. Without them there is only k-NN.",
+        path=True,
+    ),
+    "EVAL.KNN_K": Key(5, "Neighbours of the k-NN probe.", at_least(1)),
+    "EVAL.MAX_IMAGES": Key(
+        0, "The k-NN probe of a run uses this many images of each split; 0: all.", at_least(0)
+    ),
+    "EVAL.BATCH_SIZE": Key(256, "Images at a time when features are extracted.", at_least(1)),
+    "EVAL.LINEAR.OPTIMIZER": Key(
+        "adam",
+        "The linear probe: adam on features that are extracted once (small images), sgd or larc on"
+        " augmented images (ImageNet). Learning rates are for a batch of BATCH_SIZE.",
+        choices=("adam", "sgd", "larc"),
+    ),
+    "EVAL.LINEAR.EPOCHS": Key(500, "Epochs of the linear probe.", at_least(1)),
+    "EVAL.LINEAR.BATCH_SIZE": Key(1000, "Its batch.", at_least(1)),
+    "EVAL.LINEAR.LR": Key(0.01, "Its learning rate in the first epoch.", POSITIVE),
+    "EVAL.LINEAR.FINAL_LR": Key(
+        1e-6, "Its learning rate in the last epoch; positive for adam.", at_least(0)
+    ),
+    "EVAL.LINEAR.STEPS": Key(
+        [],
+        "For sgd and larc: epochs at which the rate is divided by 10, instead of the cosine from LR"
+        " to FINAL_LR.",
+    ),
+    "EVAL.LINEAR.WEIGHT_DECAY": Key(5e-6, "Its weight decay.", at_least(0)),
+    "EVAL.FINETUNE.FRACTION": Key(
+        0.01,
+        "Semi-supervised fine-tuning: share of the labelled images of each class.",
+        Range(low=0, high=1, open_low=True),
+    ),
+    "EVAL.FINETUNE.EPOCHS": Key(20, "Its epochs.", at_least(1)),
+    "EVAL.FINETUNE.BATCH_SIZE": Key(256, "Its batch.", at_least(1)),
+    "EVAL.FINETUNE.LR_CLASSIFIER": Key(0.2, "Learning rate of the classifier.", at_least(0)),
+    "EVAL.FINETUNE.LR_ENCODER": Key(0.004, "Learning rate of the encoder.", at_least(0)),
+    "EVAL.FINETUNE.WEIGHT_DECAY": Key(0.0, "Weight decay of both.", at_least(0)),
+    # ---- the run
+    "LOG_PERIOD": Key(20, "Iterations between records of the losses.", at_least(1)),
+    "CHECKPOINT_PERIOD": Key(10, "Epochs between checkpoints; 0: at the end only.", at_least(0)),
+    "CHECKPOINTS_TO_KEEP": Key(2, "Periodic checkpoints to keep on disk; 0: all.", at_least(0)),
+    "SEED": Key(
+        0, "Runs with the same seed, configuration and machine are the same run.", at_least(0)
+    ),
+    "OUTPUT_DIR": Key("output/pretrain", "Folder of the run.", path=True),
+}
 
 # Keys that hold a path or a URL. A published checkpoint has them empty.
-PATH_KEYS = frozenset(("DATA.ROOT", "DATA.CLASS_LIST", "EVAL.ROOT", "EVAL.TEST_ROOT", "OUTPUT_DIR"))
-
-
-# What single values may be: least, most, keys.
-_RANGES: tuple[tuple[float, float, str], ...] = (
-    (
-        0,
-        math.inf,
-        """
-        DATA.MAX_IMAGES DATA.NUM_SAMPLES DATA.NUM_WORKERS DATA.MAX_UNREADABLE
-        METHOD.CWRGP.COVARIANCE_WEIGHT METHOD.CWRGP.COVARIANCE_EPOCHS
-        METHOD.WHITENING.SUBBATCH_SIZE METHOD.BARLOW_TWINS.OFF_DIAGONAL
-        METHOD.VICREG.INVARIANCE METHOD.VICREG.VARIANCE METHOD.VICREG.COVARIANCE
-        SOLVER.WARMUP_ITERS SOLVER.WARMUP_EPOCHS SOLVER.WEIGHT_DECAY SOLVER.REFERENCE_BATCH_SIZE
-        EVAL.PERIOD EVAL.MAX_IMAGES CHECKPOINT_PERIOD CHECKPOINTS_KEPT SEED
-        """,
-    ),
-    (
-        1,
-        math.inf,
-        """
-        DATA.IMAGE_SIZE MODEL.PROJECTOR.OUT MODEL.PROJECTOR.HIDDEN MODEL.PREDICTOR.HIDDEN
-        METHOD.CWRGP.NUM_GROUPS METHOD.CWRGP.NUM_DRAWS METHOD.WHITENING.NUM_DRAWS
-        METHOD.INTL.ITERATIONS SOLVER.EPOCHS SOLVER.ACCUMULATE
-        EVAL.KNN_K EVAL.BATCH_SIZE LOG_PERIOD
-        """,
-    ),
-    (2, math.inf, "DATA.NUM_VIEWS METHOD.CWRGP.SUBBATCH_SIZE SOLVER.BATCH_SIZE"),
-    (
-        0,
-        1,
-        """
-        METHOD.CWRGP.EPS METHOD.WHITENING.EPS
-        SOLVER.FINAL_LR_RATIO SOLVER.GAMMA SOLVER.MOMENTUM
-        """,
-    ),
-)
-_POSITIVE = "METHOD.SIMCLR.TEMPERATURE METHOD.BARLOW_TWINS.SCALE SOLVER.BASE_LR SOLVER.TRUST"
-
-
-def get_cfg() -> CN:
-    """A copy of the defaults."""
-    return _C.clone()
-
-
-def validate_cfg(cfg: CN) -> None:
-    """Says what is wrong with single values. What takes more than one is said by what uses them.
-
-    Raises:
-        ValueError: naming the key, its value and what it may be.
-    """
-    _check_types(cfg, _C)
-    if not cfg.DATA.ROOT:
-        raise ValueError("DATA.ROOT is empty; set it to the folder of the images")
-    if not cfg.OUTPUT_DIR:
-        raise ValueError("OUTPUT_DIR is empty; set it to a folder for the run")
-    for low, high, keys in _RANGES:
-        for key in keys.split():
-            value = _value(cfg, key)
-            if not low <= value <= high:
-                raise ValueError(
-                    f"{key} {value} is below {low}"
-                    if high == math.inf
-                    else f"{key} {value} is outside [{low}, {high}]"
-                )
-    for key in _POSITIVE.split():
-        if _value(cfg, key) <= 0:
-            raise ValueError(f"{key} {_value(cfg, key)} is not positive")
-    for key, length in {
-        "DATA.MEAN": 3,
-        "DATA.STD": 3,
-        "AUGMENT.CROP_SCALE": 2,
-        "AUGMENT.JITTER": 4,
-    }.items():
-        if len(_value(cfg, key)) != length:
-            raise ValueError(f"{key} {_value(cfg, key)} must have {length} numbers")
-    if min(cfg.DATA.STD) <= 0:
-        raise ValueError(f"DATA.STD {cfg.DATA.STD} must be positive")
-    if cfg.DATA.PROBE_RESIZE < cfg.DATA.IMAGE_SIZE:
-        raise ValueError(
-            f"DATA.PROBE_RESIZE {cfg.DATA.PROBE_RESIZE} is below "
-            f"DATA.IMAGE_SIZE {cfg.DATA.IMAGE_SIZE}"
-        )
-    if min(cfg.AUGMENT.JITTER) < 0 or cfg.AUGMENT.JITTER[3] > 0.5:
-        raise ValueError(
-            f"AUGMENT.JITTER {cfg.AUGMENT.JITTER} must be 0 or more, and the last, of hue, at "
-            "most .5"
-        )
-
-
-def _check_types(cfg: CN, defaults: CN, prefix: str = "") -> None:
-    """fvcore's merge lets None and the elements of lists pass."""
-    for name, default in defaults.items():
-        value, key = cfg[name], f"{prefix}{name}"
-        if isinstance(default, CN):
-            _check_types(value, default, f"{key}.")
-        elif isinstance(default, list):
-            kinds = (dict,) if key == "AUGMENT.PER_VIEW" else (int, float)
-            if not isinstance(value, list | tuple) or not all(type(v) in kinds for v in value):
-                what = "dictionaries" if kinds == (dict,) else "numbers"
-                raise ValueError(f"{key} {value} must be a list of {what}")
-        elif type(value) is not type(default) and (type(value), type(default)) != (int, float):
-            raise ValueError(f"{key} {value!r} must be of type {type(default).__name__}")
-        elif isinstance(value, float) and not math.isfinite(value):
-            raise ValueError(f"{key} {value} is not a finite number")
-
-
-def _value(cfg: CN, key: str) -> Any:
-    for part in key.split("."):
-        cfg = cfg[part]
-    return cfg
+PATH_KEYS = frozenset(name for name, key in KEYS.items() if key.path)

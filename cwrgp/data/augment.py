@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.transforms import v2
 
-_INTERPOLATIONS = {
+INTERPOLATIONS = {
     "bilinear": v2.InterpolationMode.BILINEAR,
     "bicubic": v2.InterpolationMode.BICUBIC,
 }
@@ -48,10 +48,10 @@ def build_view_transform(
         ValueError: unknown interpolation, a crop scale outside 0 < low <= high <= 1, or a
             probability outside [0, 1].
     """
-    if interpolation not in _INTERPOLATIONS:
+    if interpolation not in INTERPOLATIONS:
         raise ValueError(
             f"AUGMENT.INTERPOLATION {interpolation!r} is unknown; "
-            f"choose one of {list(_INTERPOLATIONS)}"
+            f"choose one of {list(INTERPOLATIONS)}"
         )
     low, high = crop_scale
     if not 0 < low <= high <= 1:
@@ -66,7 +66,7 @@ def build_view_transform(
         if not 0 <= probability <= 1:
             raise ValueError(f"AUGMENT.{name} {probability} is not a probability")
     crop = v2.RandomResizedCrop(
-        image_size, scale=(low, high), interpolation=_INTERPOLATIONS[interpolation], antialias=True
+        image_size, scale=(low, high), interpolation=INTERPOLATIONS[interpolation], antialias=True
     )
     colour: list[nn.Module] = [
         v2.RandomApply([v2.ColorJitter(*jitter)], p=jitter_prob),

@@ -18,7 +18,7 @@ def build_optimizer(
     lr: float,
     weight_decay: float,
     momentum: float = 0.9,
-    decay_one_dimensional: bool = True,
+    decay_bias_and_norm: bool = True,
     trust: float = 0.001,
 ) -> torch.optim.Optimizer:
     """An optimizer over the trainable parameters of a module.
@@ -31,7 +31,7 @@ def build_optimizer(
         lr: learning rate; the loop sets it again at every step.
         weight_decay: of the parameters that are decayed.
         momentum: for all but "adam".
-        decay_one_dimensional: whether biases and BatchNorm's parameters are decayed too.
+        decay_bias_and_norm: whether biases and BatchNorm's parameters are decayed too.
         trust: for "lars" and "larc".
 
     Raises:
@@ -39,7 +39,7 @@ def build_optimizer(
     """
     if name not in OPTIMIZERS:
         raise ValueError(f"SOLVER.OPTIMIZER {name!r} is unknown; choose one of {list(OPTIMIZERS)}")
-    together = decay_one_dimensional and name != "lars"
+    together = decay_bias_and_norm and name != "lars"
     trained = [p for p in module.parameters() if p.requires_grad]
     groups = [
         {

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from detectron2.structures import BoxMode
-
+# The value of detectron2.structures.BoxMode.XYXY_ABS: this module works without Detectron2.
+_XYXY_ABS = 0
 _IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 
 
@@ -95,7 +95,7 @@ def _voc_record(root: str, image_id: str, classes: list[str]) -> dict[str, Any]:
                 {
                     "category_id": classes.index(name),
                     "bbox": [box[0] - 1, box[1] - 1, box[2], box[3]],
-                    "bbox_mode": BoxMode.XYXY_ABS,
+                    "bbox_mode": _XYXY_ABS,
                 }
             )
     except ValueError as error:

@@ -16,8 +16,8 @@ from cwrgp.config import get_cfg
 from cwrgp.models.batch_norm import CPUSyncBatchNorm
 
 QUICK = str(REPOSITORY / "configs/quick/pretrain_cwrgp_r18.yaml")
-SOLVER = ["SOLVER.WEIGHT_DECAY", 0.3, "SOLVER.MOMENTUM", 0.7, "SOLVER.TRUST", 0.02]
-SOLVER += ["SOLVER.DECAY_ONE_DIMENSIONAL", False]
+SOLVER = ["SOLVER.WEIGHT_DECAY", 0.3, "SOLVER.MOMENTUM", 0.7, "SOLVER.TRUST_COEFFICIENT", 0.02]
+SOLVER += ["SOLVER.DECAY_BIAS_AND_NORM", False]
 
 
 def begin(rank: int, images: str, output: str, *opts: object) -> dict[str, object]:

@@ -24,12 +24,12 @@ def step_by_hand(p, grad, velocity, *, lr, decay, adapt, trust=0.01, momentum=0.
 
 
 @pytest.mark.parametrize("name", ["sgd", "lars", "larc"])
-@pytest.mark.parametrize("decay_one_dimensional", [True, False])
-def test_three_steps_by_hand(name, decay_one_dimensional):
+@pytest.mark.parametrize("decay_bias_and_norm", [True, False])
+def test_three_steps_by_hand(name, decay_bias_and_norm):
     module = network()
     optimizer = build_optimizer(
         name, module, lr=0.1, weight_decay=0.05, trust=0.01,
-        decay_one_dimensional=decay_one_dimensional,
+        decay_bias_and_norm=decay_bias_and_norm,
     )  # fmt: skip
     expected = {k: (p.detach().clone(), torch.zeros_like(p)) for k, p in module.named_parameters()}
     generator = torch.Generator().manual_seed(1)
@@ -39,7 +39,7 @@ def test_three_steps_by_hand(name, decay_one_dimensional):
         module(x).square().sum().backward()
         for key, p in module.named_parameters():
             matrix = p.ndim > 1
-            decayed = matrix or (decay_one_dimensional and name != "lars")
+            decayed = matrix or (decay_bias_and_norm and name != "lars")
             expected[key] = step_by_hand(
                 expected[key][0], p.grad.clone(), expected[key][1], lr=0.1,
                 decay=0.05 if decayed else 0.0,

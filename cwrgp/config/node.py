@@ -1,0 +1,70 @@
+"""The configuration as an object: fvcore's, with renamed keys, and a record of what was read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import yaml
+from fvcore.common.config import CfgNode
+
+from cwrgp.config.aliases import current_name, upgrade
+
+
+class Config(CfgNode):
+    """fvcore's CfgNode with two additions.
+
+    Renamed keys are accepted under their old names, with a warning. And it notes which keys were
+    set by the user and which were read as attributes (``cfg.DATA.ROOT``), so that a command can
+    name the keys that had no effect; see :func:`cwrgp.config.checks.unused_keys`.
+
+    Attributes:
+        given: keys set in the YAML file itself (not in its ``_BASE_``) or by KEY VALUE pairs, with
+            where: "file" or "pairs".
+        read: keys that were read as attributes.
+    """
+
+    given: dict[str, str]
+    read: set[str]
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._attach("", {}, set())
+
+    def _attach(self, prefix: str, given: dict[str, str], read: set[str]) -> None:
+        """Shares the two records among all sections."""
+        self.__dict__.update(_prefix=prefix, given=given, read=read)
+        for name, value in self.items():
+            if isinstance(value, Config):
+                value._attach(f"{prefix}{name}.", given, read)
+
+    def __getattr__(self, name: str) -> Any:
+        value = super().__getattr__(name)
+        if not isinstance(value, CfgNode) and "read" in self.__dict__:
+            self.read.add(self._prefix + name)
+        return value
+
+    def merge_from_file(self, cfg_filename: str, allow_unsafe: bool = False) -> None:
+        """Merges a YAML file, its ``_BASE_`` included; old names of keys are accepted."""
+        merged = self.load_yaml_with_base(cfg_filename, allow_unsafe=allow_unsafe)
+        self.merge_from_other_cfg(type(self)(upgrade(merged)))
+        with self._open_cfg(cfg_filename) as file:
+            own = yaml.safe_load(file)
+        own.pop("_BASE_", None)
+        self.given.update(dict.fromkeys(flatten(upgrade(own, warn=False)), "file"))
+
+    def merge_from_list(self, cfg_list: list[Any]) -> None:
+        """Merges KEY VALUE pairs; old names of keys are accepted."""
+        keys = [current_name(key) for key in cfg_list[::2]]
+        pairs = [word for pair in zip(keys, cfg_list[1::2], strict=True) for word in pair]
+        super().merge_from_list(pairs)
+        self.given.update(dict.fromkeys(keys, "pairs"))
+
+
+def flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """The dotted names of all keys of nested dictionaries."""
+    for name, value in config.items():
+        if isinstance(value, Mapping):
+            yield from flatten(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}"
