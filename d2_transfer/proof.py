@@ -9,9 +9,6 @@ from typing import Any
 
 import torch
 import torchvision
-from detectron2.config import get_cfg
-from detectron2.layers import ShapeSpec
-from detectron2.modeling.backbone import build_resnet_backbone
 from torch import Tensor, nn
 
 from cwrgp.models.resnet import ARCHITECTURES
@@ -115,6 +112,11 @@ def _torchvision_network(arch: str, state_dict: Mapping[str, Tensor]) -> nn.Modu
 
 
 def _detectron2_backbone(arch: str, state_dict: Mapping[str, Tensor]) -> nn.Module:
+    # Only the proof itself needs Detectron2; a conversion without proof does not.
+    from detectron2.config import get_cfg
+    from detectron2.layers import ShapeSpec
+    from detectron2.modeling.backbone import build_resnet_backbone
+
     cfg = get_cfg()
     cfg.MODEL.BACKBONE.FREEZE_AT = 0
     cfg.MODEL.RESNETS.NORM = "BN"

@@ -20,6 +20,7 @@ from torch import Tensor
 import d2_transfer.model_zoo  # noqa: F401 (cwrgp://NAME for Detectron2's PathManager)
 from cwrgp.checkpoints.pixel_statistics import IMAGENET, PixelStatistics, read_metadata
 from cwrgp.checkpoints.reader import read_checkpoint
+from cwrgp.file_io.path_manager import local_file
 from cwrgp.models.resnet import BY_DEPTH
 from d2_transfer.conversion import AUTHOR
 
@@ -29,11 +30,18 @@ _NEW_BESIDE_BACKBONE = ("backbone.fpn_", "backbone.top_block.", "roi_heads.res5.
 _UNCONVERTED = re.compile(r"(?:^|\.)layer1\.0\.conv1\.weight$")
 
 
-def read_weights(path: str) -> dict[str, Any]:
+# What was read last and not handed on yet: local path, its time and size, and the content. A run
+# checks a file before it builds anything, and loads it afterwards: it is read once for both.
+_checked: tuple[tuple[str, int, int], dict[str, Any]] | None = None
+
+
+def read_weights(path: str, *, keep: bool = False) -> dict[str, Any]:
     """Reads a file for a detector, safely, in the form that Detectron2's checkpointer expects.
 
     Args:
         path: a file, or a URL that Detectron2 knows (``detectron2://``, ``https://``).
+        keep: whether the same file will be read once more by this process: that call gets the
+            content without reading, if the file has not changed.
 
     Returns:
         The file's dictionary, with the tensors under ``"model"``.
@@ -42,13 +50,19 @@ def read_weights(path: str) -> dict[str, Any]:
         FileNotFoundError: no such file.
         ValueError: the file cannot be read safely, see `cwrgp.checkpoints.reader`.
     """
-    # Detectron2's own way with https:// confuses servers that have a file of the same path.
+    global _checked
+    # Detectron2's handler of https:// takes files of the same path on two servers for one.
     ours = path.startswith(("http://", "https://"))
-    content = read_checkpoint(path if ours else PathManager.get_local_path(path))
+    local = local_file(path if ours else PathManager.get_local_path(path))
+    version = str(local), local.stat().st_mtime_ns, local.stat().st_size
+    kept, _checked = _checked, None
+    content = kept[1] if kept and kept[0] == version else read_checkpoint(local)
+    if keep:
+        _checked = version, content
     for container in ("model", "state_dict"):
         if isinstance(content.get(container), dict):
-            return {**content, "model": content[container]}
-    return {"model": content}
+            return {**content, "model": dict(content[container])}
+    return {"model": dict(content)}
 
 
 def check_weights(
@@ -149,7 +163,7 @@ def check_weights_for(cfg: CfgNode, path: str, complete: bool = False) -> None:
     if not path:
         return
     try:
-        weights = read_weights(path)
+        weights = read_weights(path, keep=True)
     except FileNotFoundError as error:
         raise FileNotFoundError(f"MODEL.WEIGHTS {error}") from error
     if weights.get("__author__") == AUTHOR:

@@ -7,6 +7,8 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
+from encoders import make_encoder
 from repository import REPOSITORY
 
 # Of cwrgp, from the leaves up: a line may import itself and those above it.
@@ -21,6 +23,31 @@ SHARED = {
     *LAYERS[: LAYERS.index("whitening")],
     *("trackers", "report", "models.resnet", "checkpoints"),
 }
+
+# Of d2_transfer: conversion without proof, annotations.
+WITHOUT_DETECTRON2 = [
+    "d2_transfer.conversion",
+    "d2_transfer.conversion_report",
+    "d2_transfer.data.coco",
+    "d2_transfer.data.voc",
+    "d2_transfer.proof",
+]
+
+FORBID_DETECTRON2 = """
+import importlib, sys, types
+
+class Forbid:
+    def find_spec(name, path=None, target=None):
+        if name.partition(".")[0] == "detectron2":
+            raise ModuleNotFoundError(f"{name} is forbidden here", name=name)
+
+sys.meta_path.insert(0, Forbid)
+package = types.ModuleType("d2_transfer")  # the modules alone, without __init__
+package.__path__ = ["d2_transfer"]
+sys.modules["d2_transfer"] = package
+module = importlib.import_module(sys.argv[1])
+print(sys.argv[1])
+"""
 
 LOSSES = """
 import json, sys
@@ -124,3 +151,24 @@ def test_a_config_is_read_by_builders_and_commands_only():
             assert words is None or words(node) not in ("cfg", "CfgNode", "Config"), (
                 f"{file}:{node.lineno} reads a config"
             )
+
+
+@pytest.mark.parametrize("module", WITHOUT_DETECTRON2)
+def test_what_does_not_need_detectron2_works_without_it(run_tool, module):
+    result = run_tool("-c", FORBID_DETECTRON2, module)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.strip() == module
+
+
+def test_a_conversion_without_proof_needs_no_detectron2(run_tool, tmp_path):
+    torch.save(make_encoder(18), tmp_path / "in.pth")
+    code = FORBID_DETECTRON2 + (
+        "from d2_transfer.conversion_report import as_table\n"
+        "conversion = module.convert_file(*sys.argv[2:], check=False)\n"
+        "print(as_table(conversion, sys.argv[3]))\n"
+        "module.convert_file(*sys.argv[2:])\n"
+    )
+    files = (tmp_path / "in.pth", tmp_path / "out.pkl")
+    result = run_tool("-c", code, "d2_transfer.conversion", *files)
+    assert "100, each once" in result.stdout
+    assert result.stderr.endswith("ModuleNotFoundError: detectron2 is forbidden here\n")

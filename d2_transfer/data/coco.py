@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -109,7 +110,19 @@ def _has(annotation: dict[str, Any], key: str) -> bool:
     return key in annotation and annotation[key] not in (None, [], {})
 
 
+def forget_annotations() -> None:
+    """Frees the annotations that `coco_classes` and `check_coco` have read."""
+    _parse.cache_clear()
+
+
 def _read_coco(json_file: str) -> dict[str, Any]:
+    """A file's content, parsed once as long as the file does not change; not to be modified."""
+    state = os.stat(json_file)
+    return _parse(json_file, state.st_mtime_ns, state.st_size)
+
+
+@cache
+def _parse(json_file: str, _mtime: int, _size: int) -> dict[str, Any]:
     try:
         content = json.loads(Path(json_file).read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:

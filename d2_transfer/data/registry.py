@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.data.datasets import register_coco_instances
+from detectron2.data.datasets import load_coco_json
 from detectron2.data.datasets.pascal_voc import CLASS_NAMES as VOC_CLASSES
 
-from d2_transfer.data.coco import check_coco, coco_classes
+from d2_transfer.data.coco import check_coco, coco_classes, forget_annotations
 from d2_transfer.data.voc import check_voc_for_evaluation, load_voc, voc_folders
 
 # Keys of an entry of DATASETS.CUSTOM beside NAME and FORMAT: the required ones, the optional ones.
@@ -67,7 +67,7 @@ def check_datasets(
 
     Raises:
         FileNotFoundError: files of a data set are missing.
-        ValueError: an unknown name, other classes than the model's, or unusable dataset_files.
+        ValueError: an unknown name, other classes than the model's, or unusable annotations.
     """
     for name in names:
         if name not in DatasetCatalog:
@@ -156,7 +156,19 @@ def _normal_entry(entry: Mapping[str, Any]) -> dict[str, Any]:
 
 def _register_coco(NAME: str, FORMAT: str, JSON: str, IMAGES: str) -> None:
     _check_exist("DATASETS.CUSTOM", NAME, JSON, IMAGES)
-    register_coco_instances(NAME, {"thing_classes": coco_classes(JSON)}, JSON, IMAGES)
+    classes = coco_classes(JSON)
+
+    def load() -> list[dict[str, Any]]:
+        forget_annotations()  # the checks are over; Detectron2 reads the file itself
+        return load_coco_json(JSON, IMAGES, NAME)
+
+    DatasetCatalog.register(NAME, load)
+    MetadataCatalog.get(NAME).set(
+        thing_classes=classes,
+        json_file=JSON,
+        image_root=IMAGES,
+        evaluator_type="coco",
+    )
 
 
 def _register_voc(

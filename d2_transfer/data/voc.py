@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 import xml.etree.ElementTree as ET
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from detectron2.structures import BoxMode
-
+# The value of detectron2.structures.BoxMode.XYXY_ABS: this module works without Detectron2.
+_XYXY_ABS = 0
+_CORNERS = ("bndbox/xmin", "bndbox/ymin", "bndbox/xmax", "bndbox/ymax")
+_OBJECT_TAGS = ("name", "pose", "truncated", "difficult", *_CORNERS)
 _IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 
 
@@ -49,16 +53,15 @@ def check_voc_for_evaluation(root: str, split: str) -> None:
     """
     for image_id in _voc_ids(root, split):
         path = os.path.join(root, "Annotations", f"{image_id}.xml")
-        for number, thing in enumerate(_parse_xml(path).iter("object"), start=1):
-            tags = ["bndbox/xmin", "bndbox/ymin", "bndbox/xmax", "bndbox/ymax"]
-            for tag in ["truncated", "difficult", *tags]:
-                text = thing.findtext(tag, default="").strip()
+        for number, thing in enumerate(_parse(path).objects, start=1):
+            for tag in ("truncated", "difficult", *_CORNERS):
+                text = thing[tag] or ""
                 if not text.lstrip("-").isdigit():
                     raise ValueError(
                         f"{path}: the VOC evaluation needs an integer in <{tag}>, object {number}"
                         f" has {text!r}"
                     )
-            if thing.find("pose") is None:
+            if thing["pose"] is None:
                 raise ValueError(
                     f"{path}: the VOC evaluation needs <pose>, object {number} has none"
                 )
@@ -78,16 +81,18 @@ def _voc_ids(root: str, split: str) -> list[str]:
 
 def _voc_record(root: str, image_id: str, classes: list[str]) -> dict[str, Any]:
     path = os.path.join(root, "Annotations", f"{image_id}.xml")
-    root_tag = _parse_xml(path)
+    annotation = _parse(path)
     try:
-        size = {side: int(_text(root_tag, f"size/{side}")) for side in ("height", "width")}
+        size = {
+            side: int(_required(annotation.size, f"size/{side}", annotation.root))
+            for side in ("height", "width")
+        }
         objects = []
-        for thing in root_tag.iter("object"):
-            name = thing.findtext("name", default="").strip()
+        for thing in annotation.objects:
+            name = thing["name"] or ""
             if name not in classes:
                 raise ValueError(f"class {name!r} is not among {', '.join(classes)}")
-            corners = ("xmin", "ymin", "xmax", "ymax")
-            box = [float(_text(thing, f"bndbox/{corner}")) for corner in corners]
+            box = [float(_required(thing, corner, "object")) for corner in _CORNERS]
             if not (box[0] <= box[2] and box[1] <= box[3]):
                 raise ValueError(f"the box {box} of {name!r} is empty")
             # VOC counts pixels from 1 and includes the last: 1..W covers the image, here 0..W.
@@ -95,7 +100,7 @@ def _voc_record(root: str, image_id: str, classes: list[str]) -> dict[str, Any]:
                 {
                     "category_id": classes.index(name),
                     "bbox": [box[0] - 1, box[1] - 1, box[2], box[3]],
-                    "bbox_mode": BoxMode.XYXY_ABS,
+                    "bbox_mode": _XYXY_ABS,
                 }
             )
     except ValueError as error:
@@ -108,10 +113,10 @@ def _voc_record(root: str, image_id: str, classes: list[str]) -> dict[str, Any]:
     }
 
 
-def _text(tag: ET.Element, path: str) -> str:
-    text = tag.findtext(path, default="").strip()
+def _required(texts: Mapping[str, str | None], tag: str, parent: str) -> str:
+    text = texts[tag]
     if not text:
-        raise ValueError(f"<{tag.tag}> lacks {path}")
+        raise ValueError(f"<{parent}> lacks {tag}")
     return text
 
 
@@ -123,10 +128,33 @@ def _voc_image(root: str, image_id: str) -> str:
     raise FileNotFoundError(f"{base}{'|'.join(_IMAGE_SUFFIXES)} does not exist")
 
 
-def _parse_xml(path: str) -> ET.Element:
+@dataclass(frozen=True)
+class _Annotation:
+    """The texts of an annotation file that are used; None for a tag that is missing."""
+
+    root: str
+    size: dict[str, str | None]
+    objects: list[dict[str, str | None]]
+
+
+def _parse(path: str) -> _Annotation:
+    """Reads a file once as long as it does not change; the result is not to be modified."""
     if not os.path.isfile(path):
         raise FileNotFoundError(f"{path} does not exist")
+    state = os.stat(path)
+    return _parse_once(path, state.st_mtime_ns, state.st_size)
+
+
+@cache
+def _parse_once(path: str, _mtime: int, _size: int) -> _Annotation:
     try:
-        return ET.parse(path).getroot()
+        root = ET.parse(path).getroot()
     except ET.ParseError as error:
         raise ValueError(f"{path} is not valid XML: {error}") from error
+    objects = [_texts(thing, _OBJECT_TAGS) for thing in root.iter("object")]
+    return _Annotation(root.tag, _texts(root, ("size/height", "size/width")), objects)
+
+
+def _texts(tag: ET.Element, paths: Sequence[str]) -> dict[str, str | None]:
+    found = {path: tag.findtext(path) for path in paths}
+    return {path: None if text is None else text.strip() for path, text in found.items()}

@@ -23,8 +23,11 @@ METHOD: {NAME: cwrgp, EMA: 0.0}
 MODEL: {ARCH: resnet18, STEM: small}
 OUTPUT_DIR: output/run
 SEED: 0
-SOLVER: {BATCH_SIZE: 256, OPTIMIZER: adam, BASE_LR: 0.003}
+SOLVER: {BATCH_SIZE: 256, OPTIMIZER: adam, BASE_LR: 0.003, TRUST: 0.001}
+CHECKPOINTS_KEPT: 2
 """
+# The same run under today's names.
+NEW_CONFIG = OLD_CONFIG.replace("TRUST:", "TRUST_COEFFICIENT:").replace("S_KEPT", "S_TO_KEEP")
 
 
 def old_content(method: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
@@ -71,35 +74,19 @@ def test_packing_and_unpacking(method: nn.Module) -> None:
     )
 
 
-def test_a_checkpoint_of_the_first_version_goes_on(
-    content: dict[str, Any], method: nn.Module
+def test_a_checkpoint_of_the_first_version_goes_on_as_the_same_run(
+    content: dict[str, Any], method: nn.Module, caplog: pytest.LogCaptureFixture
 ) -> None:
+    assert aliases.RENAMED["SOLVER.TRUST"] == "SOLVER.TRUST_COEFFICIENT"
     fresh = nn.Sequential(nn.Linear(2, 2))
     optimizer = torch.optim.Adam(fresh.parameters())
     scaler = torch.amp.GradScaler("cpu", enabled=False)
-    start = restore(content, fresh, optimizer, scaler, config=OLD_CONFIG, num_images=50_000)
+    with caplog.at_level("WARNING", logger="cwrgp"):
+        start = restore(content, fresh, optimizer, scaler, config=NEW_CONFIG, num_images=50_000)
     assert start == 42
+    assert caplog.text == ""  # nothing has changed
     assert torch.equal(fresh[0].weight, method[0].weight)
     assert len(optimizer.state_dict()["state"]) == 2
-
-
-def test_renamed_keys_are_compared_under_their_new_names(
-    content: dict[str, Any],
-    method: nn.Module,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    monkeypatch.setitem(aliases.RENAMED, "SOLVER.OPTIMIZER", "OPTIMIZER.NAME")
-    assert unpack(content, "x").config["OPTIMIZER"] == {"NAME": "adam"}
-    new = yaml.safe_load(OLD_CONFIG)
-    del new["SOLVER"]["OPTIMIZER"]
-    new["OPTIMIZER"] = {"NAME": "adam"}
-    optimizer = torch.optim.Adam(method.parameters())
-    scaler = torch.amp.GradScaler("cpu", enabled=False)
-    arguments = (content, method, optimizer, scaler)
-    with caplog.at_level("WARNING", logger="cwrgp"):
-        restore(*arguments, config=yaml.safe_dump(new), num_images=50_000)
-    assert caplog.text == ""
 
 
 def test_a_published_file_is_not_resumed(content: dict[str, Any], method: nn.Module) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from detectron2.evaluation import DatasetEvaluator
+from opened_files import opened_files
 from repository import REPOSITORY
 
 from d2_transfer.fine_tuning import fine_tune, setup
@@ -202,6 +204,24 @@ def test_a_loss_that_is_not_finite_stops_the_run(
     with pytest.raises(FloatingPointError, match="infinite or NaN|not finite|Inf"):
         run(command(C4, tmp_path, scenes.coco("diverging"), *opts))
     assert not (tmp_path / "last_checkpoint").exists()
+
+
+def test_files_are_not_opened_more_often_than_needed(
+    tmp_path: Path, own_scenes: Any, encoder_file: Path
+) -> None:
+    weights = Path(shutil.copy(encoder_file, tmp_path / "encoder.pkl"))
+    # Precise BatchNorm would build a second loader of the training data.
+    opts = ("MODEL.WEIGHTS", weights, "SOLVER.MAX_ITER", 1, "TEST.PRECISE_BN.ENABLED", False)
+    with opened_files() as opened:
+        run(command(FPN, tmp_path / "coco", own_scenes.coco("opened_coco"), *opts))
+    assert opened[weights] == 1  # checked and loaded
+    # Once by the checks; by Detectron2 for training, for testing, and by its evaluator.
+    assert opened[own_scenes.root / "coco.json"] == 1 + 3
+    with opened_files() as opened:
+        run(command(C4, tmp_path / "voc", own_scenes.voc("opened_voc"), *opts))
+    files = sorted((own_scenes.root / "Annotations").iterdir())
+    # Once by this package, for checks, training and testing; once by Detectron2's evaluator.
+    assert [opened[file] for file in files] == [2] * len(files)
 
 
 def test_the_evaluator_is_that_of_the_data_set(tmp_path: Path, scenes: Any) -> None:

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+import torchvision
+from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.config import get_cfg
+from detectron2.layers import ShapeSpec
+from detectron2.modeling.backbone import build_resnet_backbone
 from encoders import make_encoder
-from torch import Tensor
+from torch import Tensor, nn
 
 from cwrgp.checkpoints.detectron2_names import to_detectron2
-from d2_transfer.proof import verify
+from d2_transfer.conversion import convert_file
+from d2_transfer.proof import resnet_config, verify
 
 deep = pytest.mark.slow
 ARCHITECTURES = ["resnet18", "resnet34", "resnet50", "resnext50_32x4d", "wide_resnet50_2"]
@@ -72,3 +80,88 @@ def test_the_proof_refuses_features_that_prove_nothing() -> None:
     state["bn1.weight"] = torch.full((64,), 1e38)
     with pytest.raises(ValueError, match="the largest feature of res\\d is (inf|nan)"):
         verify(state, to_detectron2(state), "resnet18")
+
+
+class MoCo(nn.Module):
+    """The module structure of MoCo's training code, as its checkpoints show it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder_q = torchvision.models.resnet18(num_classes=128)
+        self.encoder_k = torchvision.models.resnet18(num_classes=128)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.encoder_q(images)
+
+
+class BarlowTwins(nn.Module):
+    """That of Barlow Twins: a backbone whose classifier is the identity, and a projector."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.backbone = torchvision.models.resnet18()
+        self.backbone.fc = nn.Identity()
+        self.projector = nn.Linear(512, 16, bias=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.projector(self.backbone(images))
+
+
+class Numbered(nn.Module):
+    """A network of numbered children, without names, as VISSL and many scripts have it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        children = list(torchvision.models.resnet18().children())
+        self._feature_blocks = nn.Sequential(*children[:-1])
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self._feature_blocks(images)
+
+
+def _in_data_parallel(module: nn.Module) -> dict[str, Tensor]:
+    return nn.DataParallel(module).state_dict()
+
+
+LAYOUTS: dict[str, tuple[Callable[[], nn.Module], str, Callable[[nn.Module], dict[str, Any]]]] = {
+    "moco": (MoCo, "encoder_q.layer4", lambda m: {"state_dict": _in_data_parallel(m)}),
+    "barlow_twins": (BarlowTwins, "backbone.layer4", lambda m: {"model": _in_data_parallel(m)}),
+    "vissl": (
+        Numbered,
+        "_feature_blocks.7",
+        lambda m: {"classy_state_dict": {"base_model": {"model": {"trunk": m.state_dict()}}}},
+    ),
+    "torchvision": (torchvision.models.resnet18, "layer4", lambda m: m.state_dict()),
+}
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_the_converted_backbone_has_the_features_of_the_publishers_module(
+    tmp_path: Path, name: str
+) -> None:
+    """The module that wrote the file, in its own structure, against Detectron2's backbone."""
+    make, stage, pack = LAYOUTS[name]
+    torch.manual_seed(0)
+    module = make()
+    images = torch.randn(4, 3, 96, 64)
+    module.train()(images)  # BatchNorm's statistics are no longer the initial ones
+    module.eval()
+    torch.save(pack(module), tmp_path / "in.pth")
+    conversion = convert_file(tmp_path / "in.pth", tmp_path / "out.pth", check=False)
+    assert name in conversion.encoder.source.split(", ")
+
+    features: list[Tensor] = []
+    handle = module.get_submodule(stage).register_forward_hook(lambda *a: features.append(a[2]))
+    with torch.no_grad():
+        module(images)
+    handle.remove()
+    cfg = get_cfg()
+    cfg.MODEL.RESNETS.update(resnet_config("resnet18"))
+    cfg.MODEL.RESNETS.NORM, cfg.MODEL.RESNETS.OUT_FEATURES = "BN", ["res5"]
+    cfg.MODEL.BACKBONE.FREEZE_AT = 0
+    backbone = build_resnet_backbone(cfg, ShapeSpec(channels=3)).eval()
+    DetectionCheckpointer(backbone).load(str(tmp_path / "out.pth"))
+    with torch.no_grad():
+        found = backbone(images)["res5"]
+    assert features[0].abs().max() > 0.1
+    assert torch.allclose(found, features[0], rtol=1e-4, atol=1e-5)
