@@ -43,9 +43,13 @@ DRIVE = ["gdown>=6.5"]
 # add s3fs or gcsfs.
 WEBDATASET = ["webdataset>=1.0", "fsspec[http]>=2024.2"]
 
+# For LOGGERS wandb.
+WANDB = ["wandb>=0.18"]
+
 EXTRAS_REQUIRE = {
     "drive": DRIVE,
     "webdataset": WEBDATASET,
+    "wandb": WANDB,
     "dev": [
         "pytest>=8.0",
         "pytest-timeout>=2.2",
@@ -55,6 +59,7 @@ EXTRAS_REQUIRE = {
         "mypy>=1.14",
         *DRIVE,
         *WEBDATASET,
+        *WANDB,
     ],
 }
 
