@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import logging
+import os
 import weakref
+from pathlib import Path
 from typing import Any
 
+import yaml
 from detectron2.config import CfgNode
 from detectron2.engine import DefaultTrainer, HookBase
 from detectron2.evaluation import DatasetEvaluator
+from detectron2.utils.events import (
+    CommonMetricPrinter,
+    EventWriter,
+    JSONWriter,
+    TensorboardXWriter,
+)
 
 from d2_transfer.checkpoint import TransferCheckpointer, starting_point
 from d2_transfer.evaluators import build_evaluator
+from d2_transfer.writers import TrackerWriter
 
 logger = logging.getLogger(__name__)
 
@@ -21,16 +31,32 @@ class Trainer(DefaultTrainer):
 
     What differs from `DefaultTrainer`: weights that do not fill the backbone are an error (see
     `TransferCheckpointer`), checkpoints hold the optimizer whatever the version of Detectron2 and
-    are written atomically, and ``train()`` returns the last evaluation's results.
+    are written atomically, LOGGERS names the trackers, and ``train()`` returns the results of the
+    last evaluation.
     """
 
     def build_hooks(self) -> list[HookBase]:
+        self._tracker_writers: list[TrackerWriter] = []
         # DefaultTrainer's constructor has just made its own checkpointer; the hooks keep what they
         # are given here.
         self.checkpointer = TransferCheckpointer(
             self.model, self.cfg.OUTPUT_DIR, trainer=weakref.proxy(self)
         )
         return super().build_hooks()
+
+    def build_writers(self) -> list[EventWriter]:
+        """The log, ``metrics.json``, and what LOGGERS names."""
+        folder, config = self.cfg.OUTPUT_DIR, yaml.safe_load(self.cfg.dump())
+        writers: list[EventWriter] = [
+            CommonMetricPrinter(self.max_iter),
+            JSONWriter(os.path.join(folder, "metrics.json")),
+        ]
+        for name in self.cfg.LOGGERS:
+            if name == "tensorboard":
+                writers.append(TensorboardXWriter(folder))  # it also takes images
+            else:
+                self._tracker_writers.append(TrackerWriter(name, Path(folder), config))
+        return [*writers, *self._tracker_writers]
 
     def resume_or_load(self, resume: bool = True) -> None:
         """Loads the last checkpoint of ``OUTPUT_DIR`` if ``resume``, otherwise ``MODEL.WEIGHTS``.
@@ -54,6 +80,8 @@ class Trainer(DefaultTrainer):
         Returns:
             The results of the last evaluation, on the main process; otherwise None.
         """
+        for writer in self._tracker_writers:
+            writer.open(self.start_iter)
         super().train()
         return getattr(self, "_last_eval_results", None)
 
