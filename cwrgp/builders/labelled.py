@@ -21,7 +21,7 @@ from cwrgp.data.base import LabelledImages
 from cwrgp.data.labelled_views import LabelledViews
 from cwrgp.data.loaders import ProbeImages, iterate_views
 from cwrgp.data.samplers import EpochSampler
-from cwrgp.engine.precision import autocast, build_scaler, chosen_dtype
+from cwrgp.engine.precision import Precision
 from cwrgp.evaluation.features import extract_features
 from cwrgp.evaluation.linear import build_classifier
 from cwrgp.evaluation.supervised import Supervised
@@ -38,13 +38,13 @@ class Labelled:
     Args:
         cfg: validated.
         encoder: on its device.
-        device: of this process.
+        precision: number format and device of this process.
     """
 
-    def __init__(self, cfg: CfgNode, encoder: nn.Module, device: torch.device) -> None:
-        self.cfg, self.encoder, self.device = cfg, encoder, device
-        self.normalize = Normalize(cfg.DATA.MEAN, cfg.DATA.STD).to(device)
-        self.autocast = autocast(device, cfg.SOLVER.AMP.ENABLED, cfg.SOLVER.AMP.DTYPE)
+    def __init__(self, cfg: CfgNode, encoder: nn.Module, precision: Precision) -> None:
+        self.cfg, self.encoder, self.precision = cfg, encoder, precision
+        self.device = precision.device
+        self.normalize = Normalize(cfg.DATA.MEAN, cfg.DATA.STD).to(self.device)
         train = build_images(cfg, "train")
         assert train is not None
         self.train, self.test = train, build_images(cfg, "test")
@@ -79,7 +79,7 @@ class Labelled:
             batch_size=c.EVAL.BATCH_SIZE,
             num_workers=c.DATA.NUM_WORKERS,
             device=self.device,
-            autocast=self.autocast,
+            autocast=self.precision.autocast(),
         )
         if (skipped := len(known) - len(features)) > c.DATA.MAX_UNREADABLE or not len(features):
             raise ValueError(
@@ -101,14 +101,13 @@ class Labelled:
 
     def supervised(self, sampler: EpochSampler, after: Callable[[int, float], None]) -> Supervised:
         """Training on the sampler's images."""
-        dtype = chosen_dtype(self.device, self.cfg.SOLVER.AMP.ENABLED, self.cfg.SOLVER.AMP.DTYPE)
         return Supervised(
             sampler.sizes,
             sampler.epochs,
             self.normalize,
             self.device,
-            self.autocast,
-            build_scaler(self.device, dtype),
+            self.precision.autocast(),
+            self.precision.scaler(),
             after,
         )
 

@@ -11,13 +11,13 @@ from cwrgp.builders.data import build_images
 from cwrgp.data.augment import Normalize, build_probe_transform
 from cwrgp.data.loaders import ProbeImages
 from cwrgp.data.subsets import draw
-from cwrgp.engine.precision import autocast
+from cwrgp.engine.precision import Precision
 from cwrgp.evaluation.features import extract_features
 from cwrgp.evaluation.knn import knn_accuracy
 
 
 def build_probe(
-    cfg: CfgNode, encoder: torch.nn.Module, device: torch.device
+    cfg: CfgNode, encoder: torch.nn.Module, precision: Precision
 ) -> Callable[[], dict[str, float]]:
     """The k-NN accuracy of the encoder as a function without arguments; gives {} without labels.
 
@@ -33,7 +33,7 @@ def build_probe(
             if cfg.EVAL.ROOT:
                 raise ValueError(
                     f"EVAL.ROOT {cfg.EVAL.ROOT} has no labels, so there is nothing to probe with; "
-                    "it takes a folder for each class, or leave it away"
+                    "it takes a folder for each class, or omit it"
                 )
             return None
         indices = draw(len(dataset), cfg.EVAL.MAX_IMAGES, cfg.SEED)
@@ -53,11 +53,11 @@ def build_probe(
             features += extract_features(
                 encoder,
                 images,
-                normalize=Normalize(cfg.DATA.MEAN, cfg.DATA.STD).to(device),
+                normalize=Normalize(cfg.DATA.MEAN, cfg.DATA.STD).to(precision.device),
                 batch_size=cfg.EVAL.BATCH_SIZE,
                 num_workers=cfg.DATA.NUM_WORKERS,
-                device=device,
-                autocast=autocast(device, cfg.SOLVER.AMP.ENABLED, cfg.SOLVER.AMP.DTYPE),
+                device=precision.device,
+                autocast=precision.autocast(),
             )
             skipped = len(images) - len(features[-1])
             if skipped > cfg.DATA.MAX_UNREADABLE:

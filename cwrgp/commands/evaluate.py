@@ -13,11 +13,12 @@ from fvcore.common.config import CfgNode
 
 from cwrgp.builders.labelled import Labelled
 from cwrgp.builders.probes import PROBES, Outcome
+from cwrgp.builders.solver import build_precision
 from cwrgp.checkpoints.load import Origin, load_encoder
 from cwrgp.comm import get_rank, get_world_size
 from cwrgp.config import validate_cfg
 from cwrgp.engine.checkpoint import write_atomically
-from cwrgp.engine.precision import chosen_dtype
+from cwrgp.engine.precision import Precision
 from cwrgp.launch import local_device
 
 logger = logging.getLogger("cwrgp")
@@ -54,8 +55,7 @@ def run_evaluation(
     _validate(cfg)
     cfg.freeze()
     path = _checked_output(output)
-    device = local_device()
-    dtype = chosen_dtype(device, cfg.SOLVER.AMP.ENABLED, cfg.SOLVER.AMP.DTYPE)
+    precision = build_precision(cfg, local_device())
     encoder, origin = load_encoder(
         weights,
         cfg.MODEL.ARCH,
@@ -69,11 +69,10 @@ def run_evaluation(
         logger.warning("%s: %s", weights, warning)
     if cfg.EVAL.MAX_IMAGES:
         logger.info("EVAL.MAX_IMAGES is for the probe of a run; here all images are used")
-    encoder.to(device)
-    if dtype != torch.float32:
-        encoder.to(memory_format=torch.channels_last)
-    outcome = PROBES[probe](Labelled(cfg, encoder, device))
-    record = _record(cfg, probe, outcome, origin, dtype)
+    encoder.to(precision.device).to(memory_format=precision.memory_format)
+    with precision.ieee_fp32():
+        outcome = PROBES[probe](Labelled(cfg, encoder, precision))
+    record = _record(cfg, probe, outcome, origin, precision)
     if path is not None and get_rank() == 0:
         _write(path, json.dumps(record, indent=2) + "\n")
         if outcome.subset is not None:
@@ -93,7 +92,7 @@ def as_line(record: dict[str, Any]) -> str:
 
 
 def _record(
-    cfg: CfgNode, probe: str, outcome: Outcome, origin: Origin, dtype: torch.dtype
+    cfg: CfgNode, probe: str, outcome: Outcome, origin: Origin, precision: Precision
 ) -> dict[str, Any]:
     section = {"knn": {"KNN_K": cfg.EVAL.KNN_K}, "lbfgs": {}}.get(probe)
     return {
@@ -108,7 +107,7 @@ def _record(
         "data": cfg.DATA.NAME,
         "settings": dict(cfg.EVAL[probe.upper()]) if section is None else section,
         "seed": cfg.SEED,
-        "dtype": str(dtype).removeprefix("torch."),
+        "dtype": str(precision.dtype).removeprefix("torch."),
         "processes": get_world_size(),
         "torch": str(torch.__version__),
     }

@@ -198,6 +198,9 @@ _C.EVAL.FINETUNE.LR_CLASSIFIER = 0.2
 _C.EVAL.FINETUNE.LR_ENCODER = 0.004
 _C.EVAL.FINETUNE.WEIGHT_DECAY = 0.0
 
+# Where records are kept besides OUTPUT_DIR/metrics.json: tensorboard, wandb (pip install
+# 'cwrgp[wandb]'), or none with [].
+_C.LOGGERS = ["tensorboard"]
 # Iterations between records of the losses.
 _C.LOG_PERIOD = 20
 # Epochs between checkpoints.
@@ -243,6 +246,11 @@ _RANGES: tuple[tuple[float, float, str], ...] = (
         """,
     ),
 )
+# What lists hold, where it is not numbers.
+_ELEMENTS: dict[str, tuple[tuple[type, ...], str]] = {
+    "AUGMENT.PER_VIEW": ((dict,), "dictionaries"),
+    "LOGGERS": ((str,), "names"),
+}
 _POSITIVE = "METHOD.SIMCLR.TEMPERATURE METHOD.BARLOW_TWINS.SCALE SOLVER.BASE_LR SOLVER.TRUST"
 
 
@@ -303,9 +311,8 @@ def _check_types(cfg: CN, defaults: CN, prefix: str = "") -> None:
         if isinstance(default, CN):
             _check_types(value, default, f"{key}.")
         elif isinstance(default, list):
-            kinds = (dict,) if key == "AUGMENT.PER_VIEW" else (int, float)
+            kinds, what = _ELEMENTS.get(key, ((int, float), "numbers"))
             if not isinstance(value, list | tuple) or not all(type(v) in kinds for v in value):
-                what = "dictionaries" if kinds == (dict,) else "numbers"
                 raise ValueError(f"{key} {value} must be a list of {what}")
         elif type(value) is not type(default) and (type(value), type(default)) != (int, float):
             raise ValueError(f"{key} {value!r} must be of type {type(default).__name__}")

@@ -38,7 +38,7 @@ def build_optimizer(
         ValueError: unknown name.
     """
     if name not in OPTIMIZERS:
-        raise ValueError(f"SOLVER.OPTIMIZER {name!r} is unknown; choose one of {list(OPTIMIZERS)}")
+        raise ValueError(f"optimizer {name!r} is unknown; choose one of {list(OPTIMIZERS)}")
     together = decay_one_dimensional and name != "lars"
     trained = [p for p in module.parameters() if p.requires_grad]
     groups = [

@@ -75,5 +75,5 @@ def test_frozen_parameters_are_left_out_and_the_state_comes_back(name):
 
 
 def test_an_unknown_name_is_refused():
-    with pytest.raises(ValueError, match="SOLVER.OPTIMIZER 'adamw' is unknown; choose one of"):
+    with pytest.raises(ValueError, match="^optimizer 'adamw' is unknown; choose one of"):
         build_optimizer("adamw", network(), lr=0.1, weight_decay=0.0)

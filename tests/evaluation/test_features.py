@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from two_processes import in_two_processes
 
-from cwrgp.engine.precision import autocast
+from cwrgp.engine.precision import Precision
 from cwrgp.evaluation.features import extract_features
 from cwrgp.models.encoders import build_encoder
 
@@ -44,7 +44,7 @@ def extract(images: Noise, batch_size: int = 4, encoder: nn.Module | None = None
         batch_size=batch_size,
         num_workers=workers,
         device=CPU,
-        autocast=autocast(CPU, False),
+        autocast=Precision(CPU, torch.float32).autocast(),
     )
 
 
