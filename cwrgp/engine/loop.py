@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from cwrgp.comm import gather, get_rank, get_world_size
+from cwrgp.comm import gather, get_rank, get_world_size, wait_for_all
 from cwrgp.engine.checkpoint import Checkpoints
 from cwrgp.engine.finite import FiniteGuard, NonFinite, check_scale, check_weights
 from cwrgp.engine.monitor import TrainingMonitor
@@ -158,6 +158,8 @@ def train(
             for group in optimizer.param_groups:
                 group["lr"] = step_config.learning_rate(step)
             output, losses = _accumulated(model, views, optimizer, step_config)
+            if step == start_step:
+                monitor.start(output.embeddings)
             # The scaler takes care of its own gradients.
             gradients = [] if scaler.is_enabled() else _gradients(optimizer)
             guard.add(step, torch.stack(list(losses.values())).sum(), gradients)
@@ -167,6 +169,7 @@ def train(
         except NonFinite as error:
             if checkpoints is not None:
                 checkpoints.save_aside(state(step) | {"views": views}, "diagnostic")
+            wait_for_all()  # who started the processes ends all of them after the first
             raise FloatingPointError(
                 f"{error}; diagnostic.pth beside the checkpoints holds the state of iteration "
                 f"{step}. {monitor.advice(method, output.embeddings)}"
@@ -174,13 +177,19 @@ def train(
         _update(method, optimizer, scaler, guard)
         timer.count()
         if saved:
-            check_weights(method, step)
+            try:
+                check_weights(method, step)
+            except NonFinite as error:
+                advice = monitor.advice(method, output.embeddings)
+                raise FloatingPointError(f"{error} and are not saved. {advice}") from error
         if logged:
             parts = {name: _mean_over_processes(part) for name, part in losses.items()}
             if writer is not None:
                 line, eta = writer.progress(step)
                 values = {"total_loss": mean_loss, "lr": step_config.learning_rate(step), **parts}
                 values |= monitor.statistics(method, output.embeddings)
+                chance = method.chance_loss(output.embeddings.shape[1] * get_world_size())
+                monitor.learning(step, mean_loss, values["embedding/effective_rank"], chance)
                 values["time"], values["data_time"] = timer.means()
                 monitor.timing(values["time"], values["data_time"])
                 if device.type == "cuda":
@@ -197,6 +206,7 @@ def train(
         if writer is not None:
             writer.step()
         if leave:
+            wait_for_all()  # see above: the checkpoint must be complete
             raise Preempted(f"told to stop: saved after iteration {step + 1}")
 
 
@@ -252,7 +262,8 @@ def _update(
     guard: FiniteGuard,
 ) -> None:
     """The step of the optimizer and of momentum networks, unless a gradient is not finite."""
-    if not guard.at_once and not scaler.is_enabled():
+    fused = all(group.get("fused") for group in optimizer.param_groups)
+    if fused and not guard.at_once and not scaler.is_enabled():
         optimizer.found_inf = guard.found_inf  # type: ignore[attr-defined]
     scale = scaler.get_scale()
     scaler.step(optimizer)

@@ -17,6 +17,13 @@ logger = logging.getLogger("cwrgp")
 # A healthy embedding has a standard deviation near 1 and tens of dimensions.
 _COLLAPSED_STD = 0.05
 _COLLAPSED_RANK = 1.5
+# A loss above this share of that of unrelated embeddings, with an effective rank below this share
+# of the first one: nothing is learnt, and the embedding is on its way to a collapse.
+_CHANCE_LOSS = 0.9
+_FALLEN_RANK = 0.5
+# Steps before which both are normal.
+_SETTLING_STEPS = 40
+# Share of the time spent waiting for images.
 _DATA_BOUND = 0.3
 
 
@@ -34,6 +41,7 @@ class TrainingMonitor:
         self._keys = keys or {}
         self._warned: set[str] = set()
         self._started = False
+        self._first: Tensor | None = None
         self.smallest_eigenvalue = math.nan
 
     def statistics(self, method: Method, embeddings: Tensor) -> dict[str, float]:
@@ -56,6 +64,34 @@ class TrainingMonitor:
                 f"(1 is healthy), effective rank {rank:.3g} of {embeddings.shape[-1]}",
             )
         return values
+
+    def start(self, embeddings: Tensor) -> None:
+        """Keeps the embeddings (V, B, D) of the first step, to compare their rank."""
+        self._first = embeddings[0]
+
+    def learning(
+        self, step: int, loss: float, effective_rank: float, chance_loss: float | None
+    ) -> None:
+        """Warns if the loss stays at chance while the effective rank falls.
+
+        Args:
+            step: number of the step.
+            loss: mean since the last record.
+            effective_rank: of the embeddings of this step.
+            chance_loss: of unrelated embeddings; None: not known.
+        """
+        if chance_loss is None or self._first is None or step + 1 < _SETTLING_STEPS:
+            return
+        first = float(embedding_statistics(self._first)["embedding/effective_rank"])
+        if loss > _CHANCE_LOSS * chance_loss and effective_rank < _FALLEN_RANK * first:
+            self._warn(
+                "chance",
+                f"nothing is learnt: the loss, {loss:.3g}, is near that of unrelated embeddings, "
+                f"{chance_loss:.3g}, and the effective rank has fallen from {first:.3g} to "
+                f"{effective_rank:.3g}. Crops that are too small to share anything (raise "
+                f"{self._named('crop scale')}) and too large a {self._named('learning rate')} are "
+                "the usual causes",
+            )
 
     def advice(self, method: Method, embeddings: Tensor) -> str:
         """What to do about a step that is not finite, and the smallest eigenvalue as evidence.

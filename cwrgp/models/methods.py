@@ -48,6 +48,17 @@ class Method(nn.Module):
         """Of the covariances that the loss inverts, of embeddings (V, B, D); None: it has none."""
         return None
 
+    def chance_loss(self, batch_size: int) -> float | None:
+        """The sum of the losses when views of an image are as unlike as views of different images.
+
+        Args:
+            batch_size: samples that the loss compares, over all processes.
+
+        Returns:
+            None where it is not known.
+        """
+        return None
+
 
 def embed(
     encoder: nn.Module, projector: nn.Module, views: Sequence[Tensor], *, joint: bool

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from two_processes import in_two_processes
 
 from cwrgp.engine.finite import FiniteGuard, NonFinite, check_scale, check_weights
+from cwrgp.engine.optimizers import LARC
 
 CPU = torch.device("cpu")
 SOUND = [torch.ones(3)]
@@ -58,6 +59,7 @@ def test_the_largest_finite_gradient_is_finite():
     [
         lambda p: torch.optim.Adam([p], lr=0.1, fused=True),
         lambda p: torch.optim.SGD([p], lr=0.1, momentum=0.9, fused=True),
+        lambda p: LARC([{"params": [p], "adapt": False}], lr=0.1, fused=True),
     ],
 )
 def test_without_looking_the_optimizer_stays_before_the_first_bad_step(build):
