@@ -62,7 +62,7 @@ def launch(main: Callable[..., Any], num_gpus: int | None, args: tuple[Any, ...]
                 pass
     except (
         torch.multiprocessing.ProcessExitedException,
-        torch.multiprocessing.ProcessRaisedException,  # perhaps only because another one failed
+        torch.multiprocessing.ProcessRaisedException,  # perhaps only because another has failed
     ) as error:
         if not mistakes.empty():
             raise ValueError(mistakes.get()) from None

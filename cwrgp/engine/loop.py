@@ -169,7 +169,7 @@ def train(
         except NonFinite as error:
             if checkpoints is not None:
                 checkpoints.save_aside(state(step) | {"views": views}, "diagnostic")
-            wait_for_all()  # who started the processes ends all of them after the first
+            wait_for_all()  # the launcher stops the other processes once one has failed
             raise FloatingPointError(
                 f"{error}; diagnostic.pth beside the checkpoints holds the state of iteration "
                 f"{step}. {monitor.advice(method, output.embeddings)}"
@@ -206,7 +206,7 @@ def train(
         if writer is not None:
             writer.step()
         if leave:
-            wait_for_all()  # see above: the checkpoint must be complete
+            wait_for_all()  # as above: the checkpoint is complete first
             raise Preempted(f"told to stop: saved after iteration {step + 1}")
 
 
@@ -274,7 +274,7 @@ def _update(
 
 @contextlib.contextmanager
 def _paused(timer: StepTimer, device: torch.device) -> Iterator[None]:
-    """What is inside does not count as time of the steps, nor does a step's work as time of it."""
+    """Excludes the block from the times of the steps, but not what the GPU still does for them."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     with timer.paused():

@@ -19,7 +19,7 @@ _COLLAPSED_STD = 0.05
 _COLLAPSED_RANK = 1.5
 # A loss above this share of that of unrelated embeddings, with an effective rank below this share
 # of the first one: nothing is learnt, and the embedding is on its way to a collapse.
-_CHANCE_LOSS = 0.9
+_CHANCE_LOSS = 0.95
 _FALLEN_RANK = 0.5
 # Steps before which both are normal.
 _SETTLING_STEPS = 40

@@ -1,4 +1,4 @@
-"""How long steps take, and how much of that time they wait for images."""
+"""How long steps take, and how much of that time is spent waiting for images."""
 
 from __future__ import annotations
 

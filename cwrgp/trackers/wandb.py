@@ -21,6 +21,9 @@ class WandbTracker:
         folder: gets the id and W&B's files; its name is that of the W&B run.
         start_step: the first step of this start; from 0 on, a new W&B run begins.
         config: shown with the run.
+
+    Raises:
+        ValueError: W&B does not start, for example because nobody is logged in.
     """
 
     def __init__(self, folder: Path, *, start_step: int, config: Mapping[str, Any]) -> None:
@@ -28,9 +31,15 @@ class WandbTracker:
 
         id_file = folder / RUN_ID
         known = id_file.read_text().strip() if start_step and id_file.is_file() else None
-        self._run = wandb.init(
-            dir=folder, name=folder.name, id=known, resume="allow", config=dict(config)
-        )
+        try:
+            self._run = wandb.init(
+                dir=folder, name=folder.name, id=known, resume="allow", config=dict(config)
+            )
+        except wandb.Error as error:
+            raise ValueError(
+                f"LOGGERS 'wandb' does not start: {error} WANDB_MODE=offline keeps the records on "
+                "this machine"
+            ) from error
         with replacing(id_file) as temporary:
             temporary.write_text(f"{self._run.id}\n")
         # W&B's own step never goes back, so it would drop what a resumed run repeats.

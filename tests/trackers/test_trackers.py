@@ -77,6 +77,25 @@ def test_wandb_goes_on_with_its_run_on_resume_and_starts_another_otherwise(tmp_p
     assert (tmp_path / "wandb_run_id").read_text() != first
 
 
+WITHOUT_LOGIN = """
+import sys
+from pathlib import Path
+from cwrgp.trackers.build import open_trackers
+try:
+    open_trackers(["wandb"], Path(sys.argv[1]), start_step=0, config={})
+except ValueError as error:
+    print(error)
+"""
+
+
+def test_wandb_without_a_login_is_one_line(tmp_path, run_tool):
+    # W&B reads its environment once for a process, and looks for a login in HOME.
+    environment = {"WANDB_MODE": "online", "WANDB_API_KEY": "", "HOME": str(tmp_path)}
+    done = run_tool("-c", WITHOUT_LOGIN, tmp_path, check=True, **environment)
+    assert "LOGGERS 'wandb' does not start: No API key configured." in done.stdout
+    assert done.stdout.endswith("WANDB_MODE=offline keeps the records on this machine\n")
+
+
 def test_an_unknown_tracker_is_refused():
     message = r"^LOGGERS 'comet' is unknown; choose from \['tensorboard', 'wandb'\] \(metrics.json"
     with pytest.raises(ValueError, match=message):
