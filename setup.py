@@ -50,10 +50,14 @@ WEBDATASET = ["webdataset>=1.0", "fsspec[http]>=2024.2"]
 # another one must be able to keep it.
 VISUALIZE = ["opencv-python-headless>=4.8"]
 
+# For LOGGERS wandb.
+WANDB = ["wandb>=0.18"]
+
 EXTRAS_REQUIRE = {
     "drive": DRIVE,
     "webdataset": WEBDATASET,
     "visualize": VISUALIZE,
+    "wandb": WANDB,
     "dev": [
         "pytest>=8.0",
         "pytest-timeout>=2.2",
@@ -65,6 +69,7 @@ EXTRAS_REQUIRE = {
         *DRIVE,
         *WEBDATASET,
         *VISUALIZE,
+        *WANDB,
     ],
 }
 

@@ -20,6 +20,12 @@ def get_world_size() -> int:
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
+def wait_for_all() -> None:
+    """Returns once every process has called it."""
+    if get_world_size() > 1:
+        dist.barrier()
+
+
 def gather(x: Tensor) -> Tensor:
     """Concatenates the tensors (n_r, ...) of all processes in rank order, without gradient.
 

@@ -29,8 +29,10 @@ def launch(main: Callable[..., Any], num_gpus: int | None, args: tuple[Any, ...]
         args: its arguments.
 
     Raises:
-        ValueError: more processes than GPUs.
+        ValueError: more processes than GPUs, or the user's mistake in one of the processes.
         Preempted: the processes were told to stop.
+        torch.multiprocessing.ProcessExitedException, ProcessRaisedException: a process failed; the
+            others have been ended.
     """
     if "LOCAL_RANK" in os.environ:  # torchrun
         return _worker(None, main, args)
@@ -56,14 +58,22 @@ def launch(main: Callable[..., Any], num_gpus: int | None, args: tuple[Any, ...]
     context = torch.multiprocessing.spawn(_spawned, work, nprocs=count, join=False)
     try:
         with forwarded_to(context.pids()):
-            while not context.join():
+            while not context.join():  # if one fails, it ends the others
                 pass
-    except torch.multiprocessing.ProcessExitedException as error:
-        if error.exit_code == EXIT_CODE:
+    except (
+        torch.multiprocessing.ProcessExitedException,
+        torch.multiprocessing.ProcessRaisedException,  # perhaps only because another has failed
+    ) as error:
+        if not mistakes.empty():
+            raise ValueError(mistakes.get()) from None
+        if getattr(error, "exit_code", None) == EXIT_CODE:
             raise Preempted("the processes were told to stop") from None
-        if mistakes.empty():
-            raise
-        raise ValueError(mistakes.get()) from None
+        raise
+    finally:
+        for process in context.processes:  # after Ctrl-C
+            if process.is_alive():
+                process.kill()
+                process.join()
     return None
 
 
@@ -71,13 +81,17 @@ def _spawned(
     local_rank: int, main: Callable[..., Any], args: tuple[Any, ...], mistakes: Any
 ) -> None:
     """Hands a user's mistake to the parent, where it is one line, not a traceback of processes."""
-    try:
-        _worker(local_rank, main, args)
-    except Preempted as error:
-        raise SystemExit(EXIT_CODE) from error
-    except (ValueError, OSError, FloatingPointError) as error:
-        mistakes.put(str(error))
-        raise SystemExit(2) from error
+
+    def reporting(*args: Any) -> None:
+        try:
+            main(*args)
+        except Preempted as error:
+            raise SystemExit(EXIT_CODE) from error
+        except (ValueError, OSError, FloatingPointError) as error:
+            mistakes.put(str(error))  # before the others can notice that this process is gone
+            raise SystemExit(2) from error
+
+    _worker(local_rank, reporting, args)
 
 
 def _worker(local_rank: int | None, main: Callable[..., Any], args: tuple[Any, ...]) -> Any:

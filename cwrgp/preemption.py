@@ -1,4 +1,4 @@
-"""Being told to stop: finish the step, save, and leave with a code that a scheduler requeues on."""
+"""Preemption: on a signal a run finishes its step, saves, and exits with a code to requeue on."""
 
 from __future__ import annotations
 

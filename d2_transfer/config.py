@@ -17,6 +17,7 @@ from detectron2.modeling import (
 from fvcore.common.registry import Registry
 
 from cwrgp.models.resnet import BY_DEPTH
+from cwrgp.trackers.build import check_trackers
 from d2_transfer.data.registry import check_datasets, check_same_classes
 
 logger = logging.getLogger(__name__)
@@ -29,6 +30,9 @@ def add_transfer_config(cfg: CfgNode) -> None:
     # Data sets to register before they are used: a list of dictionaries, see
     # `d2_transfer.data.registry.register_custom`.
     cfg.DATASETS.CUSTOM = []
+    # Where records are kept besides OUTPUT_DIR/metrics.json: tensorboard, wandb (pip install
+    # 'cwrgp[wandb]'), or none with [].
+    cfg.LOGGERS = ["tensorboard"]
 
 
 def get_cfg() -> CfgNode:
@@ -61,6 +65,7 @@ def validate_cfg(cfg: CfgNode, *, eval_only: bool = False, num_processes: int = 
     _check_name("INPUT.MASK_FORMAT", cfg.INPUT.MASK_FORMAT, ("polygon", "bitmask"))
     if not eval_only:
         _check_solver(cfg, num_processes)
+        check_trackers(cfg.LOGGERS)
     splits = ["TEST"] if eval_only else ["TRAIN", "TEST"]
     if not cfg.DATASETS[splits[0]]:
         raise ValueError(f"DATASETS.{splits[0]} is empty")

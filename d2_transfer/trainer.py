@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import logging
+import os
 import weakref
+from pathlib import Path
 from typing import Any
 
+import yaml
 from detectron2.config import CfgNode
 from detectron2.data import DatasetMapper, build_detection_test_loader, build_detection_train_loader
 from detectron2.engine import DefaultTrainer, HookBase
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
+from detectron2.utils.events import (
+    CommonMetricPrinter,
+    EventWriter,
+    JSONWriter,
+    TensorboardXWriter,
+)
 
 from cwrgp.shared_memory import check_shared_memory, exit_on_queue_errors, worker_failure
 from d2_transfer.checkpoint import TransferCheckpointer, starting_point
 from d2_transfer.evaluators import build_evaluator
+from d2_transfer.writers import TrackerWriter
 
 logger = logging.getLogger(__name__)
 
@@ -47,16 +57,32 @@ class Trainer(DefaultTrainer):
 
     What differs from `DefaultTrainer`: weights that do not fill the backbone are an error (see
     `TransferCheckpointer`), checkpoints hold the optimizer whatever the version of Detectron2 and
-    are written atomically, and ``train()`` returns the last evaluation's results.
+    are written atomically, LOGGERS names the trackers, and ``train()`` returns the results of the
+    last evaluation.
     """
 
     def build_hooks(self) -> list[HookBase]:
+        self._tracker_writers: list[TrackerWriter] = []
         # DefaultTrainer's constructor has just made its own checkpointer; the hooks keep what they
         # are given here.
         self.checkpointer = TransferCheckpointer(
             self.model, self.cfg.OUTPUT_DIR, trainer=weakref.proxy(self)
         )
         return super().build_hooks()
+
+    def build_writers(self) -> list[EventWriter]:
+        """The log, ``metrics.json``, and what LOGGERS names."""
+        folder, config = self.cfg.OUTPUT_DIR, yaml.safe_load(self.cfg.dump())
+        writers: list[EventWriter] = [
+            CommonMetricPrinter(self.max_iter),
+            JSONWriter(os.path.join(folder, "metrics.json")),
+        ]
+        for name in self.cfg.LOGGERS:
+            if name == "tensorboard":
+                writers.append(TensorboardXWriter(folder))  # it also takes images
+            else:
+                self._tracker_writers.append(TrackerWriter(name, Path(folder), config))
+        return [*writers, *self._tracker_writers]
 
     def resume_or_load(self, resume: bool = True) -> None:
         """Loads the last checkpoint of ``OUTPUT_DIR`` if ``resume``, otherwise ``MODEL.WEIGHTS``.
@@ -84,6 +110,8 @@ class Trainer(DefaultTrainer):
             OSError: a checkpoint cannot be written, such as on a full disk.
             FloatingPointError: a loss is not finite.
         """
+        for writer in self._tracker_writers:
+            writer.open(self.start_iter)
         log = logging.getLogger("detectron2.engine.train_loop")
         log.addFilter(_in_one_line)
         try:

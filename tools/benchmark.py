@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from cwrgp.cli import run_main
-from cwrgp.engine.precision import autocast, has_fast_bf16
+from cwrgp.engine.precision import Precision, has_fast_bf16
 from cwrgp.launch import local_device
 from cwrgp.losses.base import pair_loss
 from cwrgp.losses.cwrgp import CWRGPLoss
@@ -83,11 +83,13 @@ def main(args: argparse.Namespace) -> None:
     images = [torch.randn(64, 3, 64, 64, device=device) for _ in range(2)]
 
     def step(fast: bool) -> None:
-        layout = torch.channels_last if fast else torch.contiguous_format
+        precision = Precision.choose(device, enabled=fast)
+        layout = precision.memory_format
         method.to(memory_format=layout)
-        with autocast(device, fast):
-            output = method([view.to(memory_format=layout) for view in images])
-        output.losses["loss_cwrgp"].backward()
+        with precision.ieee_fp32():
+            with precision.autocast():
+                output = method([view.to(memory_format=layout) for view in images])
+            output.losses["loss_cwrgp"].backward()
         method.zero_grad()
 
     if has_fast_bf16(device):

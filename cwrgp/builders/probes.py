@@ -8,7 +8,6 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-import torch
 from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 
@@ -19,7 +18,7 @@ from cwrgp.data.augment import build_classifier_transform, build_test_transform
 from cwrgp.data.base import LabelledImages
 from cwrgp.data.samplers import EpochSampler
 from cwrgp.data.subsets import ImageSubset, class_balanced_subset, sample_indices
-from cwrgp.engine.precision import autocast, build_scaler, chosen_dtype
+from cwrgp.engine.precision import Precision
 from cwrgp.evaluation.accuracy import Accuracy, classifier_accuracy
 from cwrgp.evaluation.features import check_finite
 from cwrgp.evaluation.finetune import fine_tune
@@ -33,7 +32,7 @@ from cwrgp.evaluation.linear import (
     train_on_images,
 )
 from cwrgp.evaluation.logistic import fit_logistic_regression
-from cwrgp.evaluation.probe_data import ProbeData
+from cwrgp.evaluation.probe_data import ProbeData, Transform
 from cwrgp.evaluation.supervised import TrainingSettings
 from cwrgp.models.batch_norm import synchronize_batch_norm
 from cwrgp.seeding import Stream
@@ -70,14 +69,14 @@ class ProbeResult:
 
 
 def build_probe_data(
-    cfg: CfgNode, encoder: nn.Module, device: torch.device, *, max_images: int = 0
+    cfg: CfgNode, encoder: nn.Module, precision: Precision, *, max_images: int = 0
 ) -> ProbeData:
     """The labelled images of a probe.
 
     Args:
         cfg: validated.
         encoder: on its device.
-        device: of this process.
+        precision: number format and device of this process.
         max_images: use this many images of each split, sampled once; 0: all.
 
     Raises:
@@ -92,9 +91,8 @@ def build_probe_data(
         encoder=encoder,
         train=train,
         test=test,
-        normalize=build_normalize(cfg, device),
-        device=device,
-        autocast=autocast(device, cfg.SOLVER.AMP.ENABLED, cfg.SOLVER.AMP.DTYPE),
+        normalize=build_normalize(cfg, precision.device),
+        precision=precision,
         batch_size=cfg.EVAL.BATCH_SIZE,
         num_workers=cfg.DATA.NUM_WORKERS,
         seed=cfg.SEED,
@@ -128,7 +126,7 @@ def _labelled_images(
 
 
 def build_probe(
-    cfg: CfgNode, encoder: nn.Module, device: torch.device
+    cfg: CfgNode, encoder: nn.Module, precision: Precision
 ) -> Callable[[], dict[str, float]]:
     """The k-NN probe during a run: a function without arguments, name -> accuracy.
 
@@ -136,19 +134,20 @@ def build_probe(
     probe is leave-one-out, under a name of its own.
     """
     try:
-        data = build_probe_data(cfg, encoder, device, max_images=cfg.EVAL.MAX_IMAGES)
+        data = build_probe_data(cfg, encoder, precision, max_images=cfg.EVAL.MAX_IMAGES)
     except NoLabels:
         if cfg.EVAL.ROOT:
             raise
         return dict
+    transform, k = _test_transform(cfg, "bicubic"), cfg.EVAL.KNN_K
     with config_key("EVAL.KNN_K"):
-        check_neighbours(cfg.EVAL.KNN_K, len(data.train) - (data.test is None))
+        check_neighbours(k, len(data.train) - (data.test is None))
     warnings = list(data.warnings if get_rank() == 0 else ())
 
     def probe() -> dict[str, float]:
         while warnings:  # once, when the log is set up
             logger.warning(warnings.pop(0))
-        result = run_knn(cfg, data)
+        result = _knn(data, transform, k)
         return {f"{result.protocol}/top1": result.accuracy.top1}
 
     return probe
@@ -156,10 +155,14 @@ def build_probe(
 
 def run_knn(cfg: CfgNode, data: ProbeData) -> ProbeResult:
     """k nearest neighbours; leave-one-out where there are no test images."""
-    train = _features(cfg, data, data.train, "bicubic")
-    test = () if data.test is None else _features(cfg, data, data.test, "bicubic")
+    return _knn(data, _test_transform(cfg, "bicubic"), cfg.EVAL.KNN_K)
+
+
+def _knn(data: ProbeData, transform: Transform, k: int) -> ProbeResult:
+    train = _features(data, data.train, transform)
+    test = () if data.test is None else _features(data, data.test, transform)
     with config_key("EVAL.KNN_K"):
-        top1 = knn_accuracy(*train, *test, k=cfg.EVAL.KNN_K)
+        top1 = knn_accuracy(*train, *test, k=k)
     protocol, num_test = ("knn", len(test[0])) if test else (LEAVE_ONE_OUT, len(train[0]))
     return ProbeResult(protocol, Accuracy(top1, None), len(train[0]), num_test)
 
@@ -170,8 +173,8 @@ def run_linear(cfg: CfgNode, data: ProbeData) -> ProbeResult:
     if c.OPTIMIZER != "adam":
         return _linear_on_images(cfg, data)
     test_images = _held_out(cfg, data)
-    train = _features(cfg, data, data.train, "bicubic")
-    test = _features(cfg, data, test_images, "bicubic")
+    train = _features(data, data.train, _test_transform(cfg, "bicubic"))
+    test = _features(data, test_images, _test_transform(cfg, "bicubic"))
     classifier = _classifier(cfg, data)
     with config_key("EVAL.LINEAR.LR"):
         train_on_features(
@@ -191,7 +194,7 @@ def run_linear(cfg: CfgNode, data: ProbeData) -> ProbeResult:
 def _linear_on_images(cfg: CfgNode, data: ProbeData) -> ProbeResult:
     c = cfg.EVAL.LINEAR
     # The encoder does not change, so these features are extracted once.
-    test = _features(cfg, data, _held_out(cfg, data), "bilinear")
+    test = _features(data, _held_out(cfg, data), _test_transform(cfg, "bilinear"))
     classifier = _classifier(cfg, data, std=0.01)
     accuracies: list[Accuracy] = []
 
@@ -225,8 +228,8 @@ def _linear_on_images(cfg: CfgNode, data: ProbeData) -> ProbeResult:
 def run_lbfgs(cfg: CfgNode, data: ProbeData) -> ProbeResult:
     """Logistic regression to the optimum."""
     test_images = _held_out(cfg, data)
-    train = _features(cfg, data, data.train, "bicubic")
-    test = _features(cfg, data, test_images, "bicubic")
+    train = _features(data, data.train, _test_transform(cfg, "bicubic"))
+    test = _features(data, test_images, _test_transform(cfg, "bicubic"))
     classifier, converged = fit_logistic_regression(*train, data.num_classes)
     if not converged:
         logger.warning("L-BFGS did not converge; the accuracy is that of its last iteration")
@@ -259,7 +262,7 @@ def run_finetune(cfg: CfgNode, data: ProbeData) -> ProbeResult:
                 cfg, data, sampler, lambda epoch, loss: _report(epoch, c.EPOCHS, loss)
             ),
         )
-    test = _features(cfg, data, test_images, "bilinear")
+    test = _features(data, test_images, _test_transform(cfg, "bilinear"))
     root = os.path.join(os.path.expanduser(root_of(cfg, "train")[1]), "")
     # Relative to the data set, so that the lists of two machines can be compared.
     names = [data.train.name(i).removeprefix(root) for i in indices]
@@ -281,12 +284,15 @@ def _held_out(cfg: CfgNode, data: ProbeData) -> LabelledImages:
     return data.test
 
 
-def _features(
-    cfg: CfgNode, data: ProbeData, images: LabelledImages, interpolation: str
-) -> tuple[Tensor, Tensor]:
-    transform = build_test_transform(
+def _test_transform(cfg: CfgNode, interpolation: str) -> Transform:
+    return build_test_transform(
         image_size=cfg.DATA.IMAGE_SIZE, resize=cfg.DATA.PROBE_RESIZE, interpolation=interpolation
     )
+
+
+def _features(
+    data: ProbeData, images: LabelledImages, transform: Transform
+) -> tuple[Tensor, Tensor]:
     features, labels = data.features(images, transform)
     with config_key("SOLVER.AMP.ENABLED"):
         check_finite(features)
@@ -319,14 +325,13 @@ def _training_settings(
     sampler: EpochSampler,
     after_epoch: Callable[[int, float], None],
 ) -> TrainingSettings:
-    dtype = chosen_dtype(data.device, cfg.SOLVER.AMP.ENABLED, cfg.SOLVER.AMP.DTYPE)
     return TrainingSettings(
         sampler.sizes,
         sampler.epochs,
         data.normalize,
         data.device,
-        data.autocast,
-        build_scaler(data.device, dtype),
+        data.precision.autocast(),
+        data.precision.scaler(),
         after_epoch,
     )
 

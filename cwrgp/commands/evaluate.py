@@ -17,6 +17,7 @@ import torch
 from fvcore.common.config import CfgNode
 
 from cwrgp.builders.probes import PROBES, ProbeResult, build_probe_data
+from cwrgp.builders.solver import build_precision
 from cwrgp.checkpoints.formats import BRANCHES, source_names
 from cwrgp.checkpoints.load import Origin, load_encoder
 from cwrgp.cli import (
@@ -28,9 +29,9 @@ from cwrgp.cli import (
     run_main,
 )
 from cwrgp.comm import get_rank, get_world_size
-from cwrgp.config import get_cfg, validate_cfg
+from cwrgp.config import get_cfg, unused_keys, validate_cfg
 from cwrgp.config_files import PRETRAINING, read_config
-from cwrgp.engine.precision import chosen_dtype
+from cwrgp.engine.precision import Precision
 from cwrgp.file_io.atomic import write_text
 from cwrgp.launch import launch, local_device
 from cwrgp.shared_memory import worker_errors_end_the_run
@@ -81,8 +82,7 @@ def run_evaluation(
     _check_combinations(cfg)
     cfg.freeze()
     path = _checked_output(output)
-    device = local_device()
-    dtype = chosen_dtype(device, cfg.SOLVER.AMP.ENABLED, cfg.SOLVER.AMP.DTYPE)
+    precision = build_precision(cfg, local_device())
     encoder, origin = load_encoder(
         weights,
         cfg.MODEL.ARCH,
@@ -96,14 +96,15 @@ def run_evaluation(
         logger.warning("%s: %s", weights, warning)
     if cfg.EVAL.MAX_IMAGES:
         logger.info("EVAL.MAX_IMAGES is for the probe during a run; here all images are used")
-    encoder.to(device)
-    if dtype != torch.float32:
-        encoder.to(memory_format=torch.channels_last)
-    data = build_probe_data(cfg, encoder, device)
+    encoder.to(precision.device).to(memory_format=precision.memory_format)
+    data = build_probe_data(cfg, encoder, precision)
     for warning in data.warnings:
         logger.warning(warning)
-    result = PROBES[probe](cfg, data)
-    record = _record(cfg, probe, result, origin, dtype)
+    with precision.ieee_fp32():
+        result = PROBES[probe](cfg, data)
+    if unused := unused_keys(cfg, pairs_only=("",)):  # the file is that of a pretraining run
+        logger.warning("keys without effect for the probe %s: %s", probe, ", ".join(unused))
+    record = _record(cfg, probe, result, origin, precision)
     if path is not None and get_rank() == 0:
         write_text(path, json.dumps(record, indent=2) + "\n")
         if result.subset is not None:
@@ -123,7 +124,7 @@ def as_line(record: dict[str, Any]) -> str:
 
 
 def _record(
-    cfg: CfgNode, probe: str, result: ProbeResult, origin: Origin, dtype: torch.dtype
+    cfg: CfgNode, probe: str, result: ProbeResult, origin: Origin, precision: Precision
 ) -> dict[str, Any]:
     section = {"knn": {"KNN_K": cfg.EVAL.KNN_K}, "lbfgs": {}}.get(probe)
     return {
@@ -138,7 +139,7 @@ def _record(
         "data": cfg.DATA.NAME,
         "settings": dict(cfg.EVAL[probe.upper()]) if section is None else section,
         "seed": cfg.SEED,
-        "dtype": str(dtype).removeprefix("torch."),
+        "dtype": str(precision.dtype).removeprefix("torch."),
         "processes": get_world_size(),
         "torch": str(torch.__version__),
     }

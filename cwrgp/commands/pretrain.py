@@ -1,4 +1,4 @@
-"""Pretraining: `run_pretraining` from a config, `pretrain` from Python, `main` from a shell."""
+"""A whole pretraining run: `run_pretraining`, `pretrain` from Python, `main` from a shell."""
 
 from __future__ import annotations
 
@@ -13,31 +13,28 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-import torch
+import yaml
 from fvcore.common.config import CfgNode
 
-from cwrgp.builders.data import build_normalize, build_views
-from cwrgp.builders.methods import build_method
-from cwrgp.builders.probes import build_probe
-from cwrgp.builders.solver import build_learning_rate, build_plan
+from cwrgp.builders.data import build_normalize
+from cwrgp.builders.run import Run, build_run
+from cwrgp.builders.solver import build_precision
 from cwrgp.cli import add_config_arguments, add_num_gpus, load_config, make_parser, run_main
 from cwrgp.comm import get_rank, get_world_size
-from cwrgp.config import get_cfg, validate_cfg
+from cwrgp.config import get_cfg, unused_keys, validate_cfg
 from cwrgp.config_files import PRETRAINING, read_config
 from cwrgp.data.loaders import iterate_views
 from cwrgp.data.samplers import StepSampler
-from cwrgp.engine.checkpoint import Checkpoints
-from cwrgp.engine.loop import Step, train
-from cwrgp.engine.metrics import MetricWriter, setup_logging
-from cwrgp.engine.optimizers import build_optimizer
-from cwrgp.engine.precision import autocast, build_scaler, chosen_dtype
+from cwrgp.engine.loop import StepConfig, train
+from cwrgp.engine.monitor import TrainingMonitor
+from cwrgp.engine.progress import MetricWriter, setup_logging
 from cwrgp.engine.resume import restore
 from cwrgp.file_io.atomic import write_text
 from cwrgp.launch import launch, local_device
-from cwrgp.models.batch_norm import synchronize_batch_norm
 from cwrgp.preemption import EXIT_CODE, Preempted, StopRequest, stop_request
 from cwrgp.shared_memory import worker_errors_end_the_run
-from cwrgp.trackers.jsonl import read_metrics
+from cwrgp.trackers.build import check_trackers, open_trackers
+from cwrgp.trackers.jsonl import JsonlTracker, read_metrics
 
 logger = logging.getLogger("cwrgp")
 
@@ -49,6 +46,14 @@ Pretrains a ResNet without labels. --list-configs shows the recipes.
   torchrun --nproc_per_node 4 --no-python cwrgp-pretrain --config-file FILE
 
 On SIGTERM or SIGUSR1 the run finishes its step, saves, and exits with code 75."""
+
+# What the engine advises to change -> the key that changes it.
+KEYS = {
+    "learning rate": "SOLVER.BASE_LR",
+    "eps": "METHOD.CWRGP.EPS or METHOD.WHITENING.EPS",
+    "num_workers": "DATA.NUM_WORKERS",
+    "crop scale": "AUGMENT.CROP_SCALE",
+}
 
 
 @worker_errors_end_the_run("DATA.NUM_WORKERS")
@@ -75,86 +80,91 @@ def run_pretraining(
     Raises:
         ValueError: a value that cannot work.
         FileNotFoundError: missing data, or nothing to resume or evaluate.
+        FloatingPointError: the run diverged.
         WorkerError: a data loader worker died, or the shared memory is too small.
         Preempted: a signal asked the run to stop; what was trained is saved.
     """
     validate_cfg(cfg)
+    check_trackers(cfg.LOGGERS)
     cfg.freeze()
-    main = get_rank() == 0
-    device = local_device()
-    dtype = chosen_dtype(device, cfg.SOLVER.AMP.ENABLED, cfg.SOLVER.AMP.DTYPE)
-    fast = dtype != torch.float32
-    memory_format = torch.channels_last if fast else torch.contiguous_format
-    scaler = build_scaler(device, dtype)
+    precision = build_precision(cfg, local_device())
+    with precision.ieee_fp32():
+        run = build_run(cfg, precision)
+        start = _restore(run, resume=resume, eval_only=eval_only, or_start=or_start)
+        if eval_only:
+            result = run.probe()
+            logger.info("evaluation  %s", result or "none: the images have no labels")
+            return result
+        if start == run.plan.total_steps:
+            logger.info("the run is finished, nothing is left to do")
+            return {}
+        return _train(run, start, stop or StopRequest())
 
-    views = build_views(cfg)
-    plan = build_plan(cfg, len(views))
-    learning_rate = build_learning_rate(cfg, plan)
-    method = build_method(cfg).to(device).to(memory_format=memory_format)
-    synchronize_batch_norm(method, device)
-    optimizer = build_optimizer(
-        cfg.SOLVER.OPTIMIZER,
-        method,
-        lr=learning_rate(0),
-        weight_decay=cfg.SOLVER.WEIGHT_DECAY,
-        momentum=cfg.SOLVER.MOMENTUM,
-        decay_bias_and_norm=cfg.SOLVER.DECAY_BIAS_AND_NORM,
-        trust=cfg.SOLVER.TRUST_COEFFICIENT,
-    )
-    probe = build_probe(cfg, method.encoder, device)
 
-    folder = Path(cfg.OUTPUT_DIR)
-    checkpoints = Checkpoints(folder, keep=cfg.CHECKPOINTS_TO_KEEP)
-    state = checkpoints.load_last()
+def _restore(run: Run, *, resume: bool, eval_only: bool, or_start: bool) -> int:
+    """Loads the last checkpoint where one is wanted, and opens OUTPUT_DIR. Returns the first step.
+
+    Raises:
+        FileNotFoundError: there is no checkpoint.
+        ValueError: there is one that is not wanted, or does not fit.
+    """
+    cfg, folder, total = run.cfg, run.checkpoints.folder, run.plan.total_steps
+    state = run.checkpoints.load_last()
     if state is None and (eval_only or (resume and not or_start)):
         raise FileNotFoundError(
-            f"OUTPUT_DIR {folder} holds no checkpoint to go on from; leave --resume away to start, "
-            "or give --resume-or-start"
+            f"OUTPUT_DIR {folder} holds no checkpoint to go on from; omit --resume to start, or "
+            "give --resume-or-start"
         )
     if state is not None and not (resume or eval_only):
         raise ValueError(
             f"OUTPUT_DIR {folder} holds a run already; add --resume, or choose another folder"
         )
-    if main:
+    if get_rank() == 0:
         folder.mkdir(parents=True, exist_ok=True)
-    setup_logging(folder if main else None)
+    setup_logging(folder if get_rank() == 0 else None)
     start = 0
     if state is not None:
-        start = restore(state, method, optimizer, scaler, config=cfg.dump(), num_images=len(views))
-    if start > plan.total_steps and not eval_only:
+        start = restore(
+            state,
+            run.method,
+            run.optimizer,
+            run.scaler,
+            config=cfg.dump(),
+            num_images=len(run.views),
+        )
+    if start > total and not eval_only:
         raise ValueError(
             f"the last checkpoint is of iteration {start}, SOLVER.EPOCHS {cfg.SOLVER.EPOCHS} ends "
-            f"at {plan.total_steps}; train longer, or choose another OUTPUT_DIR"
+            f"at {total}; train longer, or choose another OUTPUT_DIR"
         )
-    if main and not eval_only:
+    if get_rank() == 0 and not eval_only:
         write_text(folder / "config.yaml", cfg.dump())
-    if start == plan.total_steps and not eval_only:
-        logger.info("the run is finished, nothing is left to do")
-        return {}
-    logger.info(
-        "%s on %d x %s in %s, %d images, %d parameters, iterations %d to %d",
-        cfg.METHOD.NAME,
-        get_world_size(),
-        device.type,
-        str(dtype).removeprefix("torch."),
-        len(views),
-        sum(p.numel() for p in method.parameters()),
-        start + 1,
-        plan.total_steps,
-    )
-    if eval_only:
-        result = probe()
-        logger.info("evaluation  %s", result or "none: the images have no labels")
-        return result
+    if start < total or eval_only:
+        logger.info(
+            "%s on %d x %s in %s, %d images, %d parameters, iterations %d to %d",
+            cfg.METHOD.NAME,
+            get_world_size(),
+            run.precision.device.type,
+            run.precision.describe(),
+            len(run.views),
+            sum(p.numel() for p in run.method.parameters()),
+            start + 1,
+            total,
+        )
+    return start
 
-    result = {}
+
+def _train(run: Run, start: int, stop: StopRequest) -> dict[str, float]:
+    """Trains from a step to the end. Returns the last evaluation."""
+    cfg, plan, device = run.cfg, run.plan, run.precision.device
+    result: dict[str, float] = {}
 
     def evaluate() -> dict[str, float]:
-        result.update(probe())
+        result.update(run.probe())
         return result
 
     sampler = StepSampler(
-        len(views),
+        len(run.views),
         cfg.SOLVER.BATCH_SIZE,
         start_step=start,
         total_steps=plan.total_steps,
@@ -163,43 +173,54 @@ def run_pretraining(
         world_size=get_world_size(),
     )
     batches = iterate_views(
-        views, sampler, num_workers=cfg.DATA.NUM_WORKERS, pin_memory=device.type == "cuda"
+        run.views, sampler, num_workers=cfg.DATA.NUM_WORKERS, pin_memory=device.type == "cuda"
     )
-    writer = MetricWriter(
-        folder,
-        start_step=start,
-        total_steps=plan.total_steps,
-        steps_per_epoch=plan.steps_per_epoch,
-    ) if main else None  # fmt: skip
+    writer = _open_writer(run, start) if get_rank() == 0 else None
+    # By now everything is built. The sections of other commands may stand in the same file.
+    unused = unused_keys(cfg, pairs_only=("EVAL.LINEAR.", "EVAL.FINETUNE."))
+    if unused and get_rank() == 0:
+        logger.warning("keys without effect in this run: %s", ", ".join(unused))
     shown = writer.shown() if writer is not None else contextlib.nullcontext()
     with shown, contextlib.closing(batches):
         train(
-            method,
-            optimizer,
+            run.method,
+            run.optimizer,
             batches,
             plan=plan,
-            how=Step(
-                learning_rate=learning_rate,
+            step_config=StepConfig(
+                learning_rate=run.learning_rate,
                 normalize=build_normalize(cfg, device),
-                device=device,
-                autocast=autocast(device, cfg.SOLVER.AMP.ENABLED, cfg.SOLVER.AMP.DTYPE),
-                scaler=scaler,
-                memory_format=memory_format,
+                precision=run.precision,
+                scaler=run.scaler,
                 accumulate=cfg.SOLVER.ACCUMULATE,
                 seed=cfg.SEED,
             ),
             start_step=start,
-            checkpoints=checkpoints if main else None,
+            checkpoints=run.checkpoints if get_rank() == 0 else None,
             config=cfg.dump(),
             writer=writer,
+            monitor=TrainingMonitor(num_workers=cfg.DATA.NUM_WORKERS, keys=KEYS),
             evaluate=evaluate,
-            num_workers=cfg.DATA.NUM_WORKERS,
-            stop=stop or StopRequest(),
+            stop=stop,
         )
-    skipped = len(views.reader.unreadable)
-    if skipped:
-        logger.warning("%d of %d images could not be read and were replaced", skipped, len(views))
+    if skipped := len(run.views.reader.unreadable):
+        logger.warning(
+            "%d of %d images could not be read and were replaced", skipped, len(run.views)
+        )
     return result
+
+
+def _open_writer(run: Run, start: int) -> MetricWriter:
+    folder, config = Path(run.cfg.OUTPUT_DIR), yaml.safe_load(run.cfg.dump())
+    return MetricWriter(
+        [
+            JsonlTracker(folder, start_step=start, config=config),
+            *open_trackers(run.cfg.LOGGERS, folder, start_step=start, config=config),
+        ],
+        start_step=start,
+        total_steps=run.plan.total_steps,
+        steps_per_epoch=run.plan.steps_per_epoch,
+    )
 
 
 @dataclass(frozen=True)

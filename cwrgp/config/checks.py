@@ -77,7 +77,7 @@ def _check_views(cfg: CfgNode) -> None:
                 raise ValueError(f"AUGMENT.PER_VIEW, view {number}: {error}") from error
 
 
-def unused_keys(cfg: Config, *, pairs_only: tuple[str, ...] = ()) -> list[str]:
+def unused_keys(cfg: CfgNode, *, pairs_only: tuple[str, ...] = ()) -> list[str]:
     """Keys that the user set to something else than the default and that nothing has read.
 
     Args:
@@ -85,6 +85,7 @@ def unused_keys(cfg: Config, *, pairs_only: tuple[str, ...] = ()) -> list[str]:
         pairs_only: beginnings of keys that are for another command. They count only if they were
             given as KEY VALUE pairs, since one YAML file serves several commands.
     """
+    assert isinstance(cfg, Config)
     return [
         name
         for name, where in cfg.given.items()

@@ -275,6 +275,13 @@ KEYS: dict[str, Key] = {
     "EVAL.FINETUNE.LR_ENCODER": Key(0.004, "Learning rate of the encoder.", at_least(0)),
     "EVAL.FINETUNE.WEIGHT_DECAY": Key(0.0, "Weight decay of both.", at_least(0)),
     # ---- the run
+    "LOGGERS": Key(
+        ["tensorboard"],
+        "Trackers that get the records besides OUTPUT_DIR/metrics.json. wandb needs pip install"
+        " 'cwrgp[wandb]'. []: none.",
+        choices=("tensorboard", "wandb"),
+        items=str,
+    ),
     "LOG_PERIOD": Key(20, "Iterations between records of the losses.", at_least(1)),
     "CHECKPOINT_PERIOD": Key(10, "Epochs between checkpoints; 0: at the end only.", at_least(0)),
     "CHECKPOINTS_TO_KEEP": Key(2, "Periodic checkpoints to keep on disk; 0: all.", at_least(0)),

@@ -1,15 +1,14 @@
-"""What a run watches in itself: losses that are not finite, collapse, waiting for data."""
+"""What a run watches in itself: collapse, waiting for images, and advice when it diverges."""
 
 from __future__ import annotations
 
 import logging
 import math
 import os
+from collections.abc import Mapping
 
-import torch
 from torch import Tensor
 
-from cwrgp.comm import gather, get_world_size
 from cwrgp.models.methods import Method
 from cwrgp.spectrum import embedding_statistics
 
@@ -18,65 +17,39 @@ logger = logging.getLogger("cwrgp")
 # A healthy embedding has a standard deviation near 1 and tens of dimensions.
 _COLLAPSED_STD = 0.05
 _COLLAPSED_RANK = 1.5
+# A loss above this share of that of unrelated embeddings, with an effective rank below this share
+# of the first one: nothing is learnt, and the embedding is on its way to a collapse.
+_CHANCE_LOSS = 0.95
+_FALLEN_RANK = 0.5
+# Steps before which both are normal.
+_SETTLING_STEPS = 40
+# Share of the time spent waiting for images.
 _DATA_BOUND = 0.3
 
 
-class NonFiniteLoss(FloatingPointError):
-    """A loss is NaN or infinite.
+class TrainingMonitor:
+    """Statistics of the embeddings, and warnings, each given once.
 
-    Attributes:
-        step: the first such step.
+    Args:
+        num_workers: processes that load images.
+        keys: what the user sets to change "learning rate", "eps", "num_workers" or "crop scale",
+            for the advice.
     """
 
-    def __init__(self, step: int, value: float) -> None:
-        super().__init__(f"the loss is {value} at iteration {step}")
-        self.step = step
-
-
-class Watch:
-    """Collects the losses between two records, and warns once of what goes wrong slowly."""
-
-    def __init__(self) -> None:
-        self._losses: list[Tensor] = []
-        self._steps: list[int] = []
+    def __init__(self, *, num_workers: int = 0, keys: Mapping[str, str] | None = None) -> None:
+        self._num_workers = num_workers
+        self._keys = keys or {}
         self._warned: set[str] = set()
         self._started = False
+        self._first: Tensor | None = None
         self.smallest_eigenvalue = math.nan
 
-    def __len__(self) -> int:
-        return len(self._losses)
-
-    def add(self, step: int, loss: Tensor) -> None:
-        """Notes the loss of a step; nothing is waited for.
-
-        Raises:
-            NonFiniteLoss: on a CPU, where looking costs nothing, before the weights are spoilt.
-        """
-        self._losses.append(loss.detach())
-        self._steps.append(step)
-        if loss.device.type == "cpu" and get_world_size() == 1:
-            self._check([float(loss)], [step])
-
-    def mean(self) -> float:
-        """The mean of the losses since `clear`, over all processes.
-
-        Raises:
-            NonFiniteLoss: one of them is not finite.
-        """
-        losses = gather(torch.stack(self._losses).unsqueeze(0)).mean(0)
-        self._check(losses.tolist(), self._steps)
-        return float(losses.mean())
-
-    def clear(self) -> None:
-        """Forgets the losses."""
-        self._losses, self._steps = [], []
-
     def statistics(self, method: Method, embeddings: Tensor) -> dict[str, float]:
-        """Standard deviation and effective rank of a view's embeddings, and the smallest eigenvalue
-        of what is whitened; warns of a collapse.
+        """Standard deviation and ranks of a view's embeddings, and the smallest eigenvalue of the
+        covariances that are inverted; warns of a collapse.
 
         Args:
-            method: asked for the smallest eigenvalue of what it whitens.
+            method: computes that eigenvalue.
             embeddings: (V, B, D).
         """
         values = {k: float(v) for k, v in embedding_statistics(embeddings[0]).items()}
@@ -92,47 +65,75 @@ class Watch:
             )
         return values
 
-    def advice(self, method: Method, embeddings: Tensor) -> str:
-        """What to do about a loss that is not finite, and the smallest eigenvalue that speaks for
-        it.
+    def start(self, embeddings: Tensor) -> None:
+        """Keeps the embeddings (V, B, D) of the first step, to compare their rank."""
+        self._first = embeddings[0]
+
+    def learning(
+        self, step: int, loss: float, effective_rank: float, chance_loss: float | None
+    ) -> None:
+        """Warns if the loss stays at chance while the effective rank falls.
 
         Args:
-            method: asked for the smallest eigenvalue of what it whitens.
+            step: number of the step.
+            loss: mean since the last record.
+            effective_rank: of the embeddings of this step.
+            chance_loss: of unrelated embeddings; None: not known.
+        """
+        if chance_loss is None or self._first is None or step + 1 < _SETTLING_STEPS:
+            return
+        first = float(embedding_statistics(self._first)["embedding/effective_rank"])
+        if loss > _CHANCE_LOSS * chance_loss and effective_rank < _FALLEN_RANK * first:
+            self._warn(
+                "chance",
+                f"nothing is learnt: the loss, {loss:.3g}, is near that of unrelated embeddings, "
+                f"{chance_loss:.3g}, and the effective rank has fallen from {first:.3g} to "
+                f"{effective_rank:.3g}. Crops that are too small to share anything (raise "
+                f"{self._named('crop scale')}) and too large a {self._named('learning rate')} are "
+                "the usual causes",
+            )
+
+    def advice(self, method: Method, embeddings: Tensor) -> str:
+        """What to do about a step that is not finite, and the smallest eigenvalue as evidence.
+
+        Args:
+            method: computes the smallest eigenvalue of the covariances that it inverts, if any.
             embeddings: (V, B, D) of that step.
         """
+        rate = f"a smaller {self._named('learning rate')}"
         smallest = method.smallest_eigenvalue(embeddings)
         if smallest is None:
-            return "A smaller SOLVER.BASE_LR helps"
+            return f"Try {rate}"
         now = float(smallest)
         found = (
             f"is {now:.3g}"
             if math.isfinite(now)
-            else f"was {self.smallest_eigenvalue:.3g} when last looked at"
+            else f"was {self.smallest_eigenvalue:.3g} at the last record"
         )
         return (
-            f"The smallest eigenvalue of the covariance {found}: a larger METHOD.CWRGP.EPS "
-            "(METHOD.WHITENING.EPS; try 1e-4, needed where a sub-batch may hold an image twice) "
-            "or a smaller SOLVER.BASE_LR helps"
+            f"The smallest eigenvalue of the covariance {found}: try a larger "
+            f"{self._named('eps')}, such as 1e-4, which a sub-batch with the same image twice "
+            f"needs, or {rate}"
         )
 
-    def timing(self, step_seconds: float, data_seconds: float, num_workers: int) -> None:
-        """Warns where the steps wait for images; not of the first record, when workers start."""
+    def timing(self, step_seconds: float, data_seconds: float) -> None:
+        """Warns if the steps wait for images.
+
+        The first record does not count: the workers start during it.
+        """
         started, self._started = self._started, True
         if started and data_seconds > _DATA_BOUND * step_seconds:
             self._warn(
                 "data",
                 f"{100 * data_seconds / step_seconds:.0f} % of the time is spent waiting for "
-                f"images: raise DATA.NUM_WORKERS (now {num_workers}, of {os.cpu_count()} cores "
-                "here), store smaller images, or use a faster disk",
+                f"images: raise {self._named('num_workers')} (now {self._num_workers}; there are "
+                f"{os.cpu_count()} cores), store smaller images, or use a faster disk",
             )
+
+    def _named(self, what: str) -> str:
+        return f"{what} ({self._keys[what]})" if what in self._keys else what
 
     def _warn(self, what: str, message: str) -> None:
         if what not in self._warned:
             self._warned.add(what)
             logger.warning(message)
-
-    @staticmethod
-    def _check(losses: list[float], steps: list[int]) -> None:
-        for loss, step in zip(losses, steps, strict=True):
-            if not math.isfinite(loss):
-                raise NonFiniteLoss(step, loss)

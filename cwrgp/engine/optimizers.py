@@ -38,7 +38,7 @@ def build_optimizer(
         ValueError: unknown name.
     """
     if name not in OPTIMIZERS:
-        raise ValueError(f"SOLVER.OPTIMIZER {name!r} is unknown; choose one of {list(OPTIMIZERS)}")
+        raise ValueError(f"optimizer {name!r} is unknown; choose one of {list(OPTIMIZERS)}")
     together = decay_bias_and_norm and name != "lars"
     trained = [p for p in module.parameters() if p.requires_grad]
     groups = [
@@ -55,7 +55,8 @@ def build_optimizer(
     ]
     groups = [group for group in groups if group["params"]]
     if name in ("lars", "larc"):
-        return LARC(groups, lr=lr, momentum=momentum, trust=trust)
+        on_gpu = all(p.is_cuda for p in trained)
+        return LARC(groups, lr=lr, momentum=momentum, trust=trust, fused=on_gpu or None)
     for group in groups:
         del group["adapt"]
     if name == "adam":
@@ -66,16 +67,17 @@ def build_optimizer(
 class LARC(torch.optim.SGD):
     """SGD whose step is scaled, for each tensor, by trust * ||w|| / (||g|| + weight_decay * ||w||).
 
-    LARS (You et al., 2017, equation 6; "LARC without clipping" in NVIDIA's words). The decay is
-    added to the gradient before it is scaled. A tensor whose norm, or whose gradient's, is zero is
-    not scaled.
+    LARS (You et al., 2017, equation 6), which NVIDIA calls LARC without clipping. The decay is
+    added to the gradient before it is scaled. A tensor is not scaled if its norm, or that of its
+    gradient, is zero.
 
     Args:
-        params: groups; one with ``"adapt": False`` is plain SGD (LARS leaves out 1-D parameters).
+        params: groups; one with ``"adapt": False`` is plain SGD (LARS omits 1-D parameters).
         lr: learning rate.
         momentum: of SGD.
         weight_decay: of SGD.
         trust: coefficient.
+        fused: of SGD: one kernel, which can skip a step that is not finite (``found_inf``).
     """
 
     def __init__(
@@ -85,9 +87,12 @@ class LARC(torch.optim.SGD):
         momentum: float = 0.9,
         weight_decay: float = 0.0,
         trust: float = 0.001,
+        fused: bool | None = None,
     ) -> None:
-        super().__init__(params, lr=lr, momentum=momentum, weight_decay=weight_decay)
+        super().__init__(params, lr=lr, momentum=momentum, weight_decay=weight_decay, fused=fused)
         self.trust = trust
+        # The layer-wise rates need gradients that the loss scaler has unscaled before the step.
+        self._step_supports_amp_scaling = False
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> Any:

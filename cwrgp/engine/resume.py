@@ -1,4 +1,4 @@
-"""Going on from a checkpoint, under a configuration that may have changed."""
+"""Resuming from a checkpoint under a configuration that may have changed."""
 
 from __future__ import annotations
 

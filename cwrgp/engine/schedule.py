@@ -47,9 +47,7 @@ def build_schedule(
     epochs = total_steps // steps_per_epoch
     if not 0 <= warmup_steps < total_steps:
         raise ValueError(
-            f"the warm-up of {warmup_steps} iterations is not shorter than the run of "
-            f"{total_steps}; set SOLVER.WARMUP_ITERS to {total_steps // 10} and WARMUP_EPOCHS to "
-            "0, or train for more epochs"
+            f"the warm-up of {warmup_steps} iterations is not shorter than the run of {total_steps}"
         )
     scheduler: ParamScheduler
     if name in ("cosine", "cosine_iter"):
@@ -58,14 +56,14 @@ def build_schedule(
         early = [drop for drop in drop_epochs if not 0 < drop < epochs]
         if early:
             raise ValueError(
-                f"SOLVER.DROP_EPOCHS {list(drop_epochs)} count from the end of the run, which has "
-                f"{epochs} epochs only; choose smaller ones, such as [], or SOLVER.SCHEDULE cosine"
+                f"drop_epochs {list(drop_epochs)} count from the end of the run, which has "
+                f"{epochs} epochs only"
             )
         milestones = [epochs - drop for drop in sorted(set(drop_epochs), reverse=True)]
         values = [gamma**i for i in range(len(milestones) + 1)]
         scheduler = MultiStepParamScheduler(values, num_updates=epochs, milestones=milestones)
     else:
-        raise ValueError(f"SOLVER.SCHEDULE {name!r} is unknown; choose one of {list(SCHEDULES)}")
+        raise ValueError(f"schedule {name!r} is unknown; choose one of {list(SCHEDULES)}")
     warmup = LinearParamScheduler(0.0, 1.0)
 
     def learning_rate(step: int) -> float:

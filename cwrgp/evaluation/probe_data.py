@@ -14,6 +14,7 @@ from cwrgp.data.base import LabelledImages
 from cwrgp.data.loaders import iterate_views
 from cwrgp.data.samplers import EpochSampler
 from cwrgp.data.views import LabelledViews, ProbeImages
+from cwrgp.engine.precision import Precision
 from cwrgp.evaluation.features import extract_features
 
 Transform = Callable[[Image.Image], Tensor]
@@ -28,8 +29,7 @@ class ProbeData:
         train: to learn from.
         test: held out; None where there are none.
         normalize: uint8 batch -> network input.
-        device: of this process.
-        autocast: the context of the encoder.
+        precision: number format and device of this process.
         batch_size: images at a time when features are extracted.
         num_workers: processes that load.
         seed: of the augmented views.
@@ -42,14 +42,18 @@ class ProbeData:
     train: LabelledImages
     test: LabelledImages | None
     normalize: Callable[[Tensor], Tensor]
-    device: torch.device
-    autocast: torch.autocast
+    precision: Precision
     batch_size: int
     num_workers: int
     seed: int = 0
     max_unreadable: int = 0
     limit_name: str = "max_unreadable"
     warnings: tuple[str, ...] = ()
+
+    @property
+    def device(self) -> torch.device:
+        """Of this process."""
+        return self.precision.device
 
     @property
     def num_classes(self) -> int:
@@ -76,7 +80,7 @@ class ProbeData:
             batch_size=self.batch_size,
             num_workers=self.num_workers,
             device=self.device,
-            autocast=self.autocast,
+            autocast=self.precision.autocast(),
         )
 
     def batches(

@@ -1,1 +1,1 @@
-"""Where a run's metrics go."""
+"""Where the numbers of a run are kept: one file for each tracker, and a table of their names."""

@@ -157,7 +157,7 @@ def test_fp32_and_unlabelled_images(tmp_path):
     write_images(tmp_path / "images", 64)
     opts = ["SOLVER.AMP.ENABLED", "False", "SOLVER.EPOCHS", 3, "DATA.NUM_VIEWS", 3]
     assert run_pretraining(make_cfg(tmp_path / "images", tmp_path / "run", *opts)) == {}
-    assert "cpu in float32" in (tmp_path / "run" / "log.txt").read_text()
+    assert "cpu in fp32," in (tmp_path / "run" / "log.txt").read_text()
 
 
 def test_a_finished_run_is_not_overwritten_and_can_be_evaluated(image_folder, finished_run):
@@ -263,6 +263,14 @@ MISTAKES = [
         "64 does not divide among 1 processes with SOLVER.ACCUMULATE 3; 63",
     ),
     (["SOLVER.AMP.DTYPE", "fp8"], "SOLVER.AMP.DTYPE 'fp8' is unknown; choose one of bf16, fp16"),
+    (["SOLVER.SCHEDULE", "linear"], "SOLVER.SCHEDULE 'linear' is unknown; choose one of step"),
+    (
+        ["SOLVER.SCHEDULE", "step"],
+        "drop_epochs [50, 25] count from the end of the run, which has 4 epochs only; choose "
+        "smaller SOLVER.DROP_EPOCHS, such as [], or SOLVER.SCHEDULE cosine",
+    ),
+    (["LOGGERS", "['tensorbord']"], "LOGGERS 'tensorbord' is unknown; choose one of tensorboard"),
+    (["LOGGERS", "[3]"], "LOGGERS [3] must be a list of texts"),
     (["SOLVER.BASE_LR", "-1.0"], "SOLVER.BASE_LR -1.0 is not positive"),
     (["SOLVER.EPOCHS", "0"], "SOLVER.EPOCHS 0 is below 1"),
     (["SOLVER.EPOCHS", "1"], "the warm-up of 2 iterations is not shorter than the run of 2"),

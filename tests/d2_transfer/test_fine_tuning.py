@@ -12,6 +12,7 @@ import torch
 from detectron2.evaluation import DatasetEvaluator
 from opened_files import opened_files
 from repository import REPOSITORY
+from wandb_files import offline_files, read_history
 
 from d2_transfer.fine_tuning import fine_tune, setup
 from d2_transfer.train_net import parse_args
@@ -73,11 +74,37 @@ def test_mask_rcnn_fpn_on_coco(tmp_path: Path, scenes: Any, encoder_file: Path) 
     assert {"config.yaml", "last_checkpoint", "model_final.pth"} <= {
         path.name for path in tmp_path.iterdir()
     }
+    assert list(tmp_path.glob("events.out.tfevents*"))
     # The saved detector evaluates to the same, with and without a name for its file.
     final = tmp_path / "model_final.pth"
     again = run([*arguments, "MODEL.WEIGHTS", str(final)], "--eval-only")
     assert json.dumps(again) == json.dumps(results)
     assert json.dumps(run(arguments, "--eval-only", "--resume")) == json.dumps(results)
+
+
+def test_loggers_get_the_records_of_metrics_json_and_go_on_when_it_resumes(
+    tmp_path: Path, scenes: Any, encoder_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    opts = ("MODEL.WEIGHTS", encoder_file, "LOGGERS", "['wandb']")
+    run(command(C4, tmp_path, scenes.coco("logged"), *opts))
+    run(command(C4, tmp_path, scenes.coco("logged"), *opts, "SOLVER.MAX_ITER", 5), "--resume")
+    records = [json.loads(line) for line in (tmp_path / "metrics.json").read_text().splitlines()]
+    files = offline_files(tmp_path)
+    history = [record for file in files for record in read_history(file)]
+    assert [r["iteration"] for r in history] == [r["iteration"] for r in records] == [2, 3, 4, 5]
+    for logged, record in zip(history, records, strict=True):
+        assert logged == pytest.approx(record, nan_ok=True)
+    assert "total_loss" in history[0] and "bbox/AP" in history[1]
+    assert len(files) == 2 and files[0].name == files[1].name  # one run of W&B
+    assert not list(tmp_path.glob("events.out.tfevents*"))
+
+
+def test_an_unknown_logger_is_refused(tmp_path: Path, scenes: Any) -> None:
+    arguments = command(C4, tmp_path, scenes.voc("unlogged"), "LOGGERS", "['comet']")
+    with pytest.raises(ValueError, match="LOGGERS 'comet' is unknown; choose from"):
+        run(arguments)
 
 
 def test_faster_rcnn_c4_on_voc(tmp_path: Path, scenes: Any, encoder_file: Path) -> None:

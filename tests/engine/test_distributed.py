@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import time
+from pathlib import Path
+
 import pytest
 import torch
 import torch.distributed as dist
@@ -126,6 +131,49 @@ def test_a_mistake_in_a_started_process_is_the_parents(monkeypatch):
         monkeypatch.setenv(name, "")  # set by launch, and put back
     with pytest.raises(ValueError, match="value 3 is wrong\nin 2 processes"):
         launch(_mistaken, 2, (3,))
+
+
+def _stuck(folder: str, how: str) -> None:
+    """Process 1 never ends by itself; process 0 dies, or has the parent interrupted."""
+    Path(folder, f"{dist.get_rank()}.pid").write_text(str(os.getpid()))
+    dist.barrier()
+    while dist.get_rank() == 1:
+        time.sleep(0.1)
+    if how == "dies":
+        os.kill(os.getpid(), signal.SIGKILL)
+    os.kill(os.getppid(), signal.SIGINT)
+    time.sleep(60)
+
+
+@pytest.mark.dist
+@pytest.mark.parametrize(
+    ("how", "error"),
+    [("dies", torch.multiprocessing.ProcessExitedException), ("interrupts", KeyboardInterrupt)],
+)
+def test_no_process_is_left_behind(monkeypatch, tmp_path, how, error):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    for name in ("MASTER_ADDR", "MASTER_PORT", "WORLD_SIZE"):
+        monkeypatch.setenv(name, "")
+    with pytest.raises(error):
+        launch(_stuck, 2, (str(tmp_path), how))
+    for rank in range(2):
+        with pytest.raises(ProcessLookupError):
+            os.kill(int((tmp_path / f"{rank}.pid").read_text()), 0)
+
+
+def _one_is_mistaken() -> None:
+    if dist.get_rank() == 0:
+        raise ValueError("value 3 is wrong")
+    dist.barrier()
+
+
+@pytest.mark.dist
+def test_a_mistake_of_one_process_is_told_although_others_fail_of_it(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    for name in ("MASTER_ADDR", "MASTER_PORT", "WORLD_SIZE"):
+        monkeypatch.setenv(name, "")
+    with pytest.raises(ValueError, match="^value 3 is wrong$"):
+        launch(_one_is_mistaken, 2, ())
 
 
 def test_more_processes_than_gpus_are_refused():

@@ -75,5 +75,17 @@ def test_frozen_parameters_are_left_out_and_the_state_comes_back(name):
 
 
 def test_an_unknown_name_is_refused():
-    with pytest.raises(ValueError, match="SOLVER.OPTIMIZER 'adamw' is unknown; choose one of"):
+    with pytest.raises(ValueError, match="^optimizer 'adamw' is unknown; choose one of"):
         build_optimizer("adamw", network(), lr=0.1, weight_decay=0.0)
+
+
+def test_larc_takes_its_rates_from_gradients_without_the_loss_scale():
+    found = {}
+    for scaled in (False, True):
+        p = nn.Parameter(torch.tensor([3.0, 4.0]))
+        optimizer = LARC([{"params": [p]}], lr=1.0, momentum=0.0, weight_decay=0.1, fused=True)
+        scaler = torch.amp.GradScaler("cpu", enabled=scaled)
+        scaler.scale((p * torch.tensor([1.0, 2.0])).sum()).backward()
+        scaler.step(optimizer)
+        found[scaled] = p.detach()
+    torch.testing.assert_close(found[True], found[False])

@@ -45,12 +45,12 @@ def test_two_drops_at_one_epoch_are_one():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"name": "linear"}, "SOLVER.SCHEDULE 'linear' is unknown; choose one of"),
+        ({"name": "linear"}, "^schedule 'linear' is unknown; choose one of"),
         (
             {"name": "cosine", "warmup_steps": 100},
-            "of 100 iterations is not shorter than the run of 100; set SOLVER.WARMUP_ITERS to 10",
+            "^the warm-up of 100 iterations is not shorter than the run of 100$",
         ),
-        ({"name": "step"}, r"DROP_EPOCHS \[50, 25\] count from the end of the run, which has 10"),
+        ({"name": "step"}, r"^drop_epochs \[50, 25\] count from the end of the run, which has 10"),
     ],
 )
 def test_schedules_that_make_no_sense_are_refused(arguments, message):

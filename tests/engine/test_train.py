@@ -11,8 +11,9 @@ from two_processes import WORLD, in_two_processes
 
 from cwrgp.config import get_cfg
 from cwrgp.engine.checkpoint import Checkpoints
-from cwrgp.engine.loop import Plan, Step, train
-from cwrgp.engine.precision import autocast, build_scaler
+from cwrgp.engine.loop import Plan, StepConfig, train
+from cwrgp.engine.monitor import TrainingMonitor
+from cwrgp.engine.precision import Precision
 from cwrgp.engine.resume import restore
 from cwrgp.models.methods import Method, Output
 from cwrgp.preemption import StopRequest
@@ -48,7 +49,7 @@ class Product(Method):
 
 
 def run(rank: int = 0, world: int = 1, *, parts: int = 1, dtype=torch.float32, checkpoints=None):
-    method, scaler = Product(), build_scaler(CPU, dtype)
+    method, scaler = Product(), Precision(CPU, dtype).scaler()
     local = 8 // world
     mine = IMAGES[:, rank * local : (rank + 1) * local]
     train(
@@ -59,13 +60,11 @@ def run(rank: int = 0, world: int = 1, *, parts: int = 1, dtype=torch.float32, c
             num_images=16, total_steps=STEPS, steps_per_epoch=2, log_period=0,
             checkpoint_period=0, eval_period=0,
         ),
-        how=Step(
+        step_config=StepConfig(
             learning_rate=lambda step: RATES[step],
             normalize=lambda images: images,
-            device=CPU,
-            autocast=autocast(CPU, False),
+            precision=Precision(CPU, torch.float32),
             scaler=scaler,
-            memory_format=torch.contiguous_format,
             accumulate=parts,
             seed=SEED,
         ),
@@ -73,8 +72,8 @@ def run(rank: int = 0, world: int = 1, *, parts: int = 1, dtype=torch.float32, c
         checkpoints=checkpoints,
         config=CONFIG,
         writer=None,
+        monitor=TrainingMonitor(),
         evaluate=dict,
-        num_workers=0,
         stop=StopRequest(),
     )  # fmt: skip
     return method, scaler
@@ -107,7 +106,7 @@ def test_the_loss_scale_is_saved_and_restored(tmp_path):
     run(dtype=torch.float16, checkpoints=Checkpoints(tmp_path))
     state = Checkpoints(tmp_path).load_last()
     state["scaler"]["scale"] = 8.0
-    method, scaler = Product(), build_scaler(CPU, torch.float16)
+    method, scaler = Product(), Precision(CPU, torch.float16).scaler()
     optimizer = torch.optim.SGD(method.parameters(), lr=1.0)
     assert restore(state, method, optimizer, scaler, config=CONFIG, num_images=16) == STEPS
     assert scaler.state_dict()["scale"] == 8.0

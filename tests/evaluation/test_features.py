@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from two_processes import in_two_processes
 
 from cwrgp.data.views import ProbeImages
-from cwrgp.engine.precision import autocast
+from cwrgp.engine.precision import Precision
 from cwrgp.evaluation.features import extract_features
 from cwrgp.models.encoders import build_encoder
 
@@ -61,7 +61,7 @@ def extract(
         batch_size=batch_size,
         num_workers=workers,
         device=CPU,
-        autocast=autocast(CPU, False),
+        autocast=Precision(CPU, torch.float32).autocast(),
     )
 
 

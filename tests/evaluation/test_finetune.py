@@ -10,7 +10,7 @@ from torch import nn
 from two_processes import in_two_processes
 
 from cwrgp.data.samplers import EpochSampler
-from cwrgp.engine.precision import autocast
+from cwrgp.engine.precision import Precision
 from cwrgp.evaluation.finetune import fine_tune
 from cwrgp.evaluation.supervised import TrainingSettings
 from cwrgp.models.batch_norm import synchronize_batch_norm
@@ -44,7 +44,7 @@ def tuned(rank: int, world: int) -> dict[str, torch.Tensor]:
             EPOCHS,
             lambda images: images,
             CPU,
-            autocast(CPU, False),
+            Precision(CPU, torch.float32).autocast(),
             torch.amp.GradScaler("cpu", enabled=False),
             lambda epoch, loss: losses.append(loss),
         ),

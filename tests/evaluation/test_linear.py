@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from cwrgp.data.samplers import epoch_batches
-from cwrgp.engine.precision import autocast
+from cwrgp.engine.precision import Precision
 from cwrgp.evaluation.finetune import fine_tune
 from cwrgp.evaluation.linear import (
     build_classifier,
@@ -123,9 +123,8 @@ class Encoder(nn.Module):
 
 def make_settings(sizes, epochs, after_epoch=lambda epoch, loss: None):
     scaler = torch.amp.GradScaler("cpu", enabled=False)
-    return TrainingSettings(
-        sizes, epochs, lambda x: x, CPU, autocast(CPU, False), scaler, after_epoch
-    )  # fmt: skip
+    autocast = Precision(CPU, torch.float32).autocast()
+    return TrainingSettings(sizes, epochs, lambda x: x, CPU, autocast, scaler, after_epoch)
 
 
 def batches_of(x, y, epochs):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from cwrgp.engine.metrics import MetricWriter
-from cwrgp.trackers.jsonl import read_metrics
+from cwrgp.engine.progress import MetricWriter
+from cwrgp.trackers.jsonl import JsonlTracker, read_metrics
 
 
 def open_writer(folder, start):
-    return MetricWriter(folder, start_step=start, total_steps=8, steps_per_epoch=4)
+    trackers = [JsonlTracker(folder, start_step=start, config={})]
+    return MetricWriter(trackers, start_step=start, total_steps=8, steps_per_epoch=4)
 
 
 def test_records_after_the_last_checkpoint_are_dropped_on_resume(tmp_path):

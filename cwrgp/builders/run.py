@@ -1,0 +1,75 @@
+"""All objects of a pretraining run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from fvcore.common.config import CfgNode
+
+from cwrgp.builders.data import build_views
+from cwrgp.builders.methods import build_method
+from cwrgp.builders.probes import build_probe
+from cwrgp.builders.solver import build_learning_rate, build_plan, build_solver
+from cwrgp.data.views import Views
+from cwrgp.engine.checkpoint import Checkpoints
+from cwrgp.engine.loop import Plan
+from cwrgp.engine.precision import Precision
+from cwrgp.models.batch_norm import synchronize_batch_norm
+from cwrgp.models.methods import Method
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """The objects of a run.
+
+    Attributes:
+        cfg: frozen.
+        precision: number format and device.
+        views: the images, augmented.
+        plan: when things happen.
+        learning_rate: of a step.
+        method: on its device.
+        optimizer: over its parameters.
+        scaler: of its losses.
+        probe: the k-NN accuracy of its encoder; {} without labels.
+        checkpoints: of OUTPUT_DIR.
+    """
+
+    cfg: CfgNode
+    precision: Precision
+    views: Views
+    plan: Plan
+    learning_rate: Callable[[int], float]
+    method: Method
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    probe: Callable[[], dict[str, float]]
+    checkpoints: Checkpoints
+
+
+def build_run(cfg: CfgNode, precision: Precision) -> Run:
+    """Builds the objects of a run. Reads no checkpoint and writes nothing.
+
+    Raises:
+        ValueError: a value that cannot work.
+        FileNotFoundError: missing data.
+    """
+    views = build_views(cfg)
+    plan = build_plan(cfg, len(views))
+    learning_rate = build_learning_rate(cfg, plan)
+    method = build_method(cfg).to(precision.device).to(memory_format=precision.memory_format)
+    synchronize_batch_norm(method, precision.device)
+    return Run(
+        cfg=cfg,
+        precision=precision,
+        views=views,
+        plan=plan,
+        learning_rate=learning_rate,
+        method=method,
+        optimizer=build_solver(cfg, method, learning_rate(0)),
+        scaler=precision.scaler(),
+        probe=build_probe(cfg, method.encoder, precision),
+        checkpoints=Checkpoints(cfg.OUTPUT_DIR, keep=cfg.CHECKPOINTS_TO_KEEP),
+    )

@@ -1,0 +1,72 @@
+"""A run that learns nothing says so within its first hundred steps."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from cwrgp.engine.loop import Plan, StepConfig, train
+from cwrgp.engine.monitor import TrainingMonitor
+from cwrgp.engine.precision import Precision
+from cwrgp.engine.progress import MetricWriter
+from cwrgp.models.methods import Method, Output
+from cwrgp.preemption import StopRequest
+
+CPU = torch.device("cpu")
+
+
+class Shrinking(Method):
+    """The loss stays at chance, or falls; the embeddings lose a dimension at each step."""
+
+    def __init__(self, learns: bool) -> None:
+        super().__init__()
+        self.weight, self.learns, self.steps = nn.Parameter(torch.ones(())), learns, 0
+
+    def chance_loss(self, batch_size: int, *, num_views: int = 2) -> float:
+        assert batch_size == 64
+        return 2.0
+
+    def forward(self, views: list[Tensor]) -> Output:
+        self.steps += 1
+        width = max(2, 32 - self.steps)
+        loss = 2.0 * 0.98**self.steps if self.learns else 1.95
+        embeddings = torch.randn(2, 64, width) @ torch.eye(width, 32)
+        return Output({"loss_shrinking": loss + 0 * self.weight}, embeddings)
+
+
+@pytest.mark.parametrize("learns", [False, True])
+def test_a_loss_at_chance_is_warned_of_within_a_hundred_steps(monkeypatch, learns):
+    method, found = Shrinking(learns), []
+    logger, handler = logging.getLogger("cwrgp"), logging.Handler()
+    handler.emit = lambda record: found.append((method.steps, record.getMessage()))
+    monkeypatch.setattr(logger, "handlers", [handler])
+    monkeypatch.setattr(logger, "level", logging.WARNING)
+    train(
+        method,
+        torch.optim.SGD(method.parameters(), lr=0.1),
+        iter([[torch.ones(64, 1, 1, 1)] * 2] * 100),
+        plan=Plan(
+            num_images=64, total_steps=100, steps_per_epoch=1, log_period=20,
+            checkpoint_period=0, eval_period=0,
+        ),
+        step_config=StepConfig(
+            learning_rate=lambda step: 0.1,
+            normalize=lambda images: images,
+            precision=Precision(CPU, torch.float32),
+            scaler=Precision(CPU, torch.float32).scaler(),
+            accumulate=1,
+            seed=0,
+        ),
+        start_step=0,
+        checkpoints=None,
+        config="",
+        writer=MetricWriter([], start_step=0, total_steps=100, steps_per_epoch=1),
+        monitor=TrainingMonitor(),
+        evaluate=dict,
+        stop=StopRequest(),
+    )  # fmt: skip
+    warned = [(step, text) for step, text in found if text.startswith("nothing is learnt")]
+    assert [step for step, _ in warned] == ([] if learns else [40])
