@@ -11,9 +11,9 @@ from repository import REPOSITORY
 
 from cwrgp.builders.data import build_transforms
 from cwrgp.builders.methods import build_method, build_networks
-from cwrgp.builders.solver import build_learning_rate, build_plan
+from cwrgp.builders.solver import build_learning_rate, build_plan, build_precision, build_solver
 from cwrgp.cli import load_config
-from cwrgp.config import get_cfg, validate_cfg
+from cwrgp.config import get_cfg, unused_keys, validate_cfg
 
 FOLDER = REPOSITORY / "configs" / "pretrain"
 CONFIGS = sorted(FOLDER.glob("*.yaml"))
@@ -143,6 +143,20 @@ def test_a_config_builds_at_its_full_size(path):
         assert features.shape == (2, method.encoder.inplanes)
         assert method.projector(features).shape == (2, cfg.MODEL.PROJECTOR.OUT)
     assert len(build_transforms(cfg)) == cfg.DATA.NUM_VIEWS
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_a_config_sets_no_key_without_effect(path):
+    cfg = get_cfg()
+    cfg.merge_from_file(str(path))
+    with torch.device("meta"):
+        method = build_method(cfg)
+    plan = build_plan(cfg, 10_000_000)
+    build_solver(cfg, method, build_learning_rate(cfg, plan)(0))
+    build_transforms(cfg)
+    build_precision(cfg, torch.device("cpu"))
+    built = ("MODEL.", "METHOD.", "SOLVER.", "AUGMENT.")
+    assert not [key for key in unused_keys(cfg) if key.startswith(built)]
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)

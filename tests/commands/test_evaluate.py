@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import math
 import os
 import shutil
@@ -304,7 +305,6 @@ MISTAKES = [
     ("linear", ["EVAL.LINEAR.STEPS", "[2]"], "EVAL.LINEAR.STEPS [2] is for OPTIMIZER sgd and larc"),
     ("linear", [*ON_IMAGES, "EVAL.LINEAR.STEPS", "[1,2]"], "[1, 2] must be in ascending"),
     ("linear", ["EVAL.LINEAR.STEPS", "['a']"], "EVAL.LINEAR.STEPS ['a'] must be a list of numbers"),
-    ("knn", ["EVAL.TEST_ROOT", "shards"], "EVAL.TEST_ROOT shards is for DATA.NAME webdataset"),
     ("linear", ["EVAL.LINEAR.WEIGHT_DECAY", -1.0], "EVAL.LINEAR.WEIGHT_DECAY -1.0 is below 0"),
     ("linear", [*ON_IMAGES, "EVAL.LINEAR.OPTIMIZER", "sgd", "EVAL.LINEAR.LR", 1e38],
      "EVAL.LINEAR.LR: the loss is nan in epoch 1; lower the learning rate, now 1e+38"),
@@ -320,6 +320,13 @@ def test_a_mistake_is_one_line_and_exit_code_2(place, capsys, probe, opts, messa
     assert run_main(lambda args: run(place, probe, *opts), args) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ") and error.count("\n") == 1 and message in error
+
+
+def test_keys_without_effect_are_named(place, caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("cwrgp"), "propagate", True)
+    run(place, "knn", "EVAL.TEST_ROOT", "shards", "EVAL.LINEAR.LR", 0.5, "EVAL.KNN_K", 3)
+    message = "keys without effect for the probe knn: EVAL.TEST_ROOT, EVAL.LINEAR.LR"
+    assert [m for m in caplog.messages if "without effect" in m] == [message]
 
 
 def test_images_without_labels_are_refused(place, tmp_path):
