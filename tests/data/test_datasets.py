@@ -125,7 +125,7 @@ def test_sixteen_bits_are_scaled_to_eight(tmp_path):
     loaded = np.asarray(ImageFolder(tmp_path).load(0))
     assert (loaded == (grey >> 8)[..., None]).all()
     Image.fromarray(grey.astype(np.int32)).save(tmp_path / "grey.tif")
-    with pytest.raises(OSError, match="grey.tif: 32 bits a pixel are not supported"):
+    with pytest.raises(OSError, match="grey.tif: 32 bits per pixel are not supported"):
         ImageFolder(tmp_path).load(1)
 
 
