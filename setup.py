@@ -34,6 +34,9 @@ INSTALL_REQUIRES = [
     "tabulate>=0.9",
     "pyyaml>=6.0",
     "safetensors>=0.4",
+    # Pages and charts; no extra, since PyTorch brings jinja2 and Detectron2 matplotlib in any case.
+    "jinja2>=3.1",
+    "matplotlib>=3.8",
 ]
 
 # For the zoo's files at Google Drive; it brings eight packages that nothing else here needs.
@@ -43,9 +46,14 @@ DRIVE = ["gdown>=6.5"]
 # add s3fs or gcsfs.
 WEBDATASET = ["webdataset>=1.0", "fsspec[http]>=2024.2"]
 
+# For Detectron2's Visualizer. OpenCV's distributions overwrite each other's files, so whoever has
+# another one must be able to keep it.
+VISUALIZE = ["opencv-python-headless>=4.8"]
+
 EXTRAS_REQUIRE = {
     "drive": DRIVE,
     "webdataset": WEBDATASET,
+    "visualize": VISUALIZE,
     "dev": [
         "pytest>=8.0",
         "pytest-timeout>=2.2",
@@ -55,6 +63,7 @@ EXTRAS_REQUIRE = {
         "mypy>=1.14",
         *DRIVE,
         *WEBDATASET,
+        *VISUALIZE,
     ],
 }
 
@@ -68,6 +77,7 @@ setup(
     license_files=["LICENSE"],
     python_requires=">=3.10",
     packages=find_packages(include=["cwrgp", "cwrgp.*", "d2_transfer", "d2_transfer.*"]),
+    package_data={"cwrgp.report": ["templates/*"]},
     install_requires=INSTALL_REQUIRES,
     extras_require=EXTRAS_REQUIRE,
 )

@@ -11,7 +11,7 @@ from torch.distributed.nn.functional import all_gather
 
 
 def get_rank() -> int:
-    """Number of this process, 0 where there is one only."""
+    """Number of this process; 0 if it is the only one."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
@@ -21,11 +21,13 @@ def get_world_size() -> int:
 
 
 def gather(x: Tensor) -> Tensor:
-    """Concatenates the tensors (n_r, ...) of all processes, in the order of their ranks, without
-    gradient.
+    """Concatenates the tensors (n_r, ...) of all processes in rank order, without gradient.
 
     Args:
-        x: this process's; the processes may differ in n_r only.
+        x: the tensor of this process; the processes may differ in n_r only.
+
+    Returns:
+        (sum of n_r, ...), the same on all processes.
     """
     if get_world_size() == 1:
         return x
@@ -39,17 +41,20 @@ def gather(x: Tensor) -> Tensor:
 
 
 def gather_with_gradient(x: Tensor, *, dim: int = 0) -> Tensor:
-    """Concatenates the tensors of all processes along ``dim``, in the order of their ranks.
+    """Concatenates the tensors of all processes along ``dim``, in rank order.
 
-    Its backward gives every process the **sum** over the processes of the gradients of its own
-    part. Where each of W processes computes the same loss of the whole, that sum is W times the
-    loss's gradient, and DistributedDataParallel's averaging over W processes takes the factor out
-    again: the network's gradient is that of one process with the whole batch. No other scaling by
-    the world size is needed, neither here nor in the loss.
+    The backward pass gives each process the **sum** over the processes of the gradients of its own
+    part. If each of W processes computes the same loss of the whole, that sum is W times the
+    gradient of the loss, and the averaging of DistributedDataParallel divides by W again. The
+    network then has the gradient of one process with the whole batch, without any other scaling by
+    the number of processes.
 
     Args:
-        x: this process's; of the same shape on all.
-        dim: where the samples are.
+        x: the tensor of this process; of the same shape on all of them.
+        dim: the dimension of the samples.
+
+    Returns:
+        The same tensor on all processes.
     """
     if get_world_size() == 1:
         return x

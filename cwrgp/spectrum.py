@@ -1,4 +1,7 @@
-"""How many dimensions an embedding uses: its spectrum, and numbers that tell a collapse."""
+"""How many dimensions an embedding uses: its spectrum, and statistics that show a collapse.
+
+All of them are 0, not NaN, where there is no variance at all.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from torch import Tensor
 
 
 def covariance_spectrum(x: Tensor) -> Tensor:
-    """Eigenvalues of the covariance over samples, falling.
+    """Eigenvalues of the covariance over samples, in decreasing order.
 
     Args:
         x: (n, D), n > 1.
@@ -20,39 +23,58 @@ def covariance_spectrum(x: Tensor) -> Tensor:
 
 
 def effective_rank(eigenvalues: Tensor) -> Tensor:
-    """exp of the spectrum's entropy (Roy and Vetterli, 2007): 1 collapsed, D isotropic."""
-    p = eigenvalues / eigenvalues.sum()
-    return torch.special.entr(p).sum().exp()
+    """exp of the entropy of the spectrum (Roy and Vetterli, EUSIPCO 2007).
+
+    Args:
+        eigenvalues: (D,), none negative.
+
+    Returns:
+        A scalar from 1, one dimension, to D, equal variance in all; 0 if all eigenvalues are 0.
+    """
+    total = eigenvalues.sum()
+    p = eigenvalues / total.clamp_min(torch.finfo(total.dtype).tiny)
+    return torch.special.entr(p).sum().exp() * (total > 0)
 
 
 def numerical_rank(eigenvalues: Tensor, *, tolerance: float = 0.01) -> Tensor:
-    """How many dimensions have a standard deviation above ``tolerance`` times the largest one.
+    """Number of dimensions whose standard deviation exceeds ``tolerance`` times the largest one.
 
-    An embedding that has not collapsed has full rank here even where a few dimensions have most of
-    the variance, which :func:`effective_rank` would tell.
+    An embedding that has not collapsed has full numerical rank even if a few dimensions hold most
+    of the variance, which lowers :func:`effective_rank`.
+
+    Args:
+        eigenvalues: (D,), none negative.
+        tolerance: of standard deviations, not of variances.
+
+    Returns:
+        An integer from 1 to D; 0 if all eigenvalues are 0.
     """
     return (eigenvalues > tolerance**2 * eigenvalues.max()).sum()
 
 
 def stable_rank(x: Tensor) -> Tensor:
-    """Normalised stable rank ||Z||_F^2 / (||Z||_2^2 d), in (0, 1] (Weng et al., 2022, section 3).
+    """Normalised stable rank ||Z||_F^2 / (||Z||_2^2 d) (Weng et al., NeurIPS 2022, section 3).
 
     Args:
-        x: (n, d).
+        x: (n, d), not centred.
+
+    Returns:
+        A scalar in (0, 1]; 0 if x is 0. Equal rows have 1 / d.
     """
     squares = torch.linalg.svdvals(x.float()).square()
-    return squares.sum() / (squares.max() * x.shape[-1])
+    largest = squares.max().clamp_min(torch.finfo(squares.dtype).tiny)
+    return squares.sum() / (largest * x.shape[-1])
 
 
 def embedding_statistics(embeddings: Tensor) -> dict[str, Tensor]:
-    """What to watch during training.
+    """Statistics to monitor during training.
 
     Args:
-        embeddings: (n, D) of one view.
+        embeddings: (n, D) of one view, n > 1.
 
     Returns:
-        Scalars: "embedding/std", the mean over channels of the standard deviation over samples of
-        the L2-normalised embeddings times sqrt(D) (1 when isotropic, 0 when collapsed); and
+        Scalars: "embedding/std", sqrt(D) times the mean over channels of the standard deviation
+        over samples of the L2-normalised embeddings (1 when isotropic, 0 when collapsed); and
         "embedding/effective_rank", "embedding/numerical_rank", "embedding/stable_rank".
     """
     normalized = torch.nn.functional.normalize(embeddings.float(), dim=-1)

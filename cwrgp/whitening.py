@@ -1,6 +1,9 @@
 """Whitening as a pure function: centre, group, covariance, inverse square root, whiten.
 
-The legend of the shapes: N samples, D channels, G groups, C = D // G channels in a group.
+Nothing here raises because of the values of the embeddings. Where a covariance is singular or not
+finite, so is the output, and the training loop's handling of losses that are not finite applies.
+
+Shapes: N samples, D channels, G groups, C = D // G channels in a group.
 """
 
 from __future__ import annotations
@@ -10,6 +13,26 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """Converts half precision to fp32 and returns everything else as it is."""
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
+def _eigh(s: Tensor) -> tuple[Tensor, Tensor]:
+    """Eigenvalues and -vectors of a batch (..., M, M); NaN for the matrices that are not finite.
+
+    torch.linalg.eigh raises for those, depending on size and device, and then has no result for the
+    rest of the batch.
+    """
+    finite = torch.isfinite(s).all(-1, keepdim=True).all(-2, keepdim=True)
+    identity = torch.eye(s.shape[-1], dtype=s.dtype, device=s.device)
+    try:
+        eigenvalues, u = torch.linalg.eigh(torch.where(finite, s, identity))
+    except torch.linalg.LinAlgError:  # the iteration did not converge
+        return torch.full_like(s[..., 0], torch.nan), torch.full_like(s, torch.nan)
+    return eigenvalues.masked_fill(~finite.squeeze(-1), torch.nan), u
 
 
 class _InverseSqrt(torch.autograd.Function):
@@ -22,11 +45,7 @@ class _InverseSqrt(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, s: Tensor) -> Tensor:
-        try:
-            eigenvalues, u = torch.linalg.eigh(s)
-        except torch.linalg.LinAlgError:
-            # It depends on the size and the device whether NaN is passed on or raises.
-            eigenvalues, u = torch.full_like(s[..., 0], torch.nan), torch.full_like(s, torch.nan)
+        eigenvalues, u = _eigh(s)
         root = eigenvalues.sqrt()
         ctx.save_for_backward(root, u)
         return (u / root.unsqueeze(-2)) @ u.mT
@@ -49,7 +68,8 @@ def inverse_sqrt(s: Tensor) -> Tensor:
         s: symmetric positive definite, (..., M, M), fp32 or fp64.
 
     Returns:
-        S^(-1/2), (..., M, M). Not finite where ``s`` has an eigenvalue <= 0.
+        S^(-1/2), (..., M, M). Not finite for matrices that are not finite or have a computed
+        eigenvalue <= 0. (Rounding may leave a zero eigenvalue slightly above 0.)
     """
     return _InverseSqrt.apply(s)
 
@@ -59,15 +79,17 @@ def _zca(s: Tensor, x: Tensor) -> Tensor:
 
 
 def _pca(s: Tensor, x: Tensor) -> Tensor:
-    # Eigenvectors themselves, not a function of S: their gradient does have 1 / (l_i - l_j) terms.
-    # That, and the axes' swapping from batch to batch, is what the paper holds against PCA
-    # whitening.
-    eigenvalues, u = torch.linalg.eigh(s)
+    # This uses the eigenvectors themselves, whose gradient does have 1 / (l_i - l_j) terms. They
+    # and the order of the axes, which changes from batch to batch, are the paper's objections to
+    # PCA whitening.
+    eigenvalues, u = _eigh(s)
     return (u * eigenvalues.rsqrt().unsqueeze(-2)).flip(-1).mT @ x
 
 
 def _cholesky(s: Tensor, x: Tensor) -> Tensor:
-    return torch.linalg.solve_triangular(torch.linalg.cholesky(s), x, upper=False)
+    root, failed = torch.linalg.cholesky_ex(s)  # torch.linalg.cholesky raises for the whole batch
+    root = root.masked_fill((failed != 0)[..., None, None], torch.nan)
+    return torch.linalg.solve_triangular(root, x, upper=False)
 
 
 _METHODS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
@@ -86,14 +108,22 @@ def check_whitening(
     eps: float = 0.0,
     ddof: int = 1,
 ) -> None:
-    """Says before anything is computed whether the covariance can have full rank.
+    """Checks from the shapes alone that the covariance can have full rank.
 
-    Channel whitening has an N x N covariance over C channels; the centring of the rows over all D
-    channels costs one rank only when there is a single group. Batch whitening has a C x C
-    covariance over N samples, and the centring always costs one.
+    Channel whitening has an N x N covariance over C channels. Centring the rows over all D channels
+    reduces its rank by one only if there is a single group. Batch whitening has a C x C covariance
+    over N samples, and centring always reduces its rank by one.
+
+    Args:
+        num_samples: N.
+        num_channels: D.
+        axis: as for :func:`whiten`, like all that follow.
+        num_groups: G.
+        eps: shrinkage.
+        ddof: subtracted from the number of observations.
 
     Raises:
-        ValueError: naming the values and what would work.
+        ValueError: it cannot; the message names the values and what would work.
     """
     if axis not in ("channel", "batch"):
         raise ValueError(f"axis {axis!r} is unknown; choose 'channel' or 'batch'")
@@ -107,7 +137,7 @@ def check_whitening(
     group = num_channels // num_groups
     if axis == "channel":
         variables, rank = num_samples, group - (num_groups == 1)
-        need = "more channels in a group than samples (as many will do with two groups or more)"
+        need = "more channels in a group than samples (or as many, with two groups or more)"
     else:
         variables, rank = group, num_samples - 1
         need = "more samples than channels in a group"
@@ -134,8 +164,8 @@ def whiten(
     eps: float = 0.0,
     ddof: int = 1,
 ) -> Tensor:
-    """Whitens embeddings, along channels (Weng et al., 2022) or along the batch (Ermolov et al.,
-    2021).
+    """Whitens embeddings along channels (Weng et al., NeurIPS 2022) or along the batch (Ermolov et
+    al., ICML 2021).
 
     With ``axis="channel"`` every sample is a variable and every channel an observation: afterwards
     the rows of each group are uncorrelated, Z_g Z_g^T / (C - ddof) = I. With ``axis="batch"`` every
@@ -147,15 +177,17 @@ def whiten(
     Args:
         x: embeddings, (..., N, D).
         axis: "channel" (CW-RGP) or "batch" (W-MSE).
-        method: "zca", "pca" (ordered by falling eigenvalue) or "cholesky".
-        num_groups: G; the channels are cut into G groups that are whitened on their own.
+        method: "zca", "pca" (in decreasing order of the eigenvalues) or "cholesky".
+        num_groups: G; the channels are cut into G groups that are whitened separately.
         permutation: int64, (..., D) or broadcastable to it: channel ``permutation[j]`` goes to
             place j before the cut, and back after it. None keeps the order.
         eps: S <- (1 - eps) S + eps I.
         ddof: subtracted from the number of observations in the covariance.
 
     Returns:
-        Whitened embeddings, (..., N, D), fp32 for half-precision inputs, otherwise x's dtype.
+        Whitened embeddings, (..., N, D), fp32 for half-precision inputs, otherwise x's dtype. Not
+        finite where the covariance is singular or x is not finite; the other sub-batches and groups
+        are unaffected.
 
     Raises:
         ValueError: unknown axis or method, D not divisible, or a covariance that must be singular.
@@ -182,7 +214,7 @@ def smallest_eigenvalue(
 ) -> Tensor:
     """The smallest eigenvalue of the covariances that :func:`whiten` inverts.
 
-    Near zero, whitening is ill-conditioned: a larger eps is due.
+    Near zero, whitening is ill-conditioned and a larger eps is needed.
 
     Args:
         x: embeddings, (..., N, D).
@@ -196,9 +228,7 @@ def smallest_eigenvalue(
     """
     with torch.autocast(x.device.type, enabled=False):
         s = _covariance(_grouped(x, axis, num_groups, None), eps, ddof)
-        if not torch.isfinite(s).all():  # eigvalsh may raise
-            return torch.full((), torch.nan)
-        return torch.linalg.eigvalsh(s).min()
+        return _eigh(s)[0].min()
 
 
 def _grouped(x: Tensor, axis: str, num_groups: int, permutation: Tensor | None) -> Tensor:
@@ -206,7 +236,7 @@ def _grouped(x: Tensor, axis: str, num_groups: int, permutation: Tensor | None) 
 
     The centre is that of all D channels or of all N samples.
     """
-    h = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+    h = at_least_float32(x)
     h = h - h.mean(dim=-1 if axis == "channel" else -2, keepdim=True)
     if permutation is not None:
         h = _take_channels(h, permutation)

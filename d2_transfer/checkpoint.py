@@ -6,10 +6,10 @@ import logging
 from pathlib import Path
 from typing import Any
 
-import torch
 from detectron2.checkpoint import DetectionCheckpointer
 
-from cwrgp.file_io.atomic import replacing
+from cwrgp.checkpoints.last_checkpoint import read_last_checkpoint, write_last_checkpoint
+from cwrgp.checkpoints.writer import write_checkpoint
 from d2_transfer.weights import check_weights, describe, read_weights
 
 logger = logging.getLogger(__name__)
@@ -34,13 +34,17 @@ class TransferCheckpointer(DetectionCheckpointer):
         states = {key: item.state_dict() for key, item in self.checkpointables.items()}
         path = Path(self.save_dir, f"{name}.pth")
         logger.info(f"Saving checkpoint to {path}")
-        with replacing(path) as temporary:
-            torch.save({"model": self.model.state_dict(), **states, **kwargs}, temporary)
+        write_checkpoint(path, {"model": self.model.state_dict(), **states, **kwargs})
         self.tag_last_checkpoint(path.name)
 
+    def has_checkpoint(self) -> bool:
+        return read_last_checkpoint(Path(self.save_dir)) is not None
+
+    def get_checkpoint_file(self) -> str:
+        return str(read_last_checkpoint(Path(self.save_dir)) or "")
+
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
-        with replacing(Path(self.save_dir, "last_checkpoint")) as temporary:
-            temporary.write_text(last_filename_basename, encoding="utf-8")
+        write_last_checkpoint(Path(self.save_dir, last_filename_basename))
 
     def _load_file(self, filename: str) -> dict[str, Any]:
         return read_weights(filename)
@@ -52,26 +56,21 @@ class TransferCheckpointer(DetectionCheckpointer):
         return super()._load_model(checkpoint)
 
     def _log_incompatible_keys(self, incompatible: Any) -> None:
-        """What is missing was said in one line above."""
+        """Logs what the model does not use; what is missing was logged before loading."""
         if incompatible.unexpected_keys:
             logger.info(f"In the file, but not used: {describe(incompatible.unexpected_keys)}")
 
 
 def starting_point(output_dir: str, weights: str, resume: bool) -> tuple[str, bool]:
-    """The file that a run starts from, and whether it goes on with the run in ``output_dir``.
+    """The file that a run starts from, and whether it continues the run in ``output_dir``.
 
     Args:
-        output_dir: of the run; its ``last_checkpoint`` counts only if ``resume``.
+        output_dir: of the run; its last checkpoint counts only if ``resume``.
         weights: ``MODEL.WEIGHTS``.
         resume: ``--resume``.
 
     Raises:
-        FileNotFoundError: ``last_checkpoint`` names a file that is not there.
+        FileNotFoundError: ``last_checkpoint`` names a file that does not exist.
     """
-    tag = Path(output_dir, "last_checkpoint")
-    if not resume or not tag.is_file():
-        return weights, False
-    path = Path(output_dir, tag.read_text(encoding="utf-8").strip())
-    if not path.is_file():
-        raise FileNotFoundError(f"{tag} names {path.name!r}, which is not in {output_dir}")
-    return str(path), True
+    last = read_last_checkpoint(Path(output_dir)) if resume else None
+    return (weights, False) if last is None else (str(last), True)

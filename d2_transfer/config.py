@@ -16,8 +16,8 @@ from detectron2.modeling import (
 )
 from fvcore.common.registry import Registry
 
+from cwrgp.models.resnet import BY_DEPTH
 from d2_transfer.data.registry import check_datasets, check_same_classes
-from d2_transfer.roi_heads import NUM_RES5_BLOCKS
 
 logger = logging.getLogger(__name__)
 
@@ -87,17 +87,18 @@ def _check_model(cfg: CfgNode) -> None:
     if "resnet" not in model.BACKBONE.NAME:
         return
     depth, channels = model.RESNETS.DEPTH, model.RESNETS.RES2_OUT_CHANNELS
-    if depth not in NUM_RES5_BLOCKS:
-        raise ValueError(f"MODEL.RESNETS.DEPTH {depth} is unknown; known: {list(NUM_RES5_BLOCKS)}")
-    expected = 64 if depth < 50 else 256
+    if depth not in BY_DEPTH:
+        raise ValueError(f"MODEL.RESNETS.DEPTH {depth} is unknown; known: {list(BY_DEPTH)}")
+    layout = BY_DEPTH[depth]
+    expected = layout.stage_channels[0]
     if channels != expected:
         raise ValueError(
             f"MODEL.RESNETS.RES2_OUT_CHANNELS {channels}: ResNet-{depth} needs {expected}"
         )
-    if depth < 50 and model.ROI_HEADS.NAME == "Res5ROIHeads":
+    if not layout.bottleneck and model.ROI_HEADS.NAME == "Res5ROIHeads":
         raise ValueError(
             "MODEL.ROI_HEADS.NAME Res5ROIHeads is made of bottleneck blocks, which"
-            f" ResNet-{depth} has not: use Res5ROIHeadsExtraNorm"
+            f" ResNet-{depth} does not have: use Res5ROIHeadsExtraNorm"
         )
 
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 import pickle
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor
@@ -18,9 +17,10 @@ from cwrgp.checkpoints.detectron2_names import to_detectron2
 from cwrgp.checkpoints.extract import Encoder, extract_encoder
 from cwrgp.checkpoints.find_resnets import count_tensors
 from cwrgp.checkpoints.from_detectron2 import extract_backbone
-from cwrgp.checkpoints.reader import read_checkpoint
+from cwrgp.checkpoints.pixel_statistics import PixelStatistics
+from cwrgp.checkpoints.reader import read_with_digest
+from cwrgp.checkpoints.writer import num_bytes
 from cwrgp.file_io.atomic import replacing
-from cwrgp.file_io.digest import file_digest
 from cwrgp.file_io.path_manager import local_file
 from d2_transfer.proof import Verification, verify
 
@@ -63,6 +63,7 @@ def convert_file(
     to: str = "detectron2",
     check: bool = True,
     unsafe: bool = False,
+    pixels: PixelStatistics | None = None,
 ) -> Conversion:
     """Converts a checkpoint's encoder into a file that Detectron2 loads, and proves the result.
 
@@ -81,6 +82,8 @@ def convert_file(
         to: "detectron2", or "torchvision" for the way back.
         check: False leaves out the proof.
         unsafe: lets the input file run code of its own.
+        pixels: normalisation of the input in pretraining, in place of what the file states or its
+            format is known for.
 
     Returns:
         An account of the conversion.
@@ -101,7 +104,7 @@ def convert_file(
         raise ValueError(f"OUTPUT {output} is the INPUT file: choose another name")
     if to == "torchvision" and (source != "auto" or branch is not None):
         raise ValueError("--source and --branch are for conversions to Detectron2")
-    checkpoint = read_checkpoint(local, unsafe=unsafe)
+    checkpoint, sha256_in = read_with_digest(local, unsafe=unsafe)
     if to == "detectron2":
         encoder = extract_encoder(checkpoint, source, branch)
     else:
@@ -112,16 +115,18 @@ def convert_file(
             " stride 1 (made for small images), that of Detectron2's ResNets is 7x7 with stride 2;"
             " pretrain with the ImageNet stem"
         )
+    if pixels is not None:
+        encoder = replace(encoder, pixels=pixels)
     num_tensors_in = count_tensors(checkpoint)
     del checkpoint
     dropped = dict(encoder.dropped)
     tensors, cast = _to_float32(_without_counters(encoder, dropped))
     weights = to_detectron2(tensors) if to == "detectron2" else tensors
     output.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(output) as temporary:
-        _write(weights, temporary, output.suffix, to)
-        verification = _prove(temporary, tensors, encoder.arch, to) if check else None
-        sha256_out = file_digest(temporary)
+    with replacing(output, num_bytes(weights)) as temporary:
+        _write(weights, temporary, output.suffix, to, encoder.pixels)
+        written, sha256_out = read_with_digest(temporary)
+        verification = _prove(written, tensors, encoder.arch, to) if check else None
     return Conversion(
         encoder=encoder,
         num_tensors_in=num_tensors_in,
@@ -129,7 +134,7 @@ def convert_file(
         dropped=dropped,
         warnings=[*encoder.warnings, *cast],
         verification=verification,
-        sha256_in=file_digest(local),
+        sha256_in=sha256_in,
         sha256_out=sha256_out,
     )
 
@@ -168,17 +173,15 @@ def _own_float32(name: str, tensor: Tensor, taken: set[int]) -> Tensor:
     return own
 
 
-def _write(weights: dict[str, Tensor], path: Path, suffix: str, to: str) -> None:
+def _write(
+    weights: dict[str, Tensor], path: Path, suffix: str, to: str, pixels: PixelStatistics | None
+) -> None:
     """Writes what Detectron2's checkpointer reads, or a plain state dict for torchvision."""
-    try:
-        _write_unchecked(weights, path, suffix, to)
-    except (RuntimeError, safetensors.SafetensorError) as error:  # torch's words for a full disk
-        raise OSError(f"{path.parent}: writing failed: {error}") from error
-
-
-def _write_unchecked(weights: dict[str, Tensor], path: Path, suffix: str, to: str) -> None:
-    about = {"__author__": AUTHOR, "matching_heuristics": True} if to == "detectron2" else {}
-    if suffix == ".safetensors":
+    about: dict[str, Any] = {}
+    if to == "detectron2":
+        about = {"__author__": AUTHOR, "matching_heuristics": True}
+        about |= pixels.as_metadata() if pixels else {}
+    if suffix == ".safetensors":  # its metadata are texts; a list of numbers is JSON
         safetensors.torch.save_file(weights, path, {k: str(v) for k, v in about.items()})
         return
     model: Any = {k: v.numpy() for k, v in weights.items()} if suffix == ".pkl" else weights
@@ -190,9 +193,10 @@ def _write_unchecked(weights: dict[str, Tensor], path: Path, suffix: str, to: st
             torch.save(content, file)
 
 
-def _prove(path: Path, tensors: dict[str, Tensor], arch: str, to: str) -> Verification:
-    """Compares the file as written with what was read from the input."""
-    written = read_checkpoint(path)
+def _prove(
+    written: Mapping[str, Any], tensors: dict[str, Tensor], arch: str, to: str
+) -> Verification:
+    """Compares the content of the file as written with what was read from the input."""
     if to == "detectron2":
         return verify(tensors, written["model"], arch)
     return verify(written, to_detectron2(tensors), arch)

@@ -11,6 +11,10 @@ import torchvision
 from d2_transfer.conversion import Conversion
 from d2_transfer.proof import resnet_config
 
+_UNKNOWN_PIXELS = (
+    "mean and std unknown: set MODEL.PIXEL_MEAN and MODEL.PIXEL_STD to those of the pretraining"
+)
+
 
 def as_table(conversion: Conversion, output: str) -> str:
     """A line for each thing that was found or done."""
@@ -22,6 +26,7 @@ def as_table(conversion: Conversion, output: str) -> str:
         ("source", f"{encoder.source} ({encoder.branch} branch)"),
         ("architecture", encoder.arch),
         ("MODEL.RESNETS", " ".join(f"{k} {v}" for k, v in resnet_config(encoder.arch).items())),
+        ("input", str(encoder.pixels or _UNKNOWN_PIXELS)),
         ("tensors in", str(conversion.num_tensors_in)),
         ("tensors used", f"{conversion.num_tensors_out}, each once"),
         *(
@@ -55,6 +60,8 @@ def as_json(conversion: Conversion, input_file: str, output_file: str) -> dict[s
         "branch": encoder.branch,
         "architecture": encoder.arch,
         "resnets": resnet_config(encoder.arch),
+        "pixel_mean": encoder.pixels and list(encoder.pixels.mean),
+        "pixel_std": encoder.pixels and list(encoder.pixels.std),
         "tensors_in": conversion.num_tensors_in,
         "tensors_used": conversion.num_tensors_out,
         "dropped": conversion.dropped,

@@ -16,7 +16,7 @@ from d2_transfer.conversion import convert_file
 
 logger = logging.getLogger(__name__)
 
-CONVERTER = 1  # to be raised when `convert_file` writes something else for the same input
+CONVERTER = 2  # to be raised when `convert_file` writes something else for the same input
 
 
 def fetch_converted(name: str, table: Mapping[str, Checkpoint] = ZOO, force: bool = False) -> Path:
@@ -43,7 +43,7 @@ def fetch_converted(name: str, table: Mapping[str, Checkpoint] = ZOO, force: boo
         if not force and output.is_file():
             logger.warning(f"{output} has changed since it was written: once more")
         conversion = convert_file(original, output, get(name, table).source)
-        record_digest(output)
+        record_digest(output, conversion.sha256_out)
     if proof := conversion.verification:
         logger.info(f"{PREFIX}{name}: converted, largest difference {proof.float64:.1e} (float64)")
     return output

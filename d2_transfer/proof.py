@@ -82,7 +82,7 @@ def resnet_config(arch: str) -> dict[str, Any]:
     layout = ARCHITECTURES[arch]
     return {
         "DEPTH": layout.depth,
-        "RES2_OUT_CHANNELS": 256 if layout.bottleneck else 64,
+        "RES2_OUT_CHANNELS": layout.stage_channels[0],
         "NUM_GROUPS": layout.groups,
         "WIDTH_PER_GROUP": layout.width,
         "STRIDE_IN_1X1": False,  # torchvision strides in the 3x3 convolution

@@ -16,8 +16,7 @@ from detectron2.modeling.backbone.resnet import BasicBlock, BottleneckBlock
 from detectron2.modeling.roi_heads import Res5ROIHeads
 from torch import nn
 
-# Blocks in res5. The other stages belong to the backbone, which Detectron2 builds for any depth.
-NUM_RES5_BLOCKS = {18: 2, 34: 3, 50: 3, 101: 3, 152: 3}
+from cwrgp.models.resnet import BY_DEPTH
 
 
 @ROI_HEADS_REGISTRY.register()
@@ -54,8 +53,9 @@ def build_res5(cfg: CfgNode) -> nn.Sequential:
     """
     resnets = cfg.MODEL.RESNETS
     depth, norm = resnets.DEPTH, resnets.NORM
-    if depth not in NUM_RES5_BLOCKS:
-        raise ValueError(f"MODEL.RESNETS.DEPTH {depth} is unknown; known: {list(NUM_RES5_BLOCKS)}")
+    if depth not in BY_DEPTH:
+        raise ValueError(f"MODEL.RESNETS.DEPTH {depth} is unknown; known: {list(BY_DEPTH)}")
+    layout = BY_DEPTH[depth]
     if not norm:
         raise ValueError('MODEL.RESNETS.NORM "" leaves nothing for the extra norm: use naiveSyncBN')
     if resnets.DEFORM_ON_PER_STAGE[-1]:
@@ -63,18 +63,15 @@ def build_res5(cfg: CfgNode) -> nn.Sequential:
             "MODEL.RESNETS.DEFORM_ON_PER_STAGE: res5 of a C4 head cannot be deformable"
         )
     out_channels = 8 * resnets.RES2_OUT_CHANNELS
-    num_blocks = NUM_RES5_BLOCKS[depth]
-    if depth < 50:
-        block_class, options = BasicBlock, {}
-    else:
-        block_class, options = (
-            BottleneckBlock,
-            {
-                "bottleneck_channels": 8 * resnets.NUM_GROUPS * resnets.WIDTH_PER_GROUP,
-                "num_groups": resnets.NUM_GROUPS,
-                "stride_in_1x1": resnets.STRIDE_IN_1X1,
-            },
-        )
+    num_blocks = layout.blocks[-1]
+    block_class, options = BasicBlock, {}
+    if layout.bottleneck:
+        block_class = BottleneckBlock
+        options = {
+            "bottleneck_channels": 8 * resnets.NUM_GROUPS * resnets.WIDTH_PER_GROUP,
+            "num_groups": resnets.NUM_GROUPS,
+            "stride_in_1x1": resnets.STRIDE_IN_1X1,
+        }
     blocks = ResNet.make_stage(
         block_class,
         num_blocks,

@@ -79,14 +79,17 @@ class Trainer(DefaultTrainer):
 
         Returns:
             The results of the last evaluation, on the main process; otherwise None.
+
+        Raises:
+            OSError: a checkpoint cannot be written, such as on a full disk.
+            FloatingPointError: a loss is not finite.
         """
-        # A failed worker is one line of the command. Detectron2 would log its traceback too.
         log = logging.getLogger("detectron2.engine.train_loop")
-        log.addFilter(_is_no_worker_failure)
+        log.addFilter(_in_one_line)
         try:
             super().train()
         finally:
-            log.removeFilter(_is_no_worker_failure)
+            log.removeFilter(_in_one_line)
         return getattr(self, "_last_eval_results", None)
 
     # The release of Detectron2 0.6 saves neither; its later versions save the same, once more.
@@ -119,6 +122,10 @@ class Trainer(DefaultTrainer):
         return build_evaluator(cfg, dataset_name)
 
 
-def _is_no_worker_failure(record: logging.LogRecord) -> bool:
+def _in_one_line(record: logging.LogRecord) -> bool:
+    """Logs an error that is not a defect without its traceback; the command reports it."""
     error = record.exc_info[1] if record.exc_info else None
-    return error is None or worker_failure(error) is None
+    expected = isinstance(error, OSError | ValueError | FloatingPointError)
+    if error is not None and (expected or worker_failure(error) is not None):
+        record.msg, record.args, record.exc_info = f"Training stopped: {error}", None, None
+    return True

@@ -17,7 +17,9 @@ from detectron2.modeling import build_model
 from detectron2.utils.file_io import PathManager
 from torch import Tensor
 
+from cwrgp.checkpoints.pixel_statistics import IMAGENET, PixelStatistics, read_metadata
 from cwrgp.checkpoints.reader import read_checkpoint
+from cwrgp.models.resnet import BY_DEPTH
 from d2_transfer.conversion import AUTHOR
 
 # The part of a detector's name by which Detectron2 calls ResNet stages, wherever they stand.
@@ -150,7 +152,7 @@ def check_weights_for(cfg: CfgNode, path: str, complete: bool = False) -> None:
     except FileNotFoundError as error:
         raise FileNotFoundError(f"MODEL.WEIGHTS {error}") from error
     if weights.get("__author__") == AUTHOR:
-        _check_conventions(cfg, path)
+        _check_conventions(cfg, weights, path)
     check_weights(weights, model_state, path, complete)
 
 
@@ -176,19 +178,28 @@ def describe(names: Iterable[str]) -> str:
     return ", ".join(f"{module} ({count})" for module, count in counts.items())
 
 
-def _check_conventions(cfg: CfgNode, path: str) -> None:
-    """Refuses a config that would feed a converted encoder what it was not trained on."""
-    wrong = []
+def _check_conventions(cfg: CfgNode, weights: Mapping[str, Any], path: str) -> None:
+    """Refuses a config that would feed a converted encoder other input than in pretraining."""
+    model = cfg.MODEL
+    wrong, options = [], []
     if cfg.INPUT.FORMAT != "RGB":
-        wrong.append(f"INPUT.FORMAT {cfg.INPUT.FORMAT} (RGB)")
-    if max(cfg.MODEL.PIXEL_STD) <= 1:
-        wrong.append(
-            f"MODEL.PIXEL_STD {list(cfg.MODEL.PIXEL_STD)} ([58.395, 57.12, 57.375] for ImageNet's)"
-        )
-    if cfg.MODEL.RESNETS.DEPTH >= 50 and cfg.MODEL.RESNETS.STRIDE_IN_1X1:
-        wrong.append("MODEL.RESNETS.STRIDE_IN_1X1 True (False)")
+        wrong.append(f"INPUT.FORMAT {cfg.INPUT.FORMAT}")
+        options.append("INPUT.FORMAT RGB")
+    found = PixelStatistics(tuple(model.PIXEL_MEAN), tuple(model.PIXEL_STD))
+    pixels = read_metadata(weights)
+    if pixels is None and max(found.std) <= 1:  # not known, but surely not in units of 0..255
+        pixels = IMAGENET
+    if pixels is not None and not found.agrees_with(pixels):
+        wrong.append(f"MODEL.PIXEL_MEAN {list(found.mean)} MODEL.PIXEL_STD {list(found.std)}")
+        options.append(f'MODEL.PIXEL_MEAN "{list(pixels.mean)}"')
+        options.append(f'MODEL.PIXEL_STD "{list(pixels.std)}"')
+    if BY_DEPTH[model.RESNETS.DEPTH].bottleneck and model.RESNETS.STRIDE_IN_1X1:
+        wrong.append("MODEL.RESNETS.STRIDE_IN_1X1 True")
+        options.append("MODEL.RESNETS.STRIDE_IN_1X1 False")
     if wrong:
-        raise ValueError(f"{path} needs other values (in brackets) than {', '.join(wrong)}")
+        raise ValueError(
+            f"{path} was not pretrained with {' '.join(wrong)}; set {' '.join(options)}"
+        )
 
 
 def _is_backbone(name: str) -> bool:

@@ -10,7 +10,7 @@ import torch
 from repository import REPOSITORY
 
 from cwrgp.builders.data import build_transforms
-from cwrgp.builders.methods import build_method
+from cwrgp.builders.methods import build_method, build_networks
 from cwrgp.builders.solver import build_learning_rate, build_plan
 from cwrgp.cli import load_config
 from cwrgp.config import get_cfg, validate_cfg
@@ -117,8 +117,8 @@ COLOURS = {
 }
 # The comparisons on CIFAR-10, which have no published recipe of the paper's own.
 OTHERS = {f"cifar10_{name}_r18" for name in (
-    "wmse", "simclr", "byol", "simsiam", "barlow_twins", "vicreg", "zero_icl",
-    "plain", "bn", "pca", "zca_bw",
+    "wmse", "simclr", "byol", "simsiam", "barlow_twins", "vicreg",
+    "plain", "bn", "pca", "zca_bw", "zca_cw",
 )}  # fmt: skip
 
 
@@ -234,6 +234,7 @@ def test_a_recipe_of_intl_has_the_published_values(name):
     p = cfg.MODEL.PROJECTOR
     assert (3, hidden, out, False, False) == (p.LAYERS, p.HIDDEN, p.OUT, p.HIDDEN_BIAS, p.LAST_BN)
     assert (arch, STEMS.get(data, "imagenet")) == (cfg.MODEL.ARCH, cfg.MODEL.STEM)
+    assert (arch == "resnet50") == cfg.MODEL.ZERO_INIT_RESIDUAL
     assert cfg.METHOD.INTL.ITERATIONS == 4 and cfg.METHOD.INTL.TRACE_WEIGHT == -1
     assert_colours(cfg, data)
     a = cfg.AUGMENT
@@ -260,15 +261,55 @@ def test_a_recipe_of_intl_has_the_published_values(name):
         assert views == [(side, [0.08, 1.0], *pair) for pair in pairs]
     if not small:
         probe, finetune = cfg.EVAL.LINEAR, cfg.EVAL.FINETUNE
-        plain = name == "imagenet_intl_r50_800ep"
         assert (probe.OPTIMIZER, probe.EPOCHS, probe.BATCH_SIZE) == ("sgd", 100, 256)
-        assert (0.2 if plain else 0.4, 0, [60, 80]) == (probe.LR, probe.WEIGHT_DECAY, probe.STEPS)
+        lr = 0.4 if momentum else 0.2
+        assert (lr, 0, [60, 80]) == (probe.LR, probe.WEIGHT_DECAY, probe.STEPS)
         assert finetune.LR_CLASSIFIER == 0.2 and finetune.EPOCHS == 20
-        assert (0.006 if epochs == 800 else 0.004) == finetune.LR_ENCODER
+        lr = 0.006 if name == "imagenet_intl_r50_800ep" else 0.004
+        assert lr == finetune.LR_ENCODER
+
+
+@pytest.mark.parametrize("name", [name for name, recipe in INTL.items() if "resnet18" in recipe])
+def test_the_residual_branches_of_intls_resnet18_do_not_start_at_zero(name):
+    encoder = build_networks(read(FOLDER / f"{name}.yaml"))[0]
+    blocks = [block for n in range(1, 5) for block in getattr(encoder, f"layer{n}")]
+    assert len(blocks) == 8 and all((block.bn2.weight == 1).all() for block in blocks)
+
+
+SMALL = [path for path in CONFIGS if read(path).MODEL.STEM != "imagenet"]
+
+
+@pytest.mark.parametrize("path", SMALL, ids=lambda path: path.stem)
+def test_a_small_stem_starts_as_torch_initialises_a_convolution(path):
+    cfg = read(path)
+    cfg.MODEL.PROJECTOR.HIDDEN = 2
+    torch.manual_seed(0)
+    weight = build_networks(cfg)[0].conv1.weight
+    assert weight.shape == (64, 3, 3, 3)
+    # Uniform up to 1 / sqrt(27), whose standard deviation is 1 / 9.
+    assert weight.std().item() == pytest.approx(0.111, rel=0.03)
+    assert 0.19 < weight.abs().max() <= 27**-0.5
+
+
+def test_simclr_on_cifar10_ends_with_a_batch_norm_without_parameters():
+    cfg = read(FOLDER / "cifar10_simclr_r18.yaml")
+    linear, norm = build_networks(cfg)[1][-2:]
+    assert (linear.out_features, linear.bias) == (64, None)
+    assert (norm.num_features, norm.weight, norm.bias) == (64, None, None)
+    for name in ("wmse", "byol"):
+        last = build_networks(read(FOLDER / f"cifar10_{name}_r18.yaml"))[1][-1]
+        assert isinstance(last, torch.nn.Linear) and last.bias is not None
+
+
+def test_byol_on_cifar10_has_the_momentum_and_the_predictor_of_wmses_code():
+    cfg = read(FOLDER / "cifar10_byol_r18.yaml")
+    assert (cfg.METHOD.EMA, cfg.MODEL.PREDICTOR.HIDDEN) == (0.99, 1024)
 
 
 def assert_colours(cfg, data):
     mean, std, side, resize = COLOURS[data]
+    if (data, cfg.METHOD.NAME) == ("cifar10", "intl"):
+        std = [0.2470, 0.2435, 0.2616]
     assert (mean, std) == (cfg.DATA.MEAN, cfg.DATA.STD)
     assert (side, resize) == (cfg.DATA.IMAGE_SIZE, cfg.DATA.PROBE_RESIZE)
 

@@ -37,7 +37,7 @@ def reduced(path, images, output):
     crops = any("IMAGE_SIZE" in view for view in cfg.AUGMENT.PER_VIEW)
     side = 64 if crops else SIDES[cfg.MODEL.STEM]
     full = cfg.DATA.IMAGE_SIZE
-    batch_whitening = cfg.METHOD.NAME in ("wmse", "zero_icl", "pca", "zca_bw")
+    batch_whitening = cfg.METHOD.NAME in ("wmse", "zca_cw", "pca", "zca_bw")
     opts = {
         "DATA.NAME": "imagefolder",
         "DATA.ROOT": images,

@@ -107,3 +107,19 @@ def test_the_losses_need_torch_only(run_tool):
     }
     rest = {name.partition(".")[0] for name in loaded} - {"cwrgp"}
     assert not rest & {"fvcore", "iopath", "numpy", "torchvision", "yaml", "PIL"}
+
+
+def test_a_config_is_read_by_builders_and_commands_only():
+    readers = ("builders", "commands", "config", "cli")
+    for name, file in module_files("cwrgp").items():
+        if name.split(".")[1:2] and name.split(".")[1] in readers:
+            continue
+        for node in ast.walk(ast.parse(file.read_text())):
+            words = {
+                ast.Name: lambda n: n.id,
+                ast.arg: lambda n: n.arg,
+                ast.alias: lambda n: n.name,
+            }.get(type(node))
+            assert words is None or words(node) not in ("cfg", "CfgNode", "Config"), (
+                f"{file}:{node.lineno} reads a config"
+            )

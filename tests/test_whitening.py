@@ -178,11 +178,53 @@ def test_what_cannot_be_whitened_is_refused(shape, arguments, message):
         whiten(torch.randn(shape), **arguments)
 
 
-@pytest.mark.parametrize("size", [4, 40])
-def test_what_is_not_a_number_stays_so(size):
-    x = torch.randn(size, 64)
-    x[1, 2] = torch.nan
-    assert whiten(x).isnan().all()
+BAD = ["equal", "nan", "inf", "one nan"]
+
+
+def spoil(x: Tensor, kind: str) -> Tensor:
+    """(N, D): its covariance is 0 exactly, or not finite."""
+    if kind == "equal":
+        # Powers of two, so that the mean has no rounding error and the centred x is 0.
+        return torch.full_like(x, 2.0)
+    bad = x.clone()
+    bad[1, 1] = torch.inf if kind == "inf" else torch.nan
+    return bad * torch.nan if kind == "nan" else bad
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("size", [2, 4, 40])
+@pytest.mark.parametrize("kind", BAD)
+@pytest.mark.parametrize("method", ["zca", "pca", "cholesky"])
+@pytest.mark.parametrize("axis", ["channel", "batch"])
+def test_one_bad_matrix_is_not_finite_and_leaves_the_others_as_they_are(
+    axis, method, kind, size, dtype
+):
+    shape = (size, 64) if axis == "channel" else (64, size)
+    x = torch.randn(3, *shape, generator=torch.Generator().manual_seed(0), dtype=dtype)
+    x[1] = spoil(x[1], kind)
+    x.requires_grad_()
+    z = whiten(x, axis=axis, method=method)
+    assert not z[1].isfinite().any()
+    torch.testing.assert_close(z[::2], whiten(x[::2], axis=axis, method=method))
+    (gradient,) = torch.autograd.grad(z.square().sum(-1).sqrt().sum(), x)
+    assert not gradient[1].isfinite().all()
+    (expected,) = torch.autograd.grad(
+        whiten(x[::2], axis=axis, method=method).square().sum(-1).sqrt().sum(), x
+    )
+    torch.testing.assert_close(gradient[::2], expected[::2])
+
+
+@pytest.mark.parametrize("method", ["zca", "pca", "cholesky"])
+def test_shrinkage_whitens_what_is_singular(method):
+    x = torch.full((8, 64), 2.0)
+    assert whiten(x, method=method, eps=1e-3).isfinite().all()
+
+
+def test_a_channel_without_variance_stops_cholesky():
+    # The case of a dead unit. Eigenvalues of 0 are subject to rounding; the pivot here is exact.
+    x = torch.randn(64, 8, generator=torch.Generator().manual_seed(0))
+    x[:, 3] = 2
+    assert not whiten(x, axis="batch", method="cholesky").isfinite().all()
 
 
 def test_the_limits_of_the_rank_are_the_true_ones():

@@ -12,14 +12,9 @@ import argparse
 import sys
 from pathlib import Path
 
-import matplotlib.pyplot as plt
-
 from cwrgp.cli import run_main
+from cwrgp.report.figures import Series, curves
 from cwrgp.trackers.jsonl import read_metrics
-
-# The colours of Okabe and Ito, which the colour-blind can tell apart; dashes for the rest.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-DASHES = ("-", "--", ":", "-.")
 
 
 def parse_args() -> argparse.Namespace:
@@ -54,22 +49,15 @@ def read_run(run: str, keys: list[str]) -> tuple[str, list[dict[str, float]]]:
 
 def main(args: argparse.Namespace) -> None:
     runs = [read_run(run, args.keys) for run in args.runs]
-    size = (4.2 * len(args.keys), 3.2)
-    figure, panels = plt.subplots(1, len(args.keys), figsize=size, squeeze=False)
-    for key, panel in zip(args.keys, panels[0], strict=True):
-        for number, (label, records) in enumerate(runs):
-            points = [(r["iteration"], r[key]) for r in records if key in r]
-            style = {
-                "color": COLOURS[number % len(COLOURS)],
-                "linestyle": DASHES[number % len(DASHES)],
-            }
-            panel.plot(*zip(*points, strict=True), label=label, linewidth=1.6, **style)
-        panel.set(title=key, xlabel="iteration")
-        panel.grid(alpha=0.25)
-        panel.spines[["top", "right"]].set_visible(False)
-    panels[0][-1].legend(frameon=False)
-    figure.tight_layout()
-    figure.savefig(args.output, dpi=150)
+    panels = []
+    for key in args.keys:
+        series = []
+        for style, (label, records) in enumerate(runs):
+            kept = [r for r in records if key in r]
+            x, y = [r["iteration"] for r in kept], [r[key] for r in kept]
+            series.append(Series(label, x, y, style))
+        panels.append((key, series))
+    curves(panels, x_label="iteration").savefig(args.output, dpi=150)
 
 
 if __name__ == "__main__":

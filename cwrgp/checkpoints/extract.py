@@ -1,8 +1,8 @@
 """Reads the ResNet of any known format under torchvision's names: completely, or not at all.
 
-The format is told by structure alone, never by a file's name: every ResNet in the file must stand
-where one known format has it. Whatever is not expected inside the backbone is an error that names
-the tensor.
+The format is auto-detected by structure, never by a file's name: every ResNet in the file must
+stand where one known format has it. Whatever is not expected inside the backbone is an error that
+names the tensor.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from torch import Tensor
 from cwrgp.checkpoints.check_tensors import check_kind, check_values, describe_untrained
 from cwrgp.checkpoints.find_resnets import Place, find_resnets, open_container, seen_prefixes
 from cwrgp.checkpoints.formats import BRANCHES, HEADS, SOURCES, Layout, Source, source_names
+from cwrgp.checkpoints.own import read_pixels
+from cwrgp.checkpoints.pixel_statistics import PixelStatistics
 from cwrgp.models.resnet import Stem, check_resnet, identify_arch, is_resnet_name
 
 
@@ -34,6 +36,7 @@ class Encoder:
         stem: ``"imagenet"`` (7x7, stride 2) or ``"small"`` (3x3, stride 1).
         dropped: key in the file -> why it was left out.
         warnings: what a user should know of the weights.
+        pixels: normalisation of the input in pretraining; None if it is not known.
     """
 
     arch: str
@@ -43,6 +46,7 @@ class Encoder:
     stem: Stem
     dropped: dict[str, str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    pixels: PixelStatistics | None = None
 
 
 def extract_encoder(
@@ -63,7 +67,8 @@ def extract_encoder(
         ValueError: no row fits, or several that read different tensors; a tensor is missing, left
             over, of the wrong shape, or not that of a network (NaN, Inf). The message names it.
     """
-    place, names, taken, layout = _choose(checkpoint, source, branch)
+    place, entries = _choose(checkpoint, source, branch)
+    _, layout, taken = entries[0]
     tensors = open_container(checkpoint, place.container)
     state: dict[str, Tensor] = {}
     dropped: dict[str, str] = {}
@@ -91,18 +96,27 @@ def extract_encoder(
     return Encoder(
         arch=arch,
         state_dict=state,
-        source=names,
+        source=_names(entries),
         branch=taken,
         stem=stem,
         dropped=dropped,
         warnings=tuple(describe_untrained(state)),
+        pixels=_find_pixels(checkpoint, [row for row, _, _ in entries]),
     )
+
+
+def _find_pixels(checkpoint: Mapping[str, Any], rows: list[Source]) -> PixelStatistics | None:
+    """The normalisation that the file states, or the one that all its possible formats have."""
+    if any(row.name == "cwrgp" for row in rows):
+        return read_pixels(checkpoint)
+    known = {row.pixels for row in rows}
+    return known.pop() if len(known) == 1 else None
 
 
 def _choose(
     checkpoint: Mapping[str, Any], source: str, branch: str | None
-) -> tuple[Place, str, str, Layout]:
-    """The place to read, the names of the formats that have it, the branch, and a layout."""
+) -> tuple[Place, list[tuple[Source, Layout, str]]]:
+    """The place to read, and the formats that have it: row, layout and branch."""
     if source not in source_names():
         raise ValueError(f"unknown source {source!r}; known: {', '.join(source_names())}")
     if branch not in (None, *BRANCHES):
@@ -129,15 +143,17 @@ def _choose(
             f"the file has no {branch or 'online'} branch: its ResNet is under "
             f"{' and '.join(map(str, found))}; --branch {other} may take it"
         )
-    names = {
-        place: ", ".join(dict.fromkeys(row.name for row, _, _ in entries))
-        for place, entries in readings.items()
-    }
     if len(readings) > 1:
-        candidates = "; ".join(f"{where[place]} ({names[place]})" for place in readings)
+        candidates = "; ".join(
+            f"{where[place]} ({_names(entries)})" for place, entries in readings.items()
+        )
         raise ValueError(f"more than one reading fits, choose with --source: {candidates}")
     place, entries = next(iter(readings.items()))
-    return where[place], names[place], entries[0][2], entries[0][1]
+    return where[place], entries
+
+
+def _names(entries: list[tuple[Source, Layout, str]]) -> str:
+    return ", ".join(dict.fromkeys(row.name for row, _, _ in entries))
 
 
 def _matching_rows(

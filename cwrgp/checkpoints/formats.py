@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from cwrgp.checkpoints.pixel_statistics import IMAGENET, PixelStatistics, from_unit_range
+
 BRANCHES = ("online", "momentum")
 
 
@@ -60,13 +62,19 @@ class Source:
         layouts: the kinds of file.
         mark: a beginning of keys in the container that only this row has among the rows of the
             same places.
+        pixels: normalisation of the input in the publisher's training code; None where users of
+            the code choose it, or where it depends on the data set.
     """
 
     name: str
     note: str
     layouts: tuple[Layout, ...]
     mark: str = ""
+    pixels: PixelStatistics | None = IMAGENET
 
+
+# SwAV's code divides by 0.228 where others divide by 0.229.
+_SWAV = from_unit_range((0.485, 0.456, 0.406), (0.228, 0.224, 0.225))
 
 SOURCES: tuple[Source, ...] = (
     Source(
@@ -74,16 +82,22 @@ SOURCES: tuple[Source, ...] = (
         "this project: tools/pretrain.py, tools/publish_checkpoint.py",
         (Layout("model: encoder.", "model: momentum_encoder."),),
         mark="projector.",
+        pixels=None,  # the file itself states them
     ),
     Source("cwrgp-ddp", "CW-RGP's authors, ImageNet", (Layout("state_dict: module.model."),)),
-    Source("cwrgp-small", "CW-RGP's authors, small images", (Layout("state_dict: model.module."),)),
+    Source(
+        "cwrgp-small",
+        "CW-RGP's authors, small images",
+        (Layout("state_dict: model.module."),),
+        pixels=None,
+    ),
     Source(
         "cwrgp-linear",
         "CW-RGP's authors, linear probe",
         (Layout("state_dict: module."),),
         mark="module.fc.",
     ),
-    Source("wmse", "W-MSE's authors", (Layout(": model.module."),)),
+    Source("wmse", "W-MSE's authors", (Layout(": model.module."),), pixels=None),
     Source(
         "intl",
         "INTL's authors",
@@ -111,6 +125,7 @@ SOURCES: tuple[Source, ...] = (
         "SwAV, DeepCluster-v2: released, while training",
         (Layout(": module."), Layout("state_dict: module.")),
         mark="module.projection_head.",
+        pixels=_SWAV,
     ),
     Source(
         "dino",
@@ -161,6 +176,7 @@ SOURCES: tuple[Source, ...] = (
             Layout("model: module.encoder.", "model_ema: module.encoder.", "model_ema: encoder."),
             Layout("model: encoder.", "model_ema: module.encoder.", "model_ema: encoder."),
         ),
+        pixels=None,
     ),
     Source(
         "byol",
@@ -171,6 +187,7 @@ SOURCES: tuple[Source, ...] = (
             ),
             Layout("model: online_network.encoder.", "model: target_network.encoder."),
         ),
+        pixels=None,
     ),
     Source(
         "solo_learn",
@@ -179,6 +196,7 @@ SOURCES: tuple[Source, ...] = (
             Layout("state_dict: backbone.", "state_dict: momentum_backbone."),
             Layout("state_dict: encoder.", "state_dict: momentum_encoder."),
         ),
+        pixels=None,
     ),
     Source(
         "lightly",
@@ -200,6 +218,7 @@ SOURCES: tuple[Source, ...] = (
             Layout("state_dict: query_backbone.", "state_dict: backbone.", complete=True),
             Layout(": backbone.", ": teacher_backbone.", ": backbone_momentum."),
         ),
+        pixels=None,
     ),
     Source(
         "vissl",

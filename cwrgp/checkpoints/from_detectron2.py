@@ -12,6 +12,7 @@ from cwrgp.checkpoints.check_tensors import check_kind, check_values, describe_u
 from cwrgp.checkpoints.detectron2_names import detectron2_name, to_torchvision
 from cwrgp.checkpoints.extract import Encoder
 from cwrgp.checkpoints.find_resnets import open_container
+from cwrgp.checkpoints.pixel_statistics import read_metadata
 from cwrgp.models.resnet import ARCHITECTURES, check_resnet, identify_arch
 
 # Where a ResNet's parts may stand: a converted file, C4 (res5 in its head), FPN.
@@ -27,7 +28,7 @@ _PART = re.compile(r"(?:stem\.conv1\.|res[2-5]\.\d+\.).+")
 
 
 def extract_backbone(checkpoint: Mapping[str, Any]) -> Encoder:
-    """Finds the ResNet in a Detectron2 file; the opposite of the conversion.
+    """Finds the ResNet in a Detectron2 file, for the export to torchvision.
 
     Args:
         checkpoint: what `cwrgp.checkpoints.reader.read_checkpoint` returns: a converted encoder, or
@@ -82,4 +83,5 @@ def extract_backbone(checkpoint: Mapping[str, Any]) -> Encoder:
         stem=stem,
         dropped=dropped,
         warnings=(*_CONVENTIONS * ARCHITECTURES[arch].bottleneck, *describe_untrained(state)),
+        pixels=read_metadata(checkpoint),
     )

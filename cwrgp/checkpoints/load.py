@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 from dataclasses import dataclass
 from typing import Any
 
-import yaml
 from torchvision.models import ResNet
 
 from cwrgp.checkpoints.extract import Encoder, extract_encoder
-from cwrgp.checkpoints.reader import read_checkpoint
-from cwrgp.file_io.digest import file_digest
-from cwrgp.file_io.path_manager import local_file
-from cwrgp.models.encoders import ARCHITECTURES, build_encoder
+from cwrgp.checkpoints.own import read_config
+from cwrgp.checkpoints.reader import read_with_digest
+from cwrgp.models.encoders import ENCODERS, build_encoder
+from cwrgp.models.resnet import STEMS
 from cwrgp.seeding import Stream, derive_seed, forked_generator
 
 RANDOM = "random"
-# What the shape of conv1 tells of MODEL.STEM.
-_STEMS = {"imagenet": ("imagenet",), "small": ("small", "small_pool")}
 
 
 @dataclass(frozen=True)
@@ -59,11 +55,11 @@ def load_encoder(
     """
     if weights == RANDOM:
         if (source, branch) != ("auto", None):
-            raise ValueError("--weights random has neither --source nor --branch; leave them away")
+            raise ValueError("--weights random has neither a source nor a branch; omit them")
         with forked_generator(derive_seed(Stream.WEIGHTS, seed)):
             return build_encoder(arch, stem=stem), Origin(RANDOM)
     encoder = build_encoder(arch, stem=stem)
-    checkpoint = read_checkpoint(weights, unsafe=unsafe)
+    checkpoint, sha256 = read_with_digest(weights, unsafe=unsafe)
     try:
         found = extract_encoder(checkpoint, source, branch)
     except ValueError as error:
@@ -73,31 +69,31 @@ def load_encoder(
     _check(weights, found, arch, stem)
     _check_own_stem(weights, checkpoint, stem)
     encoder.load_state_dict(found.state_dict)
-    return encoder, Origin(
-        weights, file_digest(local_file(weights)), found.source, found.branch, found.warnings
-    )
+    return encoder, Origin(weights, sha256, found.source, found.branch, found.warnings)
 
 
 def _check_own_stem(weights: str, checkpoint: Any, stem: str) -> None:
-    """A file of this project's says which small stem it has, which its tensors do not tell."""
-    with contextlib.suppress(KeyError, TypeError, yaml.YAMLError):
-        own = yaml.safe_load(checkpoint["config"])["MODEL"]["STEM"]
-        if own != stem:
-            raise ValueError(
-                f"{weights} was trained with MODEL.STEM {own}, but the config says {stem}; "
-                f"MODEL.STEM {own} would fit"
-            )
+    """A file of this project states which small stem it has; its tensors do not show it."""
+    model = (read_config(checkpoint) or {}).get("MODEL")
+    own = model.get("STEM", stem) if isinstance(model, dict) else stem
+    if own != stem:
+        raise ValueError(
+            f"{weights} was trained with MODEL.STEM {own}, but the config says {stem}; "
+            f"MODEL.STEM {own} would fit"
+        )
 
 
 def _check(weights: str, found: Encoder, arch: str, stem: str) -> None:
-    fitting = _STEMS[found.stem]
+    kernel = STEMS[found.stem].kernel
+    fitting = [name for name, layout in STEMS.items() if layout.kernel == kernel]
     if found.arch == arch and stem in fitting:
         return
-    kernel = {"imagenet": "7x7", "small": "3x3"}[found.stem]
-    wrong = f"{weights} holds a {found.arch} whose stem is a {kernel} convolution, but the config "
-    wrong += f"says MODEL.ARCH {arch} MODEL.STEM {stem}"
-    if found.arch not in ARCHITECTURES:
-        raise ValueError(f"{wrong}; of architectures there are {', '.join(ARCHITECTURES)} only")
+    wrong = (
+        f"{weights} holds a {found.arch} whose stem is a {kernel}x{kernel} convolution, but the "
+        f"config says MODEL.ARCH {arch} MODEL.STEM {stem}"
+    )
+    if found.arch not in ENCODERS:
+        raise ValueError(f"{wrong}; only {', '.join(ENCODERS)} can be evaluated")
     raise ValueError(
         f"{wrong}; MODEL.ARCH {found.arch} MODEL.STEM {' or '.join(fitting)} would fit"
     )

@@ -30,6 +30,7 @@ def model_card(
         "architecture": f"{encoder.arch}, {encoder.stem} stem",
         "method": f"{method}, pretrained without labels",
         "contents": "the encoder and its heads" if whole else "the encoder",
+        "input": str(encoder.pixels or "not stated"),
         "iterations": content["iteration"] + 1,
         "trained with": f"torch {content['torch_version']}",
         "published with": versions,

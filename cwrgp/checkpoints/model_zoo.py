@@ -17,11 +17,11 @@ from typing import Any
 from iopath.common.file_io import PathHandler, file_lock
 
 from cwrgp.checkpoints.extract import extract_encoder
-from cwrgp.checkpoints.reader import read_checkpoint
+from cwrgp.checkpoints.reader import read_with_digest
+from cwrgp.file_io.atomic import replacing
 from cwrgp.file_io.cache import cache_dir
 from cwrgp.file_io.digest import (
     check_digest,
-    file_digest,
     is_intact,
     record_digest,
     record_file,
@@ -190,11 +190,11 @@ def fetch(name: str, table: Mapping[str, Checkpoint] = ZOO, force: bool = False)
             path.unlink(missing_ok=True)
         origin = _obtain(row, path)
         try:
-            _check(row, path, origin)
+            digest = _check(row, path, origin)
         except ValueError:
             path.unlink()
             raise
-        record_digest(path)
+        record_digest(path, digest)
     return path
 
 
@@ -211,26 +211,28 @@ def _obtain(row: Checkpoint, path: Path) -> str:
         file = Path(origin).expanduser()
         if not file.is_file():
             raise FileNotFoundError(f"{file}: no such file; CWRGP_ZOO_MIRROR is {mirror}")
-        part = path.with_name(f"{path.name}.copy")
-        shutil.copyfile(file, part)
-        os.replace(part, path)
+        with replacing(path, file.stat().st_size) as temporary:
+            shutil.copyfile(file, temporary)
     return origin
 
 
-def _check(row: Checkpoint, path: Path, origin: str) -> None:
+def _check(row: Checkpoint, path: Path, origin: str) -> str:
+    """Whether a file is that of a row; returns its SHA-256."""
     check_digest(path, row.digest, origin)
-    found, recorded = file_digest(path), recorded_digest(path)
+    try:
+        content, found = read_with_digest(path)
+        arch = extract_encoder(content, row.source).arch
+    except ValueError as error:
+        raise ValueError(f"{origin} is not {row.name} ({error})") from error
+    recorded = recorded_digest(path)
     if recorded is not None and found != recorded:
         raise ValueError(
             f"{origin} is another file than at the first download (SHA-256 {found}, then"
             f" {recorded}); if you trust it, remove {record_file(path)}"
         )
-    try:
-        arch = extract_encoder(read_checkpoint(path), row.source).arch
-    except ValueError as error:
-        raise ValueError(f"{origin} is not {row.name} ({error})") from error
     if arch != row.arch:
         raise ValueError(f"{origin} is not {row.name}: it holds a {arch}, not a {row.arch}")
+    return found
 
 
 class ZooHandler(PathHandler):

@@ -1,6 +1,6 @@
 """Safe reading of a checkpoint file: tensors, arrays, numbers and text. Nothing in it is executed.
 
-The kind of file is told by its first bytes, never by its name:
+The kind of file is auto-detected by its first bytes, never by its name:
 
 - a zip archive, or the older stream format, as ``torch.save`` writes them;
 - safetensors;
@@ -18,13 +18,15 @@ import threading
 import warnings
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 from safetensors import safe_open
 
+from cwrgp.checkpoints.other_files import START, refuse_other_file
 from cwrgp.checkpoints.pickle_stand_ins import STAND_INS
 from cwrgp.checkpoints.safe_pickle import InertUnpickler, make_plain
+from cwrgp.file_io.digest import stream_digest
 from cwrgp.file_io.path_manager import local_file
 
 # How torch.save's stream format (before 1.6) begins: its magic number, pickled.
@@ -61,22 +63,38 @@ def read_checkpoint(path: str | Path, *, unsafe: bool = False) -> dict[str, Any]
     """
     local = local_file(path)
     with local.open("rb") as file:
-        start = file.read(len(_TORCH_STREAM_START))
+        return _read(file, local, path, unsafe)
+
+
+def read_with_digest(path: str | Path, *, unsafe: bool = False) -> tuple[dict[str, Any], str]:
+    """`read_checkpoint`, and the SHA-256 of the same file in hexadecimal."""
+    local = local_file(path)
+    with local.open("rb") as file:
+        digest = stream_digest(file)
+        return _read(file, local, path, unsafe), digest
+
+
+def _read(file: IO[bytes], local: Path, path: str | Path, unsafe: bool) -> dict[str, Any]:
+    """Reads an open file; torch and safetensors open it once more to map it."""
+    file.seek(0)
+    start = file.read(START)
+    file.seek(0)
     if not start:
         raise ValueError(f"{path} is empty (0 bytes): the file was never written or is cut off")
+    refuse_other_file(start, path)
     try:
         with warnings.catch_warnings():
             # Tensors on read-only bytes; a file that torch then refuses in one line anyway.
             warnings.filterwarnings("ignore", "The given NumPy array is not writable")
             warnings.filterwarnings("ignore", "Detected pickle protocol")
             if start.startswith(b"PK"):
-                content = _read_archive(local, unsafe)
-            elif start == _TORCH_STREAM_START:
-                content = _torch_load(local, unsafe)
+                content = _read_archive(file, local, unsafe)
+            elif start.startswith(_TORCH_STREAM_START):
+                content = _torch_load(file, unsafe)
             elif _is_safetensors(start):
                 content = _read_safetensors(local)
             else:
-                content = _read_pickle(local, unsafe)
+                content = _read_pickle(file, unsafe)
             content = make_plain(content, max(local.stat().st_size, _SMALL))
     except OSError:
         raise
@@ -89,8 +107,8 @@ def read_checkpoint(path: str | Path, *, unsafe: bool = False) -> dict[str, Any]
     return content
 
 
-def _read_archive(local: Path, unsafe: bool) -> Any:
-    with zipfile.ZipFile(local) as archive:
+def _read_archive(file: IO[bytes], local: Path, unsafe: bool) -> Any:
+    with zipfile.ZipFile(file) as archive:
         records = archive.infolist()
         damaged = archive.testzip()  # compares checksums, which torch.load does not do
     if damaged is not None:
@@ -100,17 +118,17 @@ def _read_archive(local: Path, unsafe: bool) -> Any:
     if any(record.compress_type != zipfile.ZIP_STORED for record in records):
         # torch would map the compressed bytes as if they were numbers.
         raise ValueError("its records were compressed by another program; save it with torch.save")
-    return _torch_load(local, unsafe, mmap=True)
+    file.seek(0)
+    # Only a path can be mapped, and torch reads a path that ends in .safetensors as that format.
+    return _torch_load(file if local.suffix == ".safetensors" else str(local), unsafe)
 
 
-def _torch_load(local: Path, unsafe: bool, mmap: bool = False) -> Any:
-    with _torch_allow_list, local.open("rb") as file:
-        # By a path, torch would take what ends in .safetensors for that; only a path can be mapped.
-        mmap = mmap and local.suffix != ".safetensors"
-        with torch.serialization.safe_globals([(t, name) for name, t in STAND_INS.items()]):
-            return torch.load(
-                str(local) if mmap else file, map_location="cpu", weights_only=not unsafe, mmap=mmap
-            )
+def _torch_load(file: IO[bytes] | str, unsafe: bool) -> Any:
+    allowed = torch.serialization.safe_globals([(t, name) for name, t in STAND_INS.items()])
+    with _torch_allow_list, allowed:
+        return torch.load(
+            file, map_location="cpu", weights_only=not unsafe, mmap=isinstance(file, str)
+        )
 
 
 def _is_safetensors(start: bytes) -> bool:
@@ -133,9 +151,8 @@ def _read_safetensors(local: Path) -> dict[str, Any]:
     return {**metadata, "model": tensors}
 
 
-def _read_pickle(local: Path, unsafe: bool) -> Any:
-    with local.open("rb") as file:
-        return pickle.load(file, encoding="latin1") if unsafe else InertUnpickler(file).load()
+def _read_pickle(file: IO[bytes], unsafe: bool) -> Any:
+    return pickle.load(file, encoding="latin1") if unsafe else InertUnpickler(file).load()
 
 
 def _explain(path: str | Path, error: Exception) -> str:

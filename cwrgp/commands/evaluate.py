@@ -15,8 +15,8 @@ from cwrgp.builders.probes import PROBES, ProbeResult, build_probe_data
 from cwrgp.checkpoints.load import Origin, load_encoder
 from cwrgp.comm import get_rank, get_world_size
 from cwrgp.config import validate_cfg
-from cwrgp.engine.checkpoint import write_atomically
 from cwrgp.engine.precision import chosen_dtype
+from cwrgp.file_io.atomic import write_text
 from cwrgp.launch import local_device
 from cwrgp.shared_memory import worker_errors_end_the_run
 
@@ -80,9 +80,9 @@ def run_evaluation(
     result = PROBES[probe](cfg, data)
     record = _record(cfg, probe, result, origin, dtype)
     if path is not None and get_rank() == 0:
-        _write(path, json.dumps(record, indent=2) + "\n")
+        write_text(path, json.dumps(record, indent=2) + "\n")
         if result.subset is not None:
-            _write(path.with_suffix(".images.txt"), "".join(f"{n}\n" for n in result.subset))
+            write_text(path.with_suffix(".images.txt"), "".join(f"{n}\n" for n in result.subset))
     return record
 
 
@@ -149,7 +149,3 @@ def _checked_output(output: str | None) -> Path | None:
         raise ValueError(f"--output {output} is a folder; name a file")
     path.parent.mkdir(parents=True, exist_ok=True)
     return path
-
-
-def _write(path: Path, text: str) -> None:
-    write_atomically(path, lambda file: file.write(text.encode()))

@@ -17,12 +17,13 @@ from cwrgp.comm import get_rank, get_world_size
 from cwrgp.config import validate_cfg
 from cwrgp.data.loaders import iterate_views
 from cwrgp.data.samplers import StepSampler
-from cwrgp.engine.checkpoint import Checkpoints, write_atomically
+from cwrgp.engine.checkpoint import Checkpoints
 from cwrgp.engine.loop import Step, train
 from cwrgp.engine.metrics import MetricWriter, setup_logging
 from cwrgp.engine.optimizers import build_optimizer
 from cwrgp.engine.precision import autocast, build_scaler, chosen_dtype
 from cwrgp.engine.resume import restore
+from cwrgp.file_io.atomic import write_text
 from cwrgp.launch import local_device
 from cwrgp.models.batch_norm import synchronize_batch_norm
 from cwrgp.preemption import StopRequest
@@ -107,7 +108,7 @@ def run_pretraining(
             f"at {plan.total_steps}; train longer, or choose another OUTPUT_DIR"
         )
     if main and not eval_only:
-        write_atomically(folder / "config.yaml", lambda file: file.write(cfg.dump().encode()))
+        write_text(folder / "config.yaml", cfg.dump())
     if start == plan.total_steps and not eval_only:
         logger.info("the run is finished, nothing is left to do")
         return {}

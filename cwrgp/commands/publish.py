@@ -8,23 +8,24 @@ from __future__ import annotations
 import json
 import math
 import re
-import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 import torchvision
-import yaml
 from torch import Tensor
 
 import cwrgp
 from cwrgp.checkpoints.extract import Encoder, extract_encoder
 from cwrgp.checkpoints.model_card import model_card
-from cwrgp.checkpoints.reader import read_checkpoint
-from cwrgp.engine.checkpoint import write_atomically
+from cwrgp.checkpoints.own import pack_published, unpack
+from cwrgp.checkpoints.reader import read_checkpoint, read_with_digest
+from cwrgp.checkpoints.writer import write_checkpoint
+from cwrgp.config.paths import without_paths
+from cwrgp.file_io.atomic import move_into_place, write_text
 from cwrgp.file_io.digest import file_digest
 from cwrgp.file_io.path_manager import local_file
 from cwrgp.trackers.jsonl import read_metrics
@@ -85,34 +86,32 @@ def publish(
         raise ValueError(f"--name {name!r}: letters, digits, '.', '_' and '-' only")
     local = local_file(input_file)
     state = read_checkpoint(local)
-    _check_own(state, input_file)
+    saved = unpack(state, input_file)
     encoder = extract_encoder(state, "cwrgp")
     beside = [str(p) for p in (local.parent / "metrics.json",) if p.is_file()]
-    values = read_given_metrics(metrics or beside, state["iteration"])
-    content = {
-        "model": {
+    values = read_given_metrics(metrics or beside, saved.iteration)
+    content = pack_published(
+        saved,
+        model={
             key: tensor.detach().clone(memory_format=torch.contiguous_format)
-            for key, tensor in state["model"].items()
+            for key, tensor in saved.model.items()
             if key.startswith(_ENCODER) or not encoder_only
         },
-        "iteration": state["iteration"],
-        "config": _without_paths(state["config"]),
-        "torch_version": state["torch_version"],
-        "versions": {
+        config=without_paths(saved.config),
+        versions={
             "torch": str(torch.__version__),
             "torchvision": str(torchvision.__version__),
             "cwrgp": cwrgp.__version__,
         },
-        "metrics": values,
-    }
+        metrics=values,
+    )
     folder = Path(output_dir)
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".publish-", dir=folder) as aside:
         written = Path(aside) / "checkpoint.pth"
-        with written.open("wb") as file:
-            torch.save(content, file)
-        _check_same(encoder, extract_encoder(read_checkpoint(written)))
-        digest = file_digest(written)
+        write_checkpoint(written, content)
+        content_read, digest = read_with_digest(written)
+        _check_same(encoder, extract_encoder(content_read))
         checkpoint = folder / f"{name}-{digest[:8]}.pth"
         card = checkpoint.with_suffix(".md")
         text = model_card(checkpoint.name, content, encoder, digest, licence)
@@ -120,9 +119,8 @@ def publish(
             raise FileExistsError(f"{checkpoint} exists with other contents; remove it first")
         if card.exists() and card.read_text(encoding="utf-8") != text:
             raise FileExistsError(f"{card} exists with other contents; remove it first")
-        with written.open("rb") as file:
-            write_atomically(checkpoint, lambda target: shutil.copyfileobj(file, target))
-        write_atomically(card, lambda target: target.write(text.encode()))
+        move_into_place(written, checkpoint)
+        write_text(card, text)
     return Publication(checkpoint, card, digest, values)
 
 
@@ -165,17 +163,6 @@ def _metrics_of_file(path: Path, iteration: int) -> dict[str, Any]:
     return {k: v for record in own for k, v in record.items() if k.startswith(_PROBE)}
 
 
-def _without_paths(config: str) -> str:
-    """The folders of whoever trained it are nobody's business."""
-    cfg = yaml.safe_load(config)
-    data = cfg.get("DATA")
-    places = ((data, "ROOT"), (data, "CLASS_LIST"), (cfg.get("EVAL"), "ROOT"), (cfg, "OUTPUT_DIR"))
-    for section, key in places:
-        if isinstance(section, dict) and key in section:
-            section[key] = ""
-    return yaml.safe_dump(cfg)
-
-
 def _number(key: str, value: Any) -> float:
     try:
         number = float(value)
@@ -184,29 +171,6 @@ def _number(key: str, value: Any) -> float:
     if not key.strip() or not math.isfinite(number):
         raise ValueError(f"--metrics {key}={value}: KEY=VALUE with a finite number is needed")
     return number
-
-
-def _check_own(state: Mapping[str, Any], path: str | Path) -> None:
-    """Whether `cwrgp.engine.loop.train` saved it."""
-    wrong = f"{path} is not a checkpoint of tools/pretrain.py"
-    for key, kind in {"model": dict, "iteration": int, "config": str, "torch_version": str}.items():
-        if not isinstance(state.get(key), kind):
-            raise ValueError(f"{wrong}: it has no {key!r} of type {kind.__name__}")
-    for key, value in state["model"].items():
-        if not isinstance(key, str) or not isinstance(value, Tensor) or _is_strange(value):
-            raise ValueError(f"{wrong}: {key!r} of its model is a {type(value).__name__}")
-    try:
-        config = yaml.safe_load(state["config"])
-    except yaml.YAMLError:
-        config = None
-    sections = ("DATA", "MODEL", "METHOD", "SOLVER")
-    if not isinstance(config, dict) or not all(isinstance(config.get(s), dict) for s in sections):
-        raise ValueError(f"{wrong}: its config is not that of a run")
-
-
-def _is_strange(tensor: Tensor) -> bool:
-    """Without values of its own that could be written."""
-    return tensor.is_meta or tensor.layout is not torch.strided or tensor.is_quantized
 
 
 def _check_same(before: Encoder, after: Encoder) -> None:

@@ -14,6 +14,9 @@ RENAMED: dict[str, str] = {
     "CHECKPOINTS_KEPT": "CHECKPOINTS_TO_KEEP",
 }
 
+# Key -> old value -> new value.
+RENAMED_VALUES: dict[str, dict[str, str]] = {"METHOD.NAME": {"zero_icl": "zca_cw"}}
+
 
 def current_name(key: str) -> str:
     """The name of a key today; warns if it was renamed."""
@@ -23,30 +26,52 @@ def current_name(key: str) -> str:
     return RENAMED[key]
 
 
+def current_value(key: str, value: Any) -> Any:
+    """The value of a key under its name today; warns if the value was renamed."""
+    new = RENAMED_VALUES.get(key, {}).get(value) if isinstance(value, str) else None
+    if new is None:
+        return value
+    warnings.warn(f"{key} {value} is now called {new}", FutureWarning, stacklevel=2)
+    return new
+
+
 def upgrade(config: Mapping[str, Any], *, warn: bool = True) -> dict[str, Any]:
-    """A configuration with today's names.
+    """A configuration with today's names of keys and values.
 
     Args:
         config: nested dictionaries, of a YAML file or a checkpoint.
-        warn: whether to warn of each key that was renamed.
+        warn: whether to warn of each name that was changed.
 
     Returns:
         A copy. Where both names are set, the new one counts.
     """
     result = copy.deepcopy(dict(config))
     for old, new in RENAMED.items():
-        *sections, name = old.split(".")
-        node: Any = result
-        for section in sections:
-            node = node.get(section) if isinstance(node, dict) else None
-        if not isinstance(node, dict) or name not in node:
+        section, name = _find(result, old)
+        if name not in section:
             continue
-        value = node.pop(name)
+        value = section.pop(name)
         if warn:
             current_name(old)
         *sections, name = new.split(".")
-        node = result
-        for section in sections:
-            node = node.setdefault(section, {})
-        node.setdefault(name, value)
+        section = result
+        for part in sections:
+            section = section.setdefault(part, {})
+        section.setdefault(name, value)
+    for key in RENAMED_VALUES:
+        section, name = _find(result, key)
+        if name in section:
+            with warnings.catch_warnings():
+                if not warn:
+                    warnings.simplefilter("ignore")
+                section[name] = current_value(key, section[name])
     return result
+
+
+def _find(config: dict[str, Any], key: str) -> tuple[dict[str, Any], str]:
+    """The section of a key, an empty one where there is none, and the last part of its name."""
+    *sections, name = key.split(".")
+    node: Any = config
+    for section in sections:
+        node = node.get(section) if isinstance(node, dict) else None
+    return node if isinstance(node, dict) else {}, name

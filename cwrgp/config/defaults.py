@@ -112,10 +112,10 @@ KEYS: dict[str, Key] = {
     # ---- the method
     "METHOD.NAME": Key(
         "cwrgp",
-        "The method. plain, bn, pca and zca_bw are for the analysis of whitening.",
+        "The method. plain, bn, pca, zca_bw and zca_cw are for the analysis of whitening.",
         choices=(
             *("cwrgp", "wmse", "intl", "simclr", "byol", "simsiam", "barlow_twins", "vicreg"),
-            *("zero_icl", "plain", "bn", "pca", "zca_bw"),
+            *("plain", "bn", "pca", "zca_bw", "zca_cw"),
         ),
     ),
     "METHOD.CWRGP.NUM_GROUPS": Key(
@@ -143,7 +143,7 @@ KEYS: dict[str, Key] = {
     ),
     "METHOD.WHITENING.SUBBATCH_SIZE": Key(
         0,
-        "For wmse, zero_icl, bn, pca, zca_bw: samples that are whitened together; 0: the batch of a"
+        "For wmse, bn, pca, zca_bw, zca_cw: samples that are whitened together; 0: the batch of a"
         " process.",
         at_least(0),
     ),

@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 from fvcore.common.config import CfgNode
 
-from cwrgp.config.aliases import current_name, upgrade
+from cwrgp.config.aliases import current_name, current_value, upgrade
 
 
 class Config(CfgNode):
@@ -56,8 +56,8 @@ class Config(CfgNode):
     def merge_from_list(self, cfg_list: list[Any]) -> None:
         """Merges KEY VALUE pairs; old names of keys are accepted."""
         keys = [current_name(key) for key in cfg_list[::2]]
-        pairs = [word for pair in zip(keys, cfg_list[1::2], strict=True) for word in pair]
-        super().merge_from_list(pairs)
+        values = [current_value(k, v) for k, v in zip(keys, cfg_list[1::2], strict=True)]
+        super().merge_from_list([word for pair in zip(keys, values, strict=True) for word in pair])
         self.given.update(dict.fromkeys(keys, "pairs"))
 
 

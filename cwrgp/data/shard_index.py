@@ -8,12 +8,12 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import wraps
 from pathlib import Path
-from uuid import uuid4
 
 import numpy as np
 import torch.distributed as dist
 
 from cwrgp.comm import get_rank, get_world_size
+from cwrgp.file_io.atomic import replacing
 from cwrgp.file_io.cache import cache_dir
 
 _THREADS = 8
@@ -74,15 +74,8 @@ def cached(index: Index) -> Index:
             return np.load(path, allow_pickle=False)
         table = index(url)
         path.parent.mkdir(parents=True, exist_ok=True)
-        # A unique name: other runs may write the same index now. Plain open() follows the umask,
-        # unlike the functions of tempfile, so that a shared cache can be read by others.
-        temporary = path.with_name(f".{path.name}.{uuid4().hex}.tmp")
-        try:
-            with open(temporary, "xb") as file:
-                np.save(file, table, allow_pickle=False)
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with replacing(path, table.nbytes) as temporary, temporary.open("wb") as file:
+            np.save(file, table, allow_pickle=False)
         return table
 
     return from_cache

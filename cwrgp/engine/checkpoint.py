@@ -1,37 +1,14 @@
-"""Checkpoints that a kill at any moment leaves whole: written aside, synced, renamed."""
+"""The checkpoints of a run. Each is written atomically, so a kill leaves all of them intact."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-import torch
-
+from cwrgp.checkpoints.last_checkpoint import read_last_checkpoint, write_last_checkpoint
 from cwrgp.checkpoints.reader import read_checkpoint
-
-LAST = "last_checkpoint"
-
-
-def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Writes a file so that ``path`` is at every moment the old content or the new one.
-
-    Args:
-        path: the file.
-        write: called with the open temporary file.
-    """
-    temporary = path.with_name(f".{path.name}.tmp")
-    with open(temporary, "wb") as file:
-        write(file)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)  # the rename itself
-    finally:
-        os.close(folder)
+from cwrgp.checkpoints.writer import write_checkpoint
 
 
 class Checkpoints:
@@ -48,9 +25,9 @@ class Checkpoints:
         self.keep = keep
 
     def save(self, state: dict[str, Any], name: str) -> Path:
-        """Writes ``name``.pth, makes it the last checkpoint, and removes what is too old."""
+        """Writes ``name``.pth, names it as the last checkpoint, and removes the oldest ones."""
         path = self.save_aside(state, name)
-        write_atomically(self.folder / LAST, lambda file: file.write(path.name.encode()))
+        write_last_checkpoint(path)
         if self.keep:
             for old in sorted(self.folder.glob("model_[0-9]*.pth"))[: -self.keep]:
                 old.unlink()
@@ -59,23 +36,16 @@ class Checkpoints:
     def save_aside(self, state: dict[str, Any], name: str) -> Path:
         """Writes ``name``.pth, which does not become the last checkpoint."""
         path = self.folder / f"{name}.pth"
-        write_atomically(path, lambda file: torch.save(state, file))
+        write_checkpoint(path, state)
         return path
 
     def last(self) -> Path | None:
-        """The last checkpoint, None where there is none.
+        """The last checkpoint; None if there is none.
 
         Raises:
-            FileNotFoundError: the file that ``last_checkpoint`` names is gone.
+            FileNotFoundError: the file that ``last_checkpoint`` names does not exist.
         """
-        pointer = self.folder / LAST
-        if not pointer.is_file():  # a kill right after the first checkpoint leaves none
-            models = sorted(self.folder.glob("model_*.pth"))
-            return models[-1] if models else None
-        path = self.folder / pointer.read_text().strip()
-        if not path.is_file():
-            raise FileNotFoundError(f"{pointer} names {path.name}, which is not there")
-        return path
+        return read_last_checkpoint(self.folder)
 
     def load_last(self) -> dict[str, Any] | None:
         """The state that :meth:`save` was last given, on the CPU."""

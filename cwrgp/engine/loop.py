@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from cwrgp.checkpoints.own import pack
 from cwrgp.comm import gather, get_rank, get_world_size
 from cwrgp.engine.checkpoint import Checkpoints
 from cwrgp.engine.metrics import MetricWriter
@@ -127,15 +128,14 @@ def train(
             writer.write(step, values, line=f"evaluation {when}")
 
     def state(step: int) -> dict[str, Any]:
-        return {
-            "model": method.state_dict(),
-            "optimizer": optimizer.state_dict(),
-            "scaler": how.scaler.state_dict(),
-            "iteration": step,
-            "config": config,
-            "num_images": plan.num_images,
-            "torch_version": str(torch.__version__),
-        }
+        return pack(
+            model=method.state_dict(),
+            optimizer=optimizer.state_dict(),
+            scaler=how.scaler.state_dict(),
+            iteration=step,
+            config=config,
+            num_images=plan.num_images,
+        )
 
     if start_step == 0 and plan.eval_period:
         report(0, evaluate(), "before training")

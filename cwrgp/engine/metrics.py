@@ -15,7 +15,7 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from cwrgp.engine.checkpoint import write_atomically
+from cwrgp.file_io.atomic import write_text
 from cwrgp.trackers.jsonl import read_metrics
 
 logger = logging.getLogger("cwrgp")
@@ -54,7 +54,7 @@ class MetricWriter:
         kept = "".join(
             f"{json.dumps(r)}\n" for r in read_metrics(path) if r["iteration"] < start_step
         )
-        write_atomically(path, lambda file: file.write(kept.encode()))
+        write_text(path, kept)
         self._json = open(path, "a", buffering=1)  # noqa: SIM115 (closed by close)
         self._events = SummaryWriter(str(folder), purge_step=start_step or None)
         self._start = start_step

@@ -10,6 +10,8 @@ import torch
 import yaml
 from torch import nn
 
+from cwrgp.checkpoints.own import unpack
+
 logger = logging.getLogger("cwrgp")
 
 # With another value of these, the rest of the run would not be the rest of that run.
@@ -28,7 +30,7 @@ def restore(
     """Loads a checkpoint into the method, its optimizer and the loss scaler.
 
     Args:
-        state: as :func:`cwrgp.engine.loop.train` saved it.
+        state: content of the checkpoint, as `cwrgp.checkpoints.own.pack` made it.
         method: receives the weights, all of them.
         optimizer: receives its state.
         scaler: receives its scale, where the checkpoint has one.
@@ -42,8 +44,8 @@ def restore(
         ValueError: the checkpoint is of another model, or of a run that this one cannot continue.
     """
     try:
-        old = dict(_flat(yaml.safe_load(state["config"])))
-        start = int(state["iteration"]) + 1
+        saved = unpack(state, "the last checkpoint")
+        old = dict(_flat(saved.config))
         new = dict(_flat(yaml.safe_load(config)))
         changed = {
             key: (old.get(key), value) for key, value in new.items() if old.get(key) != value
@@ -51,21 +53,23 @@ def restore(
         for key in _FIXED:
             if key in old and key in changed:
                 raise ValueError(f"{key} was {old[key]!r} and is now {new[key]!r}")
-        if (images := state.get("num_images", num_images)) != num_images:
+        if saved.num_images not in (None, num_images):
             raise ValueError(
-                f"its run had {images} images and DATA.ROOT now gives {num_images}; give it the "
-                "same images, or start in another OUTPUT_DIR"
+                f"its run had {saved.num_images} images and DATA.ROOT now gives {num_images}; give "
+                "it the same images, or start in another OUTPUT_DIR"
             )
-        method.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-        if state.get("scaler"):
-            scaler.load_state_dict(state["scaler"])
+        if saved.optimizer is None:
+            raise ValueError("it has no state of the optimizer, as a published file")
+        method.load_state_dict(saved.model)
+        optimizer.load_state_dict(saved.optimizer)
+        if saved.scaler:
+            scaler.load_state_dict(saved.scaler)
     except (KeyError, RuntimeError, ValueError, TypeError, AttributeError, yaml.YAMLError) as error:
         raise ValueError(f"the last checkpoint does not fit this configuration: {error}") from error
     if changed:
         what = ", ".join(f"{key} {a!r} -> {b!r}" for key, (a, b) in changed.items())
         logger.warning("resuming under a changed configuration: %s", what)
-    return start
+    return saved.iteration + 1
 
 
 def _flat(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -1,36 +1,109 @@
-"""Files that are either written completely or not there."""
+"""Atomic writes: a file is either written completely or left as it was."""
 
 from __future__ import annotations
 
+import errno
 import os
+import re
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+_REASONS = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EFBIG: "the file is larger than this process may write (ulimit -f)",
+    errno.EIO: "the disk reports an input/output error",
+}
+
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Gives a temporary path beside ``path``, and lets it take its place if the block succeeds.
+def replacing(path: Path, needed: int | None = None) -> Iterator[Path]:
+    """Yields a temporary path in the same folder, which replaces ``path`` if the block succeeds.
 
-    If the block raises, ``path`` stays as it was. The file is on the disk before it is renamed, so
-    that a crash leaves the old file or the new one, never a part. The temporary name is nobody
-    else's: several processes may write to one ``path``, and the last one to finish wins, whole.
+    If the block raises, ``path`` keeps its content and the temporary file is removed. The content
+    is on the disk before the rename, so a crash leaves either the old file or the new one. The
+    temporary name is unique: several processes may write to one ``path``, and the last one to
+    finish wins with a complete file.
+
+    Args:
+        path: the file to write, in a folder that exists.
+        needed: expected size in bytes, for the message if there is no room.
 
     Raises:
-        OSError: the disk is full, or anything else that a library says in words of its own.
+        OSError: the disk is full, a quota is used up, or the file is too large for the process.
+            The message gives the path and the number of bytes needed and free, also where a
+            library reported the failure as an exception of its own.
     """
     descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
     temporary = Path(name)
     try:
-        os.fchmod(descriptor, 0o666 & ~_umask())  # mkstemp's is for its owner alone
+        os.fchmod(descriptor, 0o666 & ~_umask())  # mkstemp gives access to the owner only
         os.close(descriptor)
         yield temporary
-        _sync(temporary)
-        os.replace(temporary, path)
-        _sync(path.parent)
+        move_into_place(temporary, path)
+    except Exception as error:
+        written = temporary.stat().st_size if temporary.exists() else 0
+        temporary.unlink(missing_ok=True)
+        if reason := _find_reason(error):
+            raise OSError(_describe(path, reason, written, needed)) from error
+        raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Writes a small file atomically; see `replacing`."""
+    with replacing(path, len(data)) as temporary:
+        temporary.write_bytes(data)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a small file atomically, in UTF-8; see `replacing`."""
+    write_bytes(path, text.encode())
+
+
+def move_into_place(source: Path, path: Path) -> None:
+    """Renames a complete file to its final name, durably.
+
+    Args:
+        source: a file on the same file system.
+        path: its new name; a file of that name is replaced.
+    """
+    _sync(source)
+    os.replace(source, path)
+    _sync(path.parent)  # the rename itself
+
+
+def _find_reason(error: BaseException | None) -> str | None:
+    """Why the disk refused to write, if an exception or one that led to it says so.
+
+    torch.save raises a RuntimeError while it handles the OSError of the file that it writes to;
+    safetensors has the number of the error in its text.
+    """
+    while error is not None:
+        number = error.errno if isinstance(error, OSError) else None
+        if number is None and (found := re.search(r"\(os error (\d+)\)", str(error))):
+            number = int(found[1])
+        if number in _REASONS:
+            return _REASONS[number]
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def _describe(path: Path, reason: str, written: int, needed: int | None) -> str:
+    wanted = f"about {_megabytes(needed)}" if needed else f"more than {_megabytes(written)}"
+    free = _megabytes(shutil.disk_usage(path.parent).free)
+    return (
+        f"{path} was not written: {reason} ({wanted} needed, {free} free in {path.parent});"
+        " make room and run the command again"
+    )
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:.1f} MB" if size >= 100_000 else f"{size} bytes"
 
 
 def _umask() -> int:

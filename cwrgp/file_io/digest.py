@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 from pathlib import Path
+from typing import IO
+
+from cwrgp.file_io.atomic import write_text
 
 
 def file_digest(path: Path, algorithm: str = "sha256") -> str:
     """The digest of a file's bytes, in hexadecimal."""
-    result = hashlib.new(algorithm)
     with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            result.update(block)
+        return stream_digest(file, algorithm)
+
+
+def stream_digest(file: IO[bytes], algorithm: str = "sha256") -> str:
+    """The digest of an open file's bytes, from its beginning, in hexadecimal."""
+    result = hashlib.new(algorithm)
+    file.seek(0)
+    while block := file.read(1 << 20):
+        result.update(block)
     return result.hexdigest()
 
 
@@ -57,12 +65,10 @@ def recorded_digest(path: Path) -> str | None:
     return text.partition(" ")[0]
 
 
-def record_digest(path: Path) -> str:
-    """Records a file's SHA-256 beside it and returns it."""
-    digest = file_digest(path)
-    temporary = record_file(path).with_name(f".{path.name}.sha256.tmp")
-    temporary.write_text(f"{digest}  {path.name}\n", encoding="utf-8")
-    os.replace(temporary, record_file(path))
+def record_digest(path: Path, digest: str | None = None) -> str:
+    """Records a file's SHA-256 beside it and returns it; None computes it."""
+    digest = digest or file_digest(path)
+    write_text(record_file(path), f"{digest}  {path.name}\n")
     return digest
 
 

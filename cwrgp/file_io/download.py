@@ -20,6 +20,7 @@ from urllib.request import Request, build_opener
 from iopath.common.file_io import file_lock
 from tqdm import tqdm
 
+from cwrgp.file_io.atomic import move_into_place, write_text
 from cwrgp.file_io.digest import check_digest, fits
 
 _BLOCK = 1 << 16  # bytes
@@ -67,14 +68,19 @@ def download(
         except ValueError:
             _discard(part)
             raise
-        os.replace(part, path)
+        move_into_place(part, path)
         _discard(part)
     return path
 
 
+def is_web_page(start: bytes) -> bool:
+    """Whether a file's first bytes are those of an HTML page."""
+    return _PAGE.match(start) is not None
+
+
 def refuse_page(start: bytes, origin: str, known: bool = False) -> None:
     """Raises ValueError if a file's first bytes are a web page's, or if it is known to be one."""
-    if not known and not _PAGE.match(start):
+    if not known and not is_web_page(start):
         return
     text = start.decode("utf-8", "replace")
     title = re.search(r"<title[^>]*>(.*?)</title>", text, re.IGNORECASE | re.DOTALL)
@@ -211,7 +217,7 @@ def _remember(part: Path, url: str, headers: Any) -> None:
     version = etag if etag.startswith('"') else headers.get("Last-Modified")  # W/ marks no bytes
     part.touch()
     about = part.with_name(f"{part.name}.json")
-    about.write_text(json.dumps({"url": url, "version": version}), encoding="utf-8")
+    write_text(about, json.dumps({"url": url, "version": version}))
 
 
 def _discard(part: Path) -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import importlib
-import os
 import sys
 from pathlib import Path
 from typing import Any
 
 from iopath.common.file_io import file_lock
 
+from cwrgp.file_io.atomic import move_into_place
 from cwrgp.file_io.download import refuse_page
 
 _OPTIONS: dict[str, Any] = {"resume": True, "use_cookies": False, "timeout": 60.0}
@@ -62,5 +62,5 @@ def download_drive(file_id: str, path: str | Path, *, retries: int = 3) -> Path:
         except ValueError:
             arrived.unlink()
             raise
-        os.replace(arrived, path)
+        move_into_place(arrived, path)
     return path

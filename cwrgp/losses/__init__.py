@@ -1,9 +1,10 @@
-"""The losses: pure functions that show the formula, and one thin module each.
+"""The losses: each is a pure function that shows the formula, and a thin module around it.
 
-They need torch only, and may be used in any training loop.
+They need torch only and can be used in any training loop.
 """
 
 from cwrgp.losses.barlow_twins import BarlowTwinsLoss, barlow_twins_loss
+from cwrgp.losses.base import Loss
 from cwrgp.losses.batch_whitening import WhiteningLoss, WMSELoss, whitening_loss
 from cwrgp.losses.contrastive import NTXentLoss, nt_xent_loss
 from cwrgp.losses.cwrgp import CWRGPLoss, covariance_penalty, cwrgp_loss
@@ -15,6 +16,7 @@ __all__ = [
     "BarlowTwinsLoss",
     "CWRGPLoss",
     "INTLLoss",
+    "Loss",
     "NTXentLoss",
     "VICRegLoss",
     "WMSELoss",

@@ -25,7 +25,7 @@ def barlow_twins_loss(
     Args:
         views: (V, N, D) embeddings.
         off_diagonal: lambda, weight of the off-diagonal correlations.
-        scale: of the whole loss.
+        scale: factor of the whole loss.
         eps: added to the variances, as in the authors' BatchNorm.
 
     Returns:

@@ -1,6 +1,8 @@
-"""What the losses share: precision, views, pairs of views, samples of all processes.
+"""What all losses share: their interface, full precision, views, pairs of views, gathering.
 
-Shapes: V views, B samples on this process, N samples of the global batch, D channels."""
+Shapes: V views, B samples on this process, N samples of the global batch, D channels of the
+embedding.
+"""
 
 from __future__ import annotations
 
@@ -14,20 +16,68 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cwrgp.comm import gather_with_gradient
+from cwrgp.whitening import at_least_float32
 
 P = ParamSpec("P")
-
-
 T = TypeVar("T")
 
 
-def at_least_float32(x: Tensor) -> Tensor:
-    """Half precision becomes fp32; everything else stays what it is."""
-    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+class Loss(nn.Module):
+    """Base class of the losses: what a training loop may ask of any of them.
+
+    Every hook has a default, so a subclass overrides only those that apply to it.
+    """
+
+    def set_progress(self, *, step: int, total_steps: int, steps_per_epoch: int) -> None:
+        """Called before every step, for losses that change in the course of a run.
+
+        Args:
+            step: the step that comes next, from 0.
+            total_steps: steps in the run.
+            steps_per_epoch: steps in an epoch.
+        """
+
+    def check(self, batch_size: int, num_channels: int) -> None:
+        """Checks, before training, that the loss is defined for batches of this shape.
+
+        Args:
+            batch_size: samples on one process.
+            num_channels: width D of the embedding.
+
+        Raises:
+            ValueError: it is not defined; the message names values that work.
+        """
+
+    def smallest_eigenvalue(self, views: Tensor) -> Tensor | None:
+        """The smallest eigenvalue of the covariances that the loss inverts.
+
+        Args:
+            views: (V, B, D) embeddings.
+
+        Returns:
+            A scalar; None where the loss inverts no covariance.
+        """
+        return None
+
+    def value_for_unrelated(self, num_samples: int, *, num_views: int = 2) -> float | None:
+        """The value of the loss when the views of a sample have nothing in common.
+
+        That is its expectation for embeddings that are independent of each other and symmetric
+        about zero. A run whose loss stays there has learned nothing.
+
+        Args:
+            num_samples: N, samples of the global batch.
+            num_views: V.
+
+        Returns:
+            The value; None where it depends on more than N and V, such as the scale or the width
+            of the embedding.
+        """
+        return None
 
 
 def full_precision(loss: Callable[P, T]) -> Callable[P, T]:
-    """Decorates a loss: computed in fp32 at least and outside autocast, whatever is around it.
+    """Decorates a loss: it is computed in fp32 at least and outside autocast.
 
     Args:
         loss: a function of at least one tensor, all on one device.
@@ -48,11 +98,11 @@ def full_precision(loss: Callable[P, T]) -> Callable[P, T]:
 
 
 def stack_views(views: Tensor | Sequence[Tensor], method: str) -> Tensor:
-    """Embeddings of V >= 2 views as one tensor (V, B, D).
+    """Stacks the embeddings of V >= 2 views into one tensor (V, B, D).
 
     Args:
         views: (V, B, D), or V tensors of (B, D).
-        method: its name, for the message.
+        method: its name, for the error message.
 
     Raises:
         ValueError: fewer than two views, or views of different shapes.
@@ -63,24 +113,8 @@ def stack_views(views: Tensor | Sequence[Tensor], method: str) -> Tensor:
     return views if isinstance(views, Tensor) else torch.stack(tuple(views))
 
 
-class GatheredLoss(nn.Module):
-    """A loss over the global batch: gathers the embeddings of all processes, with gradient.
-
-    Args:
-        loss: of embeddings (..., N, D), N the samples of all processes.
-    """
-
-    def __init__(self, loss: Callable[..., Any]) -> None:
-        super().__init__()
-        self.loss = loss
-
-    def forward(self, *embeddings: Tensor) -> Any:
-        """The loss of this process's embeddings (..., B, D) together with the others'."""
-        return self.loss(*(gather_with_gradient(x, dim=-2) for x in embeddings))
-
-
 def pair_loss(z: Tensor, *, normalize: bool = True) -> Tensor:
-    """Mean distance of all V (V - 1) / 2 pairs of views; gradients flow to both sides of each pair.
+    """Mean distance over all V (V - 1) / 2 pairs of views; both views of a pair get a gradient.
 
     Args:
         z: (V, M, D) embeddings of the same M samples.
@@ -98,25 +132,27 @@ def pair_loss(z: Tensor, *, normalize: bool = True) -> Tensor:
     return torch.stack(losses).mean()
 
 
-def check_subbatches(batch_size: int, subbatch_size: int) -> None:
-    """Says whether the batch of a process can be cut into sub-batches.
-
-    Raises:
-        ValueError: naming the sizes that would work.
-    """
-    if batch_size < 2:
-        raise ValueError(f"a batch of {batch_size} sample(s) per process cannot be whitened")
-    if subbatch_size < 1 or batch_size % subbatch_size:
-        divisors = [n for n in range(2, batch_size + 1) if batch_size % n == 0]
-        raise ValueError(
-            f"a batch of {batch_size} samples per process does not divide into sub-batches of "
-            f"{subbatch_size}; sub-batches of {', '.join(map(str, divisors))} would"
-        )
-
-
 def mean_of_different_views(x: Tensor) -> Tensor:
-    """The mean of x (V, V, N) over pairs i != j of views; indexing by a mask would wait for the
-    GPU."""
+    """The mean of x (V, V, N) over the ordered pairs of views i != j, and over N.
+
+    The others are masked out, since indexing with one would synchronise with the GPU.
+    """
     num_views, _, num_samples = x.shape
     same = torch.eye(num_views, dtype=torch.bool, device=x.device).unsqueeze(-1)
     return x.masked_fill(same, 0).sum() / (num_views * (num_views - 1) * num_samples)
+
+
+class GatheredLoss(Loss):
+    """A loss over the global batch: gathers the embeddings of all processes, with gradient.
+
+    Args:
+        loss: function of embeddings (..., N, D), N the samples of all processes.
+    """
+
+    def __init__(self, loss: Callable[..., Any]) -> None:
+        super().__init__()
+        self.loss = loss
+
+    def forward(self, *embeddings: Tensor) -> Any:
+        """Computes the loss of the embeddings (..., B, D) of all processes."""
+        return self.loss(*(gather_with_gradient(x, dim=-2) for x in embeddings))

@@ -6,6 +6,7 @@ Shapes: V views, N samples of the global batch, D channels of the embedding.
 from __future__ import annotations
 
 import functools
+import math
 
 import torch
 from torch import Tensor
@@ -18,8 +19,8 @@ from cwrgp.losses.base import GatheredLoss, full_precision, mean_of_different_vi
 def nt_xent_loss(views: Tensor, *, temperature: float = 0.5) -> Tensor:
     """NT-Xent, SimCLR's loss (Chen et al., ICML 2020, equation 1).
 
-    For two views the published loss. For more, every other view of the same sample is a positive
-    in its turn, and all other embeddings, the other positives too, are in the denominator.
+    For two views this is the published loss. For more, each other view of the same sample is a
+    positive in turn, and the denominator holds all other embeddings, including the other positives.
 
     Args:
         views: (V, N, D) embeddings.
@@ -38,9 +39,24 @@ def nt_xent_loss(views: Tensor, *, temperature: float = 0.5) -> Tensor:
 
 
 class NTXentLoss(GatheredLoss):
-    """:func:`nt_xent_loss` of the embeddings of all processes."""
+    """:func:`nt_xent_loss` of the embeddings of all processes.
+
+    Args:
+        temperature: divides the cosines.
+
+    Raises:
+        ValueError: the temperature is not positive.
+    """
 
     def __init__(self, temperature: float = 0.5) -> None:
         if temperature <= 0:
-            raise ValueError(f"METHOD.SIMCLR.TEMPERATURE {temperature} is not positive")
+            raise ValueError(f"temperature {temperature} is not positive")
         super().__init__(functools.partial(nt_xent_loss, temperature=temperature))
+
+    def value_for_unrelated(self, num_samples: int, *, num_views: int = 2) -> float | None:
+        """log(V N - 1): each of the V N - 1 other embeddings is as likely as the positive.
+
+        The limit of wide embeddings, whose cosines vanish. In D channels the loss is about
+        1 / (2 D temperature^2) above it.
+        """
+        return math.log(num_views * num_samples - 1)

@@ -6,13 +6,16 @@ S = B // N sub-batches, K draws.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
-from torch import Generator, Tensor, nn
+from torch import Generator, Tensor
 
-from cwrgp.losses.base import check_subbatches, full_precision, pair_loss, stack_views
-from cwrgp.whitening import check_whitening, smallest_eigenvalue, whiten
+from cwrgp.losses.base import full_precision, pair_loss
+from cwrgp.losses.subbatch_whitening import (
+    SubbatchWhiteningLoss,
+    cut_subbatches,
+    random_permutations,
+)
+from cwrgp.whitening import whiten
 
 
 @full_precision
@@ -30,33 +33,31 @@ def cwrgp_loss(
 
     Args:
         views: (V, B, D) embeddings.
-        num_groups: G; each of the G groups of D // G channels is whitened on its own.
-        subbatch_size: N; whitening sees N samples at a time.
-        split: int64 (K, B), for each draw an order of the samples, the same for all views; runs of
-            N make the sub-batches. None: one draw, the samples in order.
+        num_groups: G; each of the G groups of D // G channels is whitened separately.
+        subbatch_size: N, how many samples are whitened together.
+        split: int64 (K, B), as for :func:`cut_subbatches`.
         permutation: int64, broadcastable to (V, K, S, D), the random partition of the channels.
-            None: neighbouring channels make a group.
+            None: neighbouring channels form a group.
         normalize: cosine form; otherwise the mean squared error.
         eps: S <- (1 - eps) S + eps I.
 
     Returns:
         A scalar: the mean over pairs of views, draws and samples.
     """
-    h = views.unsqueeze(1) if split is None else views[:, split]  # (V, K, B, D)
-    h = h.unflatten(2, (-1, subbatch_size))  # (V, K, S, N, D)
+    h = cut_subbatches(views, subbatch_size, split)  # (V, K, S, N, D)
     z = whiten(h, axis="channel", num_groups=num_groups, permutation=permutation, eps=eps)
     return pair_loss(z.flatten(1, 3), normalize=normalize)
 
 
 @full_precision
 def covariance_penalty(views: Tensor) -> Tensor:
-    """Sum over views of sum_{i != j} Cov_ij^2 / N, Cov the sample-by-sample covariance over
+    """Sum over views of sum_{i != j} Cov_ij^2 / N, Cov the covariance between samples over the
     channels.
 
     The optional term of the paper's ImageNet recipe, on the embeddings before whitening.
 
     Args:
-        views: (V, ..., N, D) embeddings; it is averaged over what is between.
+        views: (V, ..., N, D) embeddings; the penalty is averaged over the dimensions in between.
 
     Returns:
         A scalar.
@@ -68,8 +69,8 @@ def covariance_penalty(views: Tensor) -> Tensor:
     return penalty.reshape(len(views), -1).mean(-1).sum()
 
 
-class CWRGPLoss(nn.Module):
-    """The CW-RGP loss with its randomness: a fresh split and fresh partitions at every call.
+class CWRGPLoss(SubbatchWhiteningLoss):
+    """:func:`cwrgp_loss` with a fresh split and fresh partitions at every call.
 
     Example::
 
@@ -78,14 +79,18 @@ class CWRGPLoss(nn.Module):
 
     Args:
         num_groups: G.
-        subbatch_size: N; must divide the batch of this process.
-        num_draws: K, redraws of split and partition, averaged.
+        subbatch_size: N; must divide the batch of this process; 0: the whole batch.
+        num_draws: K, how often split and partition are drawn in a step; the loss is averaged over
+            the draws.
         random_partition: permute the channels, independently for each view, sub-batch and draw.
         normalize: cosine form; otherwise the mean squared error.
         eps: S <- (1 - eps) S + eps I.
         covariance_weight: weight of :func:`covariance_penalty` of the sub-batches.
-        covariance_epochs: the epoch from which on it is 0, once :meth:`set_progress` tells; 0:
-            never.
+        covariance_epochs: the first epoch without the penalty, for callers of
+            :meth:`set_progress`; 0: the penalty never ends.
+
+    Raises:
+        ValueError: an argument is out of range.
     """
 
     def __init__(
@@ -99,78 +104,56 @@ class CWRGPLoss(nn.Module):
         covariance_weight: float = 0.0,
         covariance_epochs: int = 0,
     ) -> None:
-        super().__init__()
-        if num_draws < 1:
-            raise ValueError(f"num_draws {num_draws} is below 1")
-        self.num_groups = num_groups
-        self.subbatch_size = subbatch_size
-        self.num_draws = num_draws
+        super().__init__(
+            axis="channel",
+            num_groups=num_groups,
+            subbatch_size=subbatch_size,
+            num_draws=num_draws,
+            normalize=normalize,
+            eps=eps,
+        )
         self.random_partition = random_partition
-        self.normalize = normalize
-        self.eps = eps
         self.covariance_weight = covariance_weight
         self.covariance_epochs = covariance_epochs
         self.current_weight = covariance_weight
 
     def set_progress(self, *, step: int, total_steps: int, steps_per_epoch: int) -> None:
-        """Before every step: the covariance penalty ends where its epochs do."""
+        """Ends the covariance penalty after its epochs."""
         over = 0 < self.covariance_epochs <= step // steps_per_epoch
         self.current_weight = 0.0 if over else self.covariance_weight
 
-    def check(self, batch_size: int, num_channels: int) -> None:
-        """Says whether batches of this shape can be whitened, before any is computed.
+    def value_for_unrelated(self, num_samples: int, *, num_views: int = 2) -> float | None:
+        """2 in the cosine form; None with the penalty, which depends on the embedding's scale."""
+        if self.current_weight:
+            return None
+        return super().value_for_unrelated(num_samples, num_views=num_views)
 
-        Args:
-            batch_size: samples on one process.
-            num_channels: width D of the embedding.
-
-        Raises:
-            ValueError: naming the values that would work.
-        """
-        check_subbatches(batch_size, self.subbatch_size)
-        check_whitening(self.subbatch_size, num_channels, num_groups=self.num_groups, eps=self.eps)
-
-    def smallest_eigenvalue(self, views: Tensor) -> Tensor:
-        """Of the covariances of sub-batches and groups, cut in order, of embeddings (V, B, D)."""
-        h = views.unflatten(1, (-1, self.subbatch_size))
-        return smallest_eigenvalue(h, num_groups=self.num_groups, eps=self.eps)
-
-    def forward(
-        self, views: Tensor | Sequence[Tensor], *, generator: Generator | None = None
-    ) -> Tensor:
-        """Computes the loss in fp32 at least, whatever autocast says.
-
-        Args:
-            views: (V, B, D), or V tensors of (B, D).
-            generator: source of the randomness, on the device of ``views``; None: the default one.
-
-        Returns:
-            A scalar.
-
-        Raises:
-            ValueError: fewer than two views, or shapes that cannot be whitened.
-        """
-        h = stack_views(views, "CW-RGP")
-        num_views, batch_size, num_channels = h.shape
-        self.check(batch_size, num_channels)
-
-        def permutations(*shape: int) -> Tensor:
-            # Sorting noise draws all permutations at once, on the device.
-            return torch.rand(*shape, generator=generator, device=h.device).argsort(-1)
-
-        partition = (num_views, self.num_draws, batch_size // self.subbatch_size, num_channels)
-        split = permutations(self.num_draws, batch_size)
+    def compute(self, views: Tensor, split: Tensor, generator: Generator | None) -> Tensor:
+        """Draws the partitions, and adds the covariance penalty where it has a weight."""
+        num_views, batch_size, num_channels = views.shape
+        size = self.size(batch_size)
+        permutation = None
+        if self.random_partition:
+            permutation = random_permutations(
+                num_views,
+                self.num_draws,
+                batch_size // size,
+                num_channels,
+                generator=generator,
+                device=views.device,
+            )
         loss = cwrgp_loss(
-            h,
+            views,
             num_groups=self.num_groups,
-            subbatch_size=self.subbatch_size,
+            subbatch_size=size,
             split=split,
-            permutation=permutations(*partition) if self.random_partition else None,
+            permutation=permutation,
             normalize=self.normalize,
             eps=self.eps,
         )
         if self.current_weight:
-            # Of sub-batches, as the whitening: the number of processes changes nothing.
-            subbatches = h[:, split].unflatten(2, (-1, self.subbatch_size))
+            # Of the sub-batches, like the whitening, so that it does not depend on the number of
+            # processes.
+            subbatches = cut_subbatches(views, size, split)
             loss = loss + self.current_weight * covariance_penalty(subbatches)
         return loss

@@ -1,7 +1,7 @@
 """INTL: IterNorm with trace loss (Weng et al., "Modulate Your Spectrum in Self-Supervised
 Learning", ICLR 2024, arXiv 2305.16789).
 
-The legend of the shapes: V views, N samples of the global batch, D channels of the embedding.
+Shapes: V views, N samples of the global batch, D channels of the embedding.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from cwrgp.comm import get_world_size
 from cwrgp.losses.base import GatheredLoss, full_precision
 
 
@@ -22,7 +23,7 @@ def iterative_normalization(x: Tensor, *, iterations: int = 4) -> Tensor:
 
     Args:
         x: (..., N, D); each row is centred over its D channels.
-        iterations: T; the more, the whiter.
+        iterations: T; with more of them the result is closer to ZCA whitening.
 
     Returns:
         Z = P_T X / sqrt(tr S), (..., N, D), with S = X X^T / (D - 1).
@@ -38,7 +39,7 @@ def iterative_normalization(x: Tensor, *, iterations: int = 4) -> Tensor:
 
 @full_precision
 def trace_loss(z: Tensor) -> Tensor:
-    """sum_n (||z_n - mean(z_n)||^2 / (D - 1) - 1)^2: the variance of every sample should be 1.
+    """sum_n (||z_n - mean(z_n)||^2 / (D - 1) - 1)^2, which pulls the variance of each sample to 1.
 
     Args:
         z: (..., N, D).
@@ -57,8 +58,8 @@ def trace_weight(num_samples: int) -> float:
     """
     if num_samples < 8:
         raise ValueError(
-            f"a global batch of {num_samples} gives INTL's trace loss a negative weight; take a "
-            "batch of 8 or more, or set METHOD.INTL.TRACE_WEIGHT"
+            f"a global batch of {num_samples} gives INTL's trace loss a negative weight; use a "
+            "batch of 8 or more, or set the weight yourself"
         )
     return 0.01 * (math.log2(num_samples) - 3)
 
@@ -73,19 +74,21 @@ def intl_loss(
 ) -> dict[str, Tensor]:
     """IterNorm with trace loss, without or with a momentum network.
 
-    With Z = IterNorm(embeddings) and the mean over the views i that meet the one of view 0:
-    without a target, 2 - 2 cos(Z_i, Z_0) + beta (TL(Z_i) + TL(Z_0)) for i = 1 .. V - 1, gradients
-    flowing to both; with one, 2 - 2 cos(Z_i, Z_target) + beta TL(Z_i) for all online views.
+    With Z = IterNorm(embeddings) and TL the trace loss:
+
+    - without a target, the mean over i = 1 .. V - 1 of
+      2 - 2 cos(Z_i, Z_0) + beta (TL(Z_i) + TL(Z_0)); both views get a gradient;
+    - with a target, the mean over all online views i of 2 - 2 cos(Z_i, Z_target) + beta TL(Z_i).
 
     Args:
         online: (V, N, D) embeddings of the global batch.
-        target: (N, D) embeddings of view 0 by the momentum network; receives no gradient.
+        target: (N, D) embeddings of view 0 by the momentum network; it gets no gradient.
         iterations: T.
         weight: beta; None: :func:`trace_weight` of N.
 
     Returns:
-        Two scalars to add: ``loss_intl``, averaged over samples, and ``loss_trace``, summed over
-        samples and weighted.
+        Two scalars, whose sum is the loss: ``loss_intl``, averaged over samples, and
+        ``loss_trace``, summed over samples and weighted.
 
     Raises:
         ValueError: no view to compare with.
@@ -111,9 +114,18 @@ class INTLLoss(GatheredLoss):
     Args:
         iterations: T.
         weight: beta; None: the paper's, from the global batch.
+
+    Raises:
+        ValueError: fewer than one iteration.
     """
 
     def __init__(self, iterations: int = 4, weight: float | None = None) -> None:
         if iterations < 1:
-            raise ValueError(f"METHOD.INTL.ITERATIONS {iterations} is below 1")
+            raise ValueError(f"iterations {iterations} is below 1")
         super().__init__(functools.partial(intl_loss, iterations=iterations, weight=weight))
+        self.weight = weight
+
+    def check(self, batch_size: int, num_channels: int) -> None:
+        """Checks that the global batch gives the trace loss a weight; see :meth:`Loss.check`."""
+        if self.weight is None:
+            trace_weight(batch_size * get_world_size())

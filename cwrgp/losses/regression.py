@@ -15,14 +15,14 @@ from cwrgp.losses.base import full_precision, mean_of_different_views, stack_vie
 @full_precision
 def regression_loss(predictions: Tensor, targets: Tensor) -> Tensor:
     """The loss of BYOL (Grill et al., NeurIPS 2020, equation 2) and SimSiam (Chen and He, CVPR
-    2021, equation 2): each view predicts the others, which stand behind a stop-gradient.
+    2021, equation 2): each view predicts the others, which get no gradient.
 
-    BYOL's paper adds the two directions where this is their mean. SimSiam's loss is half of this,
-    but for a constant: the mean of -cos.
+    BYOL's paper sums over the two directions; this is their mean. SimSiam's loss, the mean of
+    -cos, is half of this minus 1.
 
     Args:
         predictions: (V, B, D).
-        targets: (V, B, D), of the same samples; they receive no gradient.
+        targets: (V, B, D), of the same samples; they get no gradient.
 
     Returns:
         A scalar: 2 - 2 cos(prediction_i, target_j), averaged over samples and ordered pairs i != j.

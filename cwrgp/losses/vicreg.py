@@ -26,17 +26,17 @@ def vicreg_loss(
 ) -> Tensor:
     """VICReg (Bardes et al., ICLR 2022): lambda s + mu [v + v'] / 2 + nu [c + c'].
 
-    With the normalisers of the authors' code, which the published weights and numbers belong to: s
-    is the mean squared error over samples and channels and v is halved, where equations 1 to 6 have
-    a sum over channels and no half. For more than two views, s is a mean over pairs, v the mean and
-    c twice the mean over views.
+    The normalisation is that of the authors' code, to which the published weights and numbers
+    belong. There s is the mean squared error over samples and channels, and v is halved; equations
+    1 to 6 have a sum over channels and no half. For more than two views, s is the mean over pairs,
+    v the mean over views and c twice the mean over views.
 
     Args:
         views: (V, N, D) embeddings.
-        invariance: lambda.
-        variance: mu, of the hinge max(0, 1 - sqrt(variance + eps)), a mean over channels.
-        covariance: nu, of the squared off-diagonal covariances, their sum divided by D.
-        eps: see above.
+        invariance: lambda, weight of s.
+        variance: mu, weight of v, the mean over channels of max(0, 1 - sqrt(variance + eps)).
+        covariance: nu, weight of c, the sum of the squared off-diagonal covariances divided by D.
+        eps: added to the variances.
 
     Returns:
         A scalar.

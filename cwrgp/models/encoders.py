@@ -2,25 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torchvision
 from torch import nn
 
-ARCHITECTURES: dict[str, Callable[..., torchvision.models.ResNet]] = {
-    "resnet18": torchvision.models.resnet18,
-    "resnet34": torchvision.models.resnet34,
-    "resnet50": torchvision.models.resnet50,
-    "resnet101": torchvision.models.resnet101,
-    "resnet152": torchvision.models.resnet152,
-}
+from cwrgp.models.resnet import ARCHITECTURES, STEMS
 
-# What precedes the residual stages: the paper's small-image networks keep the resolution longer.
-STEMS: dict[str, str] = {
-    "imagenet": "7x7 convolution of stride 2, max pooling; the only one that Detectron2 has",
-    "small": "3x3 convolution of stride 1 (CIFAR)",
-    "small_pool": "3x3 convolution of stride 1, max pooling (STL-10, Tiny-ImageNet)",
-}
+ENCODERS = tuple(name for name, arch in ARCHITECTURES.items() if arch.is_plain)
 
 
 def build_encoder(
@@ -29,8 +16,8 @@ def build_encoder(
     """A ResNet that maps images (B, 3, H, W) to features (B, F), under torchvision's names.
 
     Args:
-        arch: a key of :data:`ARCHITECTURES`.
-        stem: a key of :data:`STEMS`.
+        arch: one of `ENCODERS`.
+        stem: a key of `cwrgp.models.resnet.STEMS`.
         zero_init_residual: start every residual branch at zero.
 
     Returns:
@@ -39,15 +26,18 @@ def build_encoder(
     Raises:
         ValueError: an unknown architecture or stem.
     """
-    if arch not in ARCHITECTURES:
-        raise ValueError(f"MODEL.ARCH {arch!r} is unknown; choose one of {list(ARCHITECTURES)}")
+    if arch not in ENCODERS:
+        raise ValueError(f"arch {arch!r} is unknown; choose one of {list(ENCODERS)}")
     if stem not in STEMS:
-        raise ValueError(f"MODEL.STEM {stem!r} is unknown; choose one of {list(STEMS)}")
-    encoder = ARCHITECTURES[arch](zero_init_residual=zero_init_residual)
+        raise ValueError(f"stem {stem!r} is unknown; choose one of {list(STEMS)}")
+    encoder = getattr(torchvision.models, arch)(zero_init_residual=zero_init_residual)
     encoder.fc = nn.Identity()
+    layout = STEMS[stem]
     if stem != "imagenet":
-        encoder.conv1 = nn.Conv2d(3, 64, kernel_size=3, stride=1, padding=1, bias=False)
-        nn.init.kaiming_normal_(encoder.conv1.weight, mode="fan_out", nonlinearity="relu")
-    if stem == "small":
+        # With nn.Conv2d's own initialisation, as in the authors' code, not torchvision's.
+        encoder.conv1 = nn.Conv2d(
+            3, 64, layout.kernel, layout.stride, padding=layout.kernel // 2, bias=False
+        )
+    if not layout.max_pool:
         encoder.maxpool = nn.Identity()
     return encoder

@@ -14,22 +14,22 @@ def build_projector(
     hidden_bias: bool = True,
     last_bn: bool = False,
 ) -> nn.Sequential:
-    """Linear-BN-ReLU as often as there are hidden layers, then Linear: (B, F) -> (B, D).
+    """One Linear-BN-ReLU per hidden layer, then Linear: (B, F) -> (B, D).
 
     Args:
         in_features: F, the encoder's.
         hidden_features: width of the hidden layers.
         out_features: D, width of the embedding.
-        num_layers: linear layers in all.
-        hidden_bias: whether the hidden linear layers have a bias; BatchNorm's follows anyway.
-        last_bn: ends with a BatchNorm without parameters, which takes the place of the last
-            layer's bias (SimSiam).
+        num_layers: number of linear layers.
+        hidden_bias: give the hidden linear layers a bias, which the BatchNorm after them cancels.
+        last_bn: end with a BatchNorm without parameters. The last linear layer then has no bias,
+            since that BatchNorm would cancel it.
 
     Raises:
         ValueError: fewer than one layer.
     """
     if num_layers < 1:
-        raise ValueError(f"MODEL.PROJECTOR.LAYERS {num_layers} is below 1")
+        raise ValueError(f"num_layers {num_layers} is below 1")
     layers: list[nn.Module] = []
     for _ in range(num_layers - 1):
         layers += [
@@ -51,8 +51,8 @@ def build_predictor(
 
     Args:
         features: D.
-        hidden_features: width between.
-        hidden_bias: whether the first linear layer has a bias.
+        hidden_features: width of the hidden layer.
+        hidden_bias: give the first linear layer a bias.
     """
     return build_projector(
         features, hidden_features=hidden_features, out_features=features, hidden_bias=hidden_bias

@@ -1,51 +1,77 @@
 """A method: encoder, heads and loss as one module that maps views to losses.
 
-Encoders run once for each view, so views may have different image sizes and BatchNorm's statistics
-are those of a view.
+The encoder runs once per view, so views may differ in image size, and BatchNorm takes its
+statistics per view.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from cwrgp.losses.base import at_least_float32
-from cwrgp.losses.batch_whitening import WhiteningLoss
-from cwrgp.losses.cwrgp import CWRGPLoss
+from cwrgp.losses.base import Loss
 from cwrgp.losses.regression import regression_loss
 from cwrgp.models.momentum import frozen_copy, momentum_at, move_towards
+from cwrgp.whitening import at_least_float32
 
 
 class Output(NamedTuple):
-    """What a training step gets: named scalar losses to sum, and the embeddings to watch."""
+    """The result of a training step.
+
+    Attributes:
+        losses: named scalars; their sum is minimised.
+        embeddings: (V, B, D), detached, for monitoring.
+    """
 
     losses: dict[str, Tensor]
-    embeddings: Tensor  # (V, B, D), detached
+    embeddings: Tensor
 
 
 class Method(nn.Module):
-    """What the training loop knows of a method: views -> :class:`Output`, and two hooks."""
+    """What the training loop knows of a method: views -> :class:`Output`, and hooks."""
 
     encoder: nn.Module
     projector: nn.Module
 
     def set_progress(self, *, step: int, total_steps: int, steps_per_epoch: int) -> None:
-        """Called before every step, for what changes in the course of a run.
+        """Called exactly once before every step, for what changes in the course of a run.
+
+        A momentum network may move here, so two calls for one step are not the same as one.
 
         Args:
-            step: that comes, from 0.
-            total_steps: of the run.
-            steps_per_epoch: of an epoch.
+            step: the step that comes next, from 0.
+            total_steps: steps in the run.
+            steps_per_epoch: steps in an epoch.
         """
 
     def update_target(self) -> None:
-        """Called after every step of the optimizer, for momentum networks."""
+        """Called after every step of the optimizer, for momentum networks that move there."""
 
     def smallest_eigenvalue(self, embeddings: Tensor) -> Tensor | None:
-        """Of the covariances that the loss inverts, of embeddings (V, B, D); None: it has none."""
+        """The smallest eigenvalue of the covariances that the loss inverts.
+
+        Args:
+            embeddings: (V, B, D).
+
+        Returns:
+            A scalar; None where the loss inverts no covariance.
+        """
+        return None
+
+    def chance_loss(self, batch_size: int, *, num_views: int = 2) -> float | None:
+        """The sum of the losses when the views of a sample have nothing in common.
+
+        Args:
+            batch_size: samples that the loss sees, over all processes.
+            num_views: V.
+
+        Returns:
+            The value; None where it depends on more than the arguments, see
+            :meth:`cwrgp.losses.base.Loss.value_for_unrelated`.
+        """
         return None
 
 
@@ -58,8 +84,8 @@ def embed(
         encoder: (B, 3, H, W) -> (B, F), run on each view.
         projector: (M, F) -> (M, D).
         views: the images; H and W may differ from view to view.
-        joint: whether the projector sees all views at once, so that its BatchNorm has the
-            statistics of all, or each on its own.
+        joint: run the projector once on all views, so that its BatchNorm takes its statistics over
+            all of them; otherwise once per view.
     """
     features = [encoder(view) for view in views]
     if joint:
@@ -70,22 +96,21 @@ def embed(
 
 
 class JointEmbedding(Method):
-    """Symmetric joint embedding: one encoder, one projector, a loss over the embeddings of all
-    views.
+    """Symmetric joint embedding: encoder, projector, and a loss over the embeddings of all views.
 
     Args:
         encoder: (B, 3, H, W) -> (B, F).
         projector: (M, F) -> (M, D).
-        loss: (V, B, D) -> scalar, or several with their names.
-        name: of the method, for a loss that is a scalar.
-        joint_projector: see :func:`embed`; true in W-MSE's and CW-RGP's experiments.
+        loss: (V, B, D) -> scalar, or a dictionary of named scalars.
+        name: name of the method, for a loss that is a scalar.
+        joint_projector: see :func:`embed`; true in the experiments of W-MSE and CW-RGP.
     """
 
     def __init__(
         self,
         encoder: nn.Module,
         projector: nn.Module,
-        loss: Callable[[Tensor], Tensor | dict[str, Tensor]],
+        loss: Loss,
         name: str = "cwrgp",
         joint_projector: bool = True,
     ) -> None:
@@ -97,17 +122,16 @@ class JointEmbedding(Method):
         self.joint_projector = joint_projector
 
     def set_progress(self, *, step: int, total_steps: int, steps_per_epoch: int) -> None:
-        """Tells the loss, where it changes in the course of a run."""
-        if isinstance(self.loss, CWRGPLoss):
-            self.loss.set_progress(
-                step=step, total_steps=total_steps, steps_per_epoch=steps_per_epoch
-            )
+        """Passes the progress of the run on to the loss."""
+        self.loss.set_progress(step=step, total_steps=total_steps, steps_per_epoch=steps_per_epoch)
 
     def smallest_eigenvalue(self, embeddings: Tensor) -> Tensor | None:
-        """Asks the loss, where it inverts covariances."""
-        if isinstance(self.loss, CWRGPLoss | WhiteningLoss):
-            return self.loss.smallest_eigenvalue(embeddings)
-        return None
+        """That of the loss."""
+        return self.loss.smallest_eigenvalue(embeddings)
+
+    def chance_loss(self, batch_size: int, *, num_views: int = 2) -> float | None:
+        """That of the loss."""
+        return self.loss.value_for_unrelated(batch_size, num_views=num_views)
 
     def forward(self, views: Sequence[Tensor]) -> Output:
         """Computes the losses of a batch.
@@ -121,7 +145,7 @@ class JointEmbedding(Method):
 
 
 class SimSiam(Method):
-    """Each view predicts the others behind a stop-gradient (Chen and He, CVPR 2021).
+    """Each view predicts the others, which get no gradient (Chen and He, CVPR 2021).
 
     Args:
         encoder: (B, 3, H, W) -> (B, F).
@@ -139,17 +163,23 @@ class SimSiam(Method):
         """Computes the loss of V image batches (B, 3, H, W)."""
         z = embed(self.encoder, self.projector, views, joint=False)
         predictions = torch.stack([self.predictor(view) for view in z])
-        # The paper's -cos has half the slope of 2 - 2 cos, to which its learning rates belong.
+        # Halved: the gradient is that of the paper's -cos, to which its learning rates belong.
         return Output({"loss_simsiam": regression_loss(predictions, z) / 2}, z.detach())
+
+    def chance_loss(self, batch_size: int, *, num_views: int = 2) -> float | None:
+        """1, since the mean cosine is 0."""
+        return 1.0
 
 
 class MomentumMethod(Method):
     """A method whose targets come from a moving average of encoder and projector.
 
-    The momentum networks start as copies, have no gradient and are part of the state. They are in
-    training mode, as in the papers of MoCo, BYOL and INTL: BatchNorm normalises with the statistics
-    of the batch there too. Only parameters are averaged; the running statistics are those of what
-    the momentum network itself has seen.
+    The momentum networks start as copies, get no gradient and are part of the state. They are in
+    training mode, as in the papers of MoCo, BYOL and INTL, so their BatchNorm normalises with the
+    statistics of the batch. Only parameters are averaged; the running statistics are those of the
+    batches that the momentum network itself has seen.
+
+    When the networks move, and by which momentum, is up to the subclass.
 
     Args:
         encoder: (B, 3, H, W) -> (B, F).
@@ -165,24 +195,20 @@ class MomentumMethod(Method):
         self.momentum_projector = frozen_copy(projector)
         self.first_momentum = self.momentum = momentum
 
-    def set_progress(self, *, step: int, total_steps: int, steps_per_epoch: int) -> None:
-        """Sets the momentum m_t of this step."""
-        self.momentum = momentum_at(step, total_steps, first=self.first_momentum)
-
-    def update_target(self) -> None:
-        """Moves the momentum networks towards the online ones."""
+    def move_target(self) -> None:
+        """Moves the momentum networks towards the online ones by ``self.momentum``."""
         move_towards(self.momentum_encoder, self.encoder, momentum=self.momentum)
         move_towards(self.momentum_projector, self.projector, momentum=self.momentum)
 
     @torch.no_grad()
     def targets(self, views: Sequence[Tensor]) -> Tensor:
-        """Embeddings (V, B, D) by the momentum networks, without gradient."""
+        """Embeddings (V, B, D) of the momentum networks, without gradient."""
         return embed(self.momentum_encoder, self.momentum_projector, views, joint=False)
 
 
 class BYOL(MomentumMethod):
     """Each view predicts the momentum network's embeddings of the others (Grill et al., NeurIPS
-    2020).
+    2020, equations 1 and 2). The momentum network moves after each step of the optimizer.
 
     Args:
         encoder: (B, 3, H, W) -> (B, F).
@@ -197,15 +223,29 @@ class BYOL(MomentumMethod):
         super().__init__(encoder, projector, momentum)
         self.predictor = predictor
 
+    def set_progress(self, *, step: int, total_steps: int, steps_per_epoch: int) -> None:
+        """Sets the momentum m_t of step t."""
+        self.momentum = momentum_at(step, total_steps, first=self.first_momentum)
+
+    def update_target(self) -> None:
+        """Moves the momentum networks by m_t, after step t of the optimizer."""
+        self.move_target()
+
     def forward(self, views: Sequence[Tensor]) -> Output:
         """Computes the loss of V image batches (B, 3, H, W)."""
         z = embed(self.encoder, self.projector, views, joint=False)
         predictions = torch.stack([self.predictor(view) for view in z])
         return Output({"loss_byol": regression_loss(predictions, self.targets(views))}, z.detach())
 
+    def chance_loss(self, batch_size: int, *, num_views: int = 2) -> float | None:
+        """2, since the mean cosine is 0."""
+        return 2.0
+
 
 class MomentumINTL(MomentumMethod):
-    """INTL with a momentum network: it embeds view 0, the online network all others.
+    """INTL with a momentum network, which embeds view 0; the online network embeds all others
+    (Weng et al., ICLR 2024). As in the authors' code, the momentum network moves before each
+    forward pass.
 
     With views of different sizes, view 0 should be one of the large ones.
 
@@ -220,11 +260,21 @@ class MomentumINTL(MomentumMethod):
         self,
         encoder: nn.Module,
         projector: nn.Module,
-        loss: Callable[[Tensor, Tensor], dict[str, Tensor]],
+        loss: Loss,
         momentum: float,
     ) -> None:
         super().__init__(encoder, projector, momentum)
         self.loss = loss
+
+    def set_progress(self, *, step: int, total_steps: int, steps_per_epoch: int) -> None:
+        """Moves the momentum networks by m_(t + 1), before the forward pass of step t.
+
+        So the targets follow the weights with which the online networks embed. A checkpoint is
+        written after a step and the move belongs to the next one, so a resumed run makes it once.
+        """
+        self.loss.set_progress(step=step, total_steps=total_steps, steps_per_epoch=steps_per_epoch)
+        self.momentum = momentum_at(step + 1, total_steps, first=self.first_momentum)
+        self.move_target()
 
     def forward(self, views: Sequence[Tensor]) -> Output:
         """Computes the losses of V >= 2 image batches (B, 3, H, W); V - 1 embeddings to watch."""

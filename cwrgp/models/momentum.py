@@ -15,15 +15,18 @@ def momentum_at(step: int, total_steps: int, *, first: float) -> float:
     2020; Weng et al., 2024).
 
     Args:
-        step: t.
+        step: t, from 0 to T.
         total_steps: T.
         first: m_0.
+
+    Returns:
+        m_t, in [m_0, 1].
     """
     return 1 - (1 - first) * (1 + math.cos(math.pi * step / total_steps)) / 2
 
 
 def frozen_copy(network: nn.Module) -> nn.Module:
-    """A copy whose parameters have no gradient."""
+    """A copy whose parameters get no gradient."""
     return copy.deepcopy(network).requires_grad_(False)
 
 
@@ -32,8 +35,8 @@ def move_towards(target: nn.Module, online: nn.Module, *, momentum: float) -> No
     """theta_target <- m theta_target + (1 - m) theta_online, of all parameters, in place.
 
     Args:
-        target: changed.
-        online: of the same architecture.
+        target: the network that moves.
+        online: a network of the same architecture.
         momentum: m.
     """
     average = get_ema_multi_avg_fn(momentum)

@@ -1,4 +1,4 @@
-"""What a torchvision ResNet consists of: names, architecture, and whether all of it is there."""
+"""The facts about torchvision's ResNets: architectures, stems, names and shapes of tensors."""
 
 from __future__ import annotations
 
@@ -13,17 +13,39 @@ import torch
 import torchvision
 from torch import Tensor
 
-Stem = Literal["imagenet", "small"]
+Stem = Literal["imagenet", "small"]  # as far as the tensors show: the kernel of conv1
+
+
+@dataclass(frozen=True)
+class StemLayout:
+    """What precedes the residual stages.
+
+    Attributes:
+        kernel: side of the first convolution, in pixels.
+        stride: of the first convolution.
+        max_pool: whether max pooling of stride 2 follows.
+    """
+
+    kernel: int
+    stride: int
+    max_pool: bool
+
+
+STEMS: dict[str, StemLayout] = {
+    "imagenet": StemLayout(7, 2, True),  # the only one that Detectron2 has
+    "small": StemLayout(3, 1, False),  # CIFAR
+    "small_pool": StemLayout(3, 1, True),  # STL-10, Tiny-ImageNet
+}
 
 
 @dataclass(frozen=True)
 class Arch:
-    """What tells the architectures apart (He et al., 2016; Xie et al., 2017; Zagoruyko, 2016).
+    """An architecture (He et al., 2016; Xie et al., 2017; Zagoruyko & Komodakis, 2016).
 
     Attributes:
-        depth: layers.
+        depth: number of layers.
         bottleneck: whether a block has a third convolution.
-        blocks: in layer1..4.
+        blocks: number of blocks in layer1..4.
         groups: of the 3x3 convolutions; above 1 in ResNeXt.
         width: channels of a group in layer1's 3x3 convolutions.
     """
@@ -33,6 +55,17 @@ class Arch:
     blocks: tuple[int, int, int, int]
     groups: int = 1
     width: int = 64
+
+    @property
+    def stage_channels(self) -> tuple[int, int, int, int]:
+        """Output channels of layer1..4, which Detectron2 calls res2..5."""
+        first = 256 if self.bottleneck else 64
+        return first, 2 * first, 4 * first, 8 * first
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it is one of He et al.: neither a ResNeXt nor a wide ResNet."""
+        return (self.groups, self.width) == (1, 64)
 
 
 ARCHITECTURES: dict[str, Arch] = {
@@ -48,6 +81,9 @@ ARCHITECTURES: dict[str, Arch] = {
     "wide_resnet101_2": Arch(101, True, (3, 4, 23, 3), width=128),
 }
 
+# Depth -> architecture, of those of He et al.
+BY_DEPTH: dict[int, Arch] = {a.depth: a for a in ARCHITECTURES.values() if a.is_plain}
+
 _NORM = r"(?:weight|bias|running_mean|running_var|num_batches_tracked)"
 _NAME = re.compile(
     rf"conv1\.weight|bn1\.{_NORM}"
@@ -61,7 +97,7 @@ def is_resnet_name(name: str) -> bool:
 
 
 def identify_arch(state_dict: Mapping[str, Tensor]) -> tuple[str, Stem]:
-    """Tells the architecture from the kind, number and width of blocks, the stem from ``conv1``.
+    """Identifies the architecture by the kind, number and width of blocks, the stem by ``conv1``.
 
     Args:
         state_dict: tensors under torchvision's names; need not be complete (see `check_resnet`).
@@ -116,8 +152,8 @@ def check_resnet(
         ValueError: names the first tensors at fault.
     """
     expected = dict(resnet_shapes(arch))
-    if stem == "small":
-        expected["conv1.weight"] = (64, 3, 3, 3)
+    kernel = STEMS[stem].kernel
+    expected["conv1.weight"] = (64, 3, kernel, kernel)
     if not any(name.endswith(".num_batches_tracked") for name in state_dict):
         expected = {k: v for k, v in expected.items() if not k.endswith(".num_batches_tracked")}
     missing = [key(name) for name in expected if name not in state_dict]
@@ -157,12 +193,12 @@ def _num_blocks(state_dict: Mapping[str, Tensor], layer: int) -> int:
 
 def _identify_stem(state_dict: Mapping[str, Tensor]) -> Stem:
     if "conv1.weight" not in state_dict:
-        return "imagenet"  # the missing tensor is named by check_resnet
+        return "imagenet"  # check_resnet reports the missing tensor
     kernel = tuple(state_dict["conv1.weight"].shape[2:])
-    if kernel == (7, 7):
-        return "imagenet"
-    if kernel == (3, 3):
-        return "small"
+    stems: tuple[Stem, ...] = ("imagenet", "small")
+    for stem in stems:
+        if kernel == (STEMS[stem].kernel,) * 2:
+            return stem
     raise ValueError(f"'conv1.weight' has a kernel of {kernel}, not (7, 7) or (3, 3)")
 
 

@@ -18,7 +18,7 @@ from cwrgp.losses.vicreg import vicreg_loss
 # Of the whole batch as one sub-batch, so that the split makes no difference.
 WHITENING = {
     "wmse": ("batch", "cholesky"),
-    "zero_icl": ("channel", "zca"),
+    "zca_cw": ("channel", "zca"),
     "plain": ("batch", "none"),
     "bn": ("batch", "standardize"),
     "pca": ("batch", "pca"),
@@ -111,6 +111,6 @@ def test_networks_start_as_the_configuration_says():
         cfg = make_cfg("cwrgp", "MODEL.ZERO_INIT_RESIDUAL", zero, "MODEL.STEM", "small")
         encoder = build_method(cfg).encoder
         assert bool((encoder.layer1[0].bn2.weight == 0).all()) == zero
-        # He et al., 2015: variance 2 / fan out.
-        expected = (2 / (64 * 9)) ** 0.5
-        assert encoder.conv1.weight.std().item() == pytest.approx(expected, rel=0.05)
+        # nn.Conv2d's own initialisation: uniform up to 1 / sqrt(fan in), here of 3 x 3 x 3.
+        assert encoder.conv1.weight.std().item() == pytest.approx(1 / 9, rel=0.05)
+        assert encoder.conv1.weight.abs().max() <= 27**-0.5

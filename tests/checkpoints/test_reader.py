@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import bz2
+import gzip
+import hashlib
+import io
+import lzma
 import os
 import pickle
+import re
+import tarfile
 import zipfile
 from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +23,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from cwrgp.checkpoints.reader import read_checkpoint
+from cwrgp.checkpoints.reader import read_checkpoint, read_with_digest
 
 TENSORS = {"a": torch.arange(6.0).reshape(2, 3), "b": torch.tensor(3)}
 
@@ -163,12 +171,54 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
     (tmp_path / "empty.pth").touch()
     with pytest.raises(ValueError, match="is empty"):
         read_checkpoint(tmp_path / "empty.pth")
-    (tmp_path / "page.pth").write_text("<!DOCTYPE html><html>404</html>")
-    with pytest.raises(ValueError, match="is not a checkpoint"):
-        read_checkpoint(tmp_path / "page.pth")
     torch.save(torch.ones(3), tmp_path / "tensor.pth")
     with pytest.raises(ValueError, match="holds a Tensor, not a dictionary"):
         read_checkpoint(tmp_path / "tensor.pth")
+
+
+def as_tar(content: bytes) -> bytes:
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w") as archive:
+        member = tarfile.TarInfo("model.pth")
+        member.size = len(content)
+        archive.addfile(member, io.BytesIO(content))
+    return stream.getvalue()
+
+
+LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
+OTHERS: dict[str, tuple[Callable[[bytes], bytes], str]] = {
+    "page": (
+        lambda _: b"<!DOCTYPE html><html>404</html>",
+        "is a web page (HTML), not a checkpoint: .*; download the file itself",
+    ),
+    "lfs": (lambda _: LFS, "is a Git LFS pointer, not the checkpoint: run git lfs pull"),
+    "gzip": (gzip.compress, "is compressed with gzip: unpack it (gunzip) and give the file in it"),
+    "bzip2": (bz2.compress, "is compressed with bzip2: unpack it (bunzip2)"),
+    "xz": (lzma.compress, "is compressed with xz: unpack it (unxz)"),
+    "tar": (as_tar, "is a tar archive: unpack it (tar -xf) and give the file in it"),
+    "hdf5": (lambda _: b"\x89HDF\r\n\x1a\n" + bytes(100), "is an HDF5 file (Keras?)"),
+}
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+def test_files_of_another_kind_are_named_with_the_remedy(tmp_path: Path, kind: str) -> None:
+    make, message = OTHERS[kind]
+    whole, path = tmp_path / "whole.pth", tmp_path / "model.pth"
+    torch.save({"a": torch.ones(3)}, whole)
+    path.write_bytes(make(whole.read_bytes()))
+    pattern = re.escape(f"{path} {message}").replace(r"\.\*", ".*")
+    with pytest.raises(ValueError, match=pattern) as error:
+        read_checkpoint(path)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["zip", "stream"])
+def test_the_digest_is_that_of_the_file(tmp_path: Path, stream: bool) -> None:
+    path = tmp_path / "checkpoint.any"
+    torch.save({"model": TENSORS}, path, _use_new_zipfile_serialization=not stream)
+    content, digest = read_with_digest(path)
+    assert torch.equal(content["model"]["a"], TENSORS["a"])
+    assert digest == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 @pytest.mark.parametrize("kind", ["pickle", "zip", "stream"])

@@ -42,6 +42,9 @@ def test_what_is_printed_is_what_was_done(tmp_path: Path, run_tool: Run) -> None
     assert rows["source"] == "cwrgp-ddp (online branch)"
     assert rows["architecture"] == "resnet18"
     assert rows["MODEL.RESNETS"].startswith("DEPTH 18 RES2_OUT_CHANNELS 64 NUM_GROUPS 1")
+    assert rows["input"] == (
+        "mean [123.675, 116.28, 103.53], std [58.395, 57.12, 57.375] (RGB, 0..255)"
+    )
     # 20 convolutions, 20 x 5 of BatchNorm, 2 of the head, 1 of the optimizer.
     assert rows["tensors in"] == "123"
     assert rows["tensors used"] == "100, each once"
@@ -81,7 +84,9 @@ def test_the_format_can_be_chosen(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert "two encoders or more, under 'encoder.' in 'model'" in capsys.readouterr().err
     assert not output.exists()
     assert convert_in_process(source, output, "--source", "cwrgp") == 0
-    assert "cwrgp (online branch)\n" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "cwrgp (online branch)\n" in shown
+    assert "mean and std unknown: set MODEL.PIXEL_MEAN and MODEL.PIXEL_STD to those of" in shown
     with pytest.raises(SystemExit, match="2"):
         convert_in_process(source, output, "--source", "mocov2")
     assert "--source mocov2: choose one of auto, cwrgp" in capsys.readouterr().err
@@ -101,6 +106,8 @@ def test_the_report_is_complete(tmp_path: Path) -> None:
     content = json.loads(report.read_text())
     assert (content["source"], content["branch"]) == (["moco"], "momentum")
     assert content["architecture"] == "resnet18"
+    assert content["pixel_mean"] == [123.675, 116.28, 103.53]
+    assert content["pixel_std"] == [58.395, 57.12, 57.375]
     assert content["dropped"]["module.queue"] == "head"
     assert content["dropped"]["module.encoder_q.bn1.bias"] == "online branch"
     assert content["tensors_used"] == 100

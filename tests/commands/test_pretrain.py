@@ -323,3 +323,25 @@ def test_the_command_itself_says_it_in_one_line(image_folder, tmp_path, run_tool
                     "OUTPUT_DIR", tmp_path, "DATA.ROOT", image_folder)  # fmt: skip
     assert done.returncode == 1 and "Traceback" in done.stderr
     assert "holds no checkpoint to go on from" in done.stderr
+
+
+def test_a_full_disk_is_one_line_and_the_run_goes_on_once_there_is_room(
+    image_folder, tmp_path, run_tool
+):
+    opts = ["SOLVER.EPOCHS", 3, "EVAL.PERIOD", 0, "DATA.NUM_WORKERS", 0]
+    run_pretraining(make_cfg(image_folder, tmp_path, *opts, "SOLVER.EPOCHS", 2))
+    before = {path.name: path.read_bytes() for path in tmp_path.glob("*.pth")}
+    command = ("tools/pretrain.py", "--resume", "--config-file", QUICK)
+    given = ("DATA.ROOT", image_folder, "OUTPUT_DIR", tmp_path, *opts)
+    limited = ("tests/helpers/small_disk.py", 1_000_000)
+    result = run_tool(*limited, *command, *given)
+    assert result.returncode == 2, result.stderr
+    last = result.stderr.splitlines()[-1]  # after the progress
+    assert last.startswith(f"error: {tmp_path}/model_final.pth was not written: the file")
+    assert " MB needed, " in last
+    assert "Traceback" not in result.stderr + result.stdout
+    assert {path.name: path.read_bytes() for path in tmp_path.glob("*.pth")} == before
+    assert not list(tmp_path.glob(".*"))
+    run_tool(*command, *given, check=True)
+    assert (tmp_path / "last_checkpoint").read_text() == "model_final.pth"
+    assert torch.load(tmp_path / "model_final.pth", weights_only=True)["iteration"] == 5

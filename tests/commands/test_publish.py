@@ -18,11 +18,13 @@ from cwrgp.checkpoints.extract import extract_encoder
 from cwrgp.checkpoints.reader import read_checkpoint
 from cwrgp.commands.publish import publish
 from cwrgp.config import get_cfg
+from cwrgp.config.paths import PATH_KEYS
 
 
 def _config() -> CfgNode:
     cfg = get_cfg()
-    cfg.DATA.ROOT = cfg.EVAL.ROOT = cfg.OUTPUT_DIR = cfg.DATA.CLASS_LIST = "/private/folder"
+    for key in PATH_KEYS:
+        cfg.merge_from_list([key, "/private/folder"])
     return cfg
 
 
@@ -74,6 +76,7 @@ def test_weights_stay_and_the_optimizer_goes(run: Path, tmp_path: Path) -> None:
         f"cwrgp_r18-{digest[:8]}.pth",
     ]
     card = done.card.read_text()
+    assert "| input | mean [123.675, 116.28, 103.53], std [58.395, 57.12, 57.375]" in card
     for expected in (digest, "resnet18", "knn/top1 | 62", "torch 2.14.1", "CC BY 4.0", "BASE_LR"):
         assert expected in card
     assert f"tools/convert_to_d2.py {done.checkpoint.name} encoder.pkl" in card
@@ -149,9 +152,9 @@ def damaged(state: dict[str, Any]) -> dict[str, tuple[Any, str]]:
     model = state["model"]
     without = {key: value for key, value in model.items() if key != "encoder.bn1.bias"}
     return {
-        "authors": (authors_checkpoint(18), "not a checkpoint of tools/pretrain.py: .* 'model'"),
+        "authors": (authors_checkpoint(18), "is not a checkpoint of a pretraining run: .* 'model'"),
         "version": (state | {"torch_version": None}, "it has no 'torch_version' of type str"),
-        "config": (state | {"config": "words"}, "its config is not that of a run"),
+        "config": (state | {"config": "words"}, "its config does not have the sections"),
         "value": (state | {"model": model | {"a": 1}}, "'a' of its model is a int"),
         "missing": (state | {"model": without}, "encoder.bn1.bias"),
     }

@@ -20,7 +20,8 @@ from cwrgp.data.datasets import DATASETS
 from cwrgp.engine.optimizers import OPTIMIZERS
 from cwrgp.engine.precision import DTYPES
 from cwrgp.engine.schedule import SCHEDULES
-from cwrgp.models.encoders import ARCHITECTURES, STEMS
+from cwrgp.models.encoders import ENCODERS
+from cwrgp.models.resnet import STEMS
 
 
 @pytest.fixture
@@ -42,7 +43,7 @@ def test_the_defaults_are_valid_and_explained(cfg):
     [
         ("METHOD.NAME", METHODS),
         ("DATA.NAME", DATASETS),
-        ("MODEL.ARCH", ARCHITECTURES),
+        ("MODEL.ARCH", ENCODERS),
         ("MODEL.STEM", STEMS),
         ("AUGMENT.INTERPOLATION", INTERPOLATIONS),
         ("SOLVER.OPTIMIZER", OPTIMIZERS),
@@ -118,11 +119,6 @@ def test_the_keys_of_single_views(cfg, views, message):
         validate_cfg(cfg)
 
 
-def test_keys_that_hold_paths_are_marked():
-    places = {n for n in KEYS if n.rpartition(".")[2] in ("ROOT", "TEST_ROOT", "CLASS_LIST")}
-    assert {name for name, key in KEYS.items() if key.path} == places | {"OUTPUT_DIR"}
-
-
 @pytest.mark.parametrize("old", RENAMED)
 def test_an_old_name_still_works_and_warns(cfg, tmp_path, old):
     new = RENAMED[old]
@@ -140,6 +136,17 @@ def test_an_old_name_still_works_and_warns(cfg, tmp_path, old):
         again.merge_from_list([old, str(value)])
     assert value_of(again, new) == value
     assert upgrade(tree, warn=False) == upgrade(upgrade(tree, warn=False))
+
+
+def test_an_old_value_still_works_and_warns(cfg, tmp_path):
+    (tmp_path / "old.yaml").write_text("METHOD: {NAME: zero_icl}")
+    with pytest.warns(FutureWarning, match="METHOD.NAME zero_icl is now called zca_cw"):
+        cfg.merge_from_file(str(tmp_path / "old.yaml"))
+    assert cfg.METHOD.NAME == "zca_cw"
+    with pytest.warns(FutureWarning, match="METHOD.NAME zero_icl is now called zca_cw"):
+        cfg.merge_from_list(["METHOD.NAME", "zero_icl"])
+    assert cfg.METHOD.NAME == "zca_cw"
+    assert upgrade({"METHOD": {"NAME": "zero_icl"}}, warn=False) == {"METHOD": {"NAME": "zca_cw"}}
 
 
 def test_an_upgrade_leaves_what_has_its_new_name():

@@ -16,6 +16,7 @@ from d2names import replaced
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.modeling import build_model
 from encoders import make_encoder
+from opened_files import opened_files
 from published import PUBLISHED
 from repository import REPOSITORY
 from torch import Tensor
@@ -142,6 +143,19 @@ def test_processes_that_write_one_output_do_not_meet(tmp_path: Path) -> None:
     assert [process.returncode for process in started] == [0, 0]
     assert digests[0] != digests[1] and file_digest(tmp_path / "out.pth") in digests
     assert sorted(path.name for path in tmp_path.iterdir()) == ["0.pth", "1.pth", "out.pth"]
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["zip", "stream"])
+def test_files_are_not_opened_more_often_than_needed(tmp_path: Path, stream: bool) -> None:
+    source, output = tmp_path / "in.pth", tmp_path / "out.pkl"
+    torch.save(make_encoder(18), source, _use_new_zipfile_serialization=not stream)
+    with opened_files() as opened:
+        convert_file(source, output)
+    # Once to read, check and digest it; torch opens an archive again, to map it.
+    assert opened[source] == (1 if stream else 2)
+    written = {path: n for path, n in opened.items() if path.parent == tmp_path and path != source}
+    # Created, written, read and digested, synced.
+    assert list(written.values()) == [4], written
 
 
 def test_without_proof(tmp_path: Path, checkpoint_file: Path) -> None:

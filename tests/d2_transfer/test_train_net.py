@@ -159,3 +159,28 @@ def test_importing_the_package_registers_and_runs_nothing() -> None:
         check=False,
     )
     assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+
+
+def test_a_full_disk_is_one_line_and_the_run_goes_on_once_there_is_room(
+    tmp_path: Path, scenes: Any, encoder_file: Path, run_tool: Run
+) -> None:
+    output = tmp_path / "run"
+    more = ("MODEL.WEIGHTS", encoder_file, "SOLVER.CHECKPOINT_PERIOD", 1, "DATASETS.TEST", ())
+    entry = scenes.voc("full_disk")
+    base = ("--config-file", C4, "--num-gpus", "0")
+    assert in_process(*base, *options(entry, output, *more)) == 0
+    before = {path.name: path.read_bytes() for path in output.glob("*.pth")}
+    command = ("d2_transfer/train_net.py", "--resume", *base)
+    arguments = options(entry, output, *more, "SOLVER.MAX_ITER", 2)
+    limited = ("tests/helpers/small_disk.py", 1_000_000)
+    result = run_tool(*limited, *command, *arguments, PYTHONPATH=str(REPOSITORY))
+    assert result.returncode == 2, result.stderr
+    start = f"error: {output}/model_0000001.pth was not written: the file is larger than"
+    last = result.stderr.splitlines()[-1]  # PyTorch's warnings come first
+    assert last.startswith(start) and " MB needed, " in last
+    assert "Traceback" not in result.stderr + result.stdout
+    assert {path.name: path.read_bytes() for path in output.glob("*.pth")} == before
+    assert not list(output.glob(".*"))
+    run_tool(*command, *arguments, PYTHONPATH=str(REPOSITORY), check=True)
+    assert (output / "last_checkpoint").read_text() == "model_final.pth"
+    assert torch.load(output / "model_final.pth", weights_only=True)["iteration"] == 1

@@ -75,7 +75,10 @@ def test_a_right_config_passes_and_is_not_changed(scenes: Any) -> None:
         (["MODEL.RESNETS.DEPTH", "20"], "MODEL.RESNETS.DEPTH 20 is unknown; known: .18, 34"),
         (["MODEL.RESNETS.DEPTH", "50"], "RES2_OUT_CHANNELS 64: ResNet-50 needs 256"),
         (["MODEL.RESNETS.RES2_OUT_CHANNELS", "256"], "RES2_OUT_CHANNELS 256: ResNet-18 needs 64"),
-        (["MODEL.ROI_HEADS.NAME", "Res5ROIHeads"], "ResNet-18 has not: use Res5ROIHeadsExtraNorm"),
+        (
+            ["MODEL.ROI_HEADS.NAME", "Res5ROIHeads"],
+            "does not have: use Res5ROIHeadsExtraNorm",
+        ),
         (["MODEL.ROI_HEADS.NUM_CLASSES", "20"], "has 2 classes, but the model has 20"),
         (["SOLVER.IMS_PER_BATCH", "0"], "IMS_PER_BATCH 0 is no positive multiple"),
         (["SOLVER.MAX_ITER", "0"], "SOLVER.MAX_ITER 0 is not positive"),

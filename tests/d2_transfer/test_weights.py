@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,12 +10,13 @@ from typing import Any
 import pytest
 import torch
 from detectron2.checkpoint.c2_model_loading import align_and_update_state_dicts
-from encoders import authors_checkpoint, make_encoder
+from encoders import authors_checkpoint, make_encoder, own_checkpoint
 from repository import REPOSITORY
 from torch import Tensor
 
+from cwrgp.checkpoints.pixel_statistics import IMAGENET
 from d2_transfer.config import get_cfg
-from d2_transfer.conversion import convert_file, to_detectron2
+from d2_transfer.conversion import SUFFIXES, convert_file, to_detectron2
 from d2_transfer.weights import (
     check_weights,
     check_weights_for,
@@ -24,6 +26,7 @@ from d2_transfer.weights import (
     read_weights,
 )
 
+CIFAR = "DATA: {MEAN: [0.4914, 0.4822, 0.4465], STD: [0.2023, 0.1994, 0.201]}"
 C4 = "configs/quick/detection_faster_rcnn_r18_c4.yaml"
 FPN = "configs/quick/detection_mask_rcnn_r18.yaml"
 
@@ -194,9 +197,16 @@ def encoder_50(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("INPUT.FORMAT", "BGR", r"INPUT.FORMAT BGR \(RGB\)"),
-        ("MODEL.PIXEL_STD", [1.0, 1.0, 1.0], r"MODEL.PIXEL_STD \[1.0, 1.0, 1.0\]"),
-        ("MODEL.RESNETS.STRIDE_IN_1X1", True, r"STRIDE_IN_1X1 True \(False\)"),
+        ("INPUT.FORMAT", "BGR", "INPUT.FORMAT BGR; set INPUT.FORMAT RGB$"),
+        (
+            "MODEL.PIXEL_STD",
+            [1.0, 1.0, 1.0],
+            r"was not pretrained with MODEL.PIXEL_MEAN \[123.675, 116.28, 103.53\] MODEL.PIXEL_STD"
+            r" \[1.0, 1.0, 1.0\]; set MODEL.PIXEL_MEAN \"\[123.675, 116.28, 103.53\]\""
+            r" MODEL.PIXEL_STD \"\[58.395, 57.12, 57.375\]\"$",
+        ),
+        ("MODEL.PIXEL_MEAN", [103.53, 116.28, 123.675], "set MODEL.PIXEL_MEAN .* MODEL.PIXEL_STD"),
+        ("MODEL.RESNETS.STRIDE_IN_1X1", True, "True; set MODEL.RESNETS.STRIDE_IN_1X1 False"),
     ],
 )
 def test_an_input_that_the_encoder_was_not_trained_on_is_refused(
@@ -207,6 +217,34 @@ def test_an_input_that_the_encoder_was_not_trained_on_is_refused(
     cfg.merge_from_list([key, value])
     with pytest.raises(ValueError, match=message):
         check_weights_for(cfg, encoder_50)
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_an_encoder_with_other_pixel_values_is_refused_and_the_options_help(
+    tmp_path: Path, suffix: str
+) -> None:
+    source, output = tmp_path / "in.pth", tmp_path / f"out{suffix}"
+    torch.save({**own_checkpoint(18), "config": CIFAR}, source)
+    convert_file(source, output)
+    cfg = config(C4)
+    with pytest.raises(ValueError, match=r"; set MODEL.PIXEL_MEAN \"\[125.307, ") as error:
+        check_weights_for(cfg, str(output))
+    cfg.merge_from_list(shlex.split(str(error.value).partition("; set ")[2]))
+    assert cfg.MODEL.PIXEL_STD == [51.5865, 50.847, 51.255]
+    check_weights_for(cfg, str(output))
+    convert_file(source, output, pixels=IMAGENET)  # somebody who knows better
+    check_weights_for(config(C4), str(output))
+
+
+def test_an_encoder_with_unknown_pixel_values_takes_any_but_those_of_the_unit_range(
+    encoder_file: Path,
+) -> None:
+    cfg = config(C4)
+    cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD = [100.0, 100.0, 100.0], [50.0, 50.0, 50.0]
+    check_weights_for(cfg, str(encoder_file))
+    cfg.MODEL.PIXEL_STD = [1.0, 1.0, 1.0]
+    with pytest.raises(ValueError, match=r"\[1.0, 1.0, 1.0\]; set .* \"\[58.395, 57.12, 57.375"):
+        check_weights_for(cfg, str(encoder_file))
 
 
 def test_a_config_that_describes_no_detector() -> None:

@@ -10,11 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from detectron2.data.datasets.pascal_voc import load_voc_instances
 
 import dataset
 import scenes
-from dataset import DatasetSpec, write_dataset
+from dataset import DatasetSpec
 from shapes import CLASS_NAMES, paint
 
 SPEC = DatasetSpec(seed=3, unlabelled=6, classes_train=6, classes_val=6, train=5, val=4)
@@ -121,15 +120,3 @@ def test_wrong_arguments_say_what_is_wrong():
     grid = np.zeros((4, 4), np.float32)
     with pytest.raises(ValueError, match="unknown class 'dragon': use one of fish, "):
         paint(rng, "dragon", grid, grid)
-
-
-def test_detectron2_reads_the_voc_form(tmp_path):
-    small = replace(SPEC, unlabelled=1, classes_train=1, classes_val=1, train=1)
-    write_dataset(tmp_path / "scenes", small)
-    records = load_voc_instances(str(tmp_path / "scenes" / "voc"), "val", CLASS_NAMES)
-    assert len(records) == SPEC.val
-    for index, record in enumerate(records):
-        scene = dataset.labelled_scene(small, "val", index)
-        assert [a["category_id"] for a in record["annotations"]] == list(scene.classes)
-        boxes = np.array([a["bbox"] for a in record["annotations"]])
-        assert np.array_equal(boxes, scene.boxes)

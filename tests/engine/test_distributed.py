@@ -11,6 +11,7 @@ from two_processes import WORLD, in_two_processes
 
 from cwrgp.comm import gather
 from cwrgp.launch import launch
+from cwrgp.losses.base import Loss
 from cwrgp.losses.cwrgp import cwrgp_loss
 from cwrgp.models.batch_norm import CPUSyncBatchNorm, synchronize_batch_norm
 from cwrgp.models.encoders import build_encoder
@@ -26,10 +27,11 @@ def make_method(permutation: Tensor) -> JointEmbedding:
     encoder = build_encoder("resnet18", stem="small")
     projector = build_projector(512, hidden_features=32, out_features=64)
 
-    def loss(views: Tensor) -> Tensor:
-        return cwrgp_loss(views, num_groups=2, subbatch_size=SUBBATCH, permutation=permutation)
+    class Partitioned(Loss):
+        def forward(self, views: Tensor) -> Tensor:
+            return cwrgp_loss(views, num_groups=2, subbatch_size=SUBBATCH, permutation=permutation)
 
-    return JointEmbedding(encoder, projector, loss).double().train()
+    return JointEmbedding(encoder, projector, Partitioned()).double().train()
 
 
 def batch() -> tuple[Tensor, Tensor]:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from cwrgp.engine.loop import Step, _accumulated
 from cwrgp.engine.monitor import NonFiniteLoss, Watch
 from cwrgp.engine.precision import autocast, build_scaler
+from cwrgp.losses.base import GatheredLoss
 from cwrgp.losses.cwrgp import CWRGPLoss, cwrgp_loss
 from cwrgp.models.methods import JointEmbedding
 
@@ -26,7 +27,7 @@ def make_method() -> nn.Module:
     def loss(views: Tensor) -> Tensor:
         return cwrgp_loss(views, num_groups=2, subbatch_size=4)
 
-    return JointEmbedding(encoder, nn.Linear(16, 32), loss).double()
+    return JointEmbedding(encoder, nn.Linear(16, 32), GatheredLoss(loss)).double()
 
 
 def how(accumulate: int, dtype: torch.dtype = torch.float32) -> Step:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from two_processes import WORLD, in_two_processes
 
+from cwrgp.config import get_cfg
 from cwrgp.engine.checkpoint import Checkpoints
 from cwrgp.engine.loop import Plan, Step, train
 from cwrgp.engine.precision import autocast, build_scaler
@@ -17,6 +18,7 @@ from cwrgp.models.methods import Method, Output
 from cwrgp.preemption import StopRequest
 from cwrgp.seeding import Stream, derive_seed
 
+CONFIG = get_cfg().dump()
 CPU = torch.device("cpu")
 STEPS, SEED = 4, 3
 RATES = [0.1, 0.2, 0.05, 0.4]
@@ -69,7 +71,7 @@ def run(rank: int = 0, world: int = 1, *, parts: int = 1, dtype=torch.float32, c
         ),
         start_step=0,
         checkpoints=checkpoints,
-        config="",
+        config=CONFIG,
         writer=None,
         evaluate=dict,
         num_workers=0,
@@ -107,8 +109,7 @@ def test_the_loss_scale_is_saved_and_restored(tmp_path):
     state["scaler"]["scale"] = 8.0
     method, scaler = Product(), build_scaler(CPU, torch.float16)
     optimizer = torch.optim.SGD(method.parameters(), lr=1.0)
-    state["config"] = "{}"
-    assert restore(state, method, optimizer, scaler, config="{}", num_images=16) == STEPS
+    assert restore(state, method, optimizer, scaler, config=CONFIG, num_images=16) == STEPS
     assert scaler.state_dict()["scale"] == 8.0
     assert method.weight.item() == pytest.approx(by_hand()[-1], rel=1e-6)
 

@@ -192,5 +192,5 @@ def test_a_single_view_is_refused(loss):
 
 
 def test_a_temperature_must_be_positive():
-    with pytest.raises(ValueError, match="METHOD.SIMCLR.TEMPERATURE 0 is not positive"):
+    with pytest.raises(ValueError, match="^temperature 0 is not positive"):
         NTXentLoss(0)

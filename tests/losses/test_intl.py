@@ -120,5 +120,9 @@ def test_the_module_passes_its_arguments_on():
 def test_what_cannot_work_is_refused():
     with pytest.raises(ValueError, match=r"INTL needs two views or more, \(V, N, D\), got \(1, 8"):
         INTLLoss()(torch.ones(1, 8, 5))
-    with pytest.raises(ValueError, match="METHOD.INTL.ITERATIONS 0 is below 1"):
+    with pytest.raises(ValueError, match="^iterations 0 is below 1"):
         INTLLoss(0)
+    with pytest.raises(ValueError, match="a global batch of 7 gives .* or set the weight yourself"):
+        INTLLoss().check(7, 16)
+    INTLLoss().check(8, 16)
+    INTLLoss(weight=0.1).check(7, 16)

@@ -7,7 +7,7 @@ import torch
 import torchvision
 from torch import nn
 
-from cwrgp.losses.base import pair_loss
+from cwrgp.losses.batch_whitening import WhiteningLoss
 from cwrgp.models.encoders import build_encoder
 from cwrgp.models.heads import build_projector
 from cwrgp.models.methods import JointEmbedding
@@ -50,6 +50,15 @@ def test_a_projector_has_the_papers_layers():
     assert len(build_projector(8, hidden_features=16, out_features=4, num_layers=1)) == 1
 
 
+def test_what_cannot_be_built_is_refused():
+    with pytest.raises(ValueError, match="^arch 'resnet20' is unknown; choose one of .*resnet18"):
+        build_encoder("resnet20")
+    with pytest.raises(ValueError, match="^stem 'tiny' is unknown; choose one of .*small_pool"):
+        build_encoder("resnet18", stem="tiny")
+    with pytest.raises(ValueError, match="^num_layers 0 is below 1"):
+        build_projector(8, hidden_features=16, out_features=4, num_layers=0)
+
+
 def test_the_encoder_sees_views_alone_and_the_projector_all_of_them():
     # BatchNorm tells: its statistics are those of what it is given at once.
     batches = {"encoder": [], "projector": []}
@@ -63,7 +72,7 @@ def test_the_encoder_sees_views_alone_and_the_projector_all_of_them():
             batches[self.name].append(len(x))
             return x
 
-    method = JointEmbedding(Watch("encoder"), Watch("projector"), pair_loss)
+    method = JointEmbedding(Watch("encoder"), Watch("projector"), WhiteningLoss("batch", "none"))
     output = method(list(torch.randn(3, 5, 7)))
     assert batches == {"encoder": [5, 5, 5], "projector": [15]}
     assert output.embeddings.shape == (3, 5, 7) and output.losses["loss_cwrgp"].ndim == 0

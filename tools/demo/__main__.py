@@ -42,23 +42,22 @@ def main(args: argparse.Namespace) -> None:
         forget(root, args.again)
     root.mkdir(parents=True, exist_ok=True)
     recipe.write_text(stages.recipe())
-    planned = stages.plan(root, args.seeds)
-    groups = {name: [stage for stage in planned if stage.kind == name] for name in NAMES}
+    cores = os.cpu_count() or 1
     for name in NAMES:
-        todo = [stage for stage in groups[name] if not stage.done.exists()]
+        planned = (stage for stage in stages.plan(root, args.seeds) if stage.kind == name)
+        todo = [stage for stage in planned if not stage.done.exists()]
         # Two small networks on a core each are faster than one after the other on both.
-        cores = os.cpu_count() or 1
-        parallel = min(len(todo), cores)
-        with ThreadPoolExecutor(max(parallel, 1)) as pool:
-            threads = max(cores // max(parallel, 1), 1)
-            list(pool.map(lambda stage, n=threads: stages.run(stage, root, n), todo))
+        parallel = max(1, min(len(todo), cores))
+        with ThreadPoolExecutor(parallel) as pool:
+            list(pool.map(lambda stage, n=cores // parallel: stages.run(stage, root, n), todo))
         if name == args.only:
             return
     from collect import collect  # noqa: PLC0415 (imports Detectron2, some seconds)
-    from report import write_report  # noqa: PLC0415
+    from cwrgp.report.page import write_page  # noqa: PLC0415
+    from report import render  # noqa: PLC0415
 
     page = root / "report.html"
-    write_report(page, collect(root, args.seeds))
+    write_page(page, render(collect(root, args.seeds)))
     print(f"\nThe report: {page}")
 
 

@@ -27,10 +27,9 @@ from cwrgp.data.folders import ImageFolder
 from cwrgp.spectrum import covariance_spectrum
 from cwrgp.trackers.jsonl import read_metrics
 from d2_transfer.proof import TOLERANCE_FLOAT64, verify
-from drawing import Detections
-from report_data import Command, Pretraining, ReportData, Run, Sample
-
-FINAL_METRICS = [f"{kind}/{name}" for kind in ("bbox", "segm") for name in ("AP", "AP50", "AP75")]
+from dataset import DatasetSpec
+from report import METRICS, Command, Curve, Detections, ReportData, Run, Sample
+from shapes import CLASS_NAMES
 
 
 def collect(root: Path, seeds: list[int]) -> ReportData:
@@ -40,48 +39,43 @@ def collect(root: Path, seeds: list[int]) -> ReportData:
         root: the demo's folder, with all stages done.
         seeds: of the fine-tuning.
     """
-    scenes = root / "scenes"
-    stamp = json.loads((scenes / "stamp.json").read_text())
+    scenes, pretrain = root / "scenes", root / "pretrain"
+    spec = DatasetSpec()  # the one that the demo draws
     before, after = _spectra(root)
     proof = verify(
-        extract_encoder(read_checkpoint(root / "pretrain" / "model_final.pth")).state_dict,
+        extract_encoder(read_checkpoint(pretrain / "model_final.pth")).state_dict,
         read_checkpoint(root / "encoder.pkl")["model"],
         "resnet18",
     )
-    truth = _Coco(scenes / "coco", "val")
-    labelled = _Coco(scenes / "coco", "train")
-    found = {arm: _detections(root / f"finetune_{arm}_{seeds[0]}") for arm in stages.ARMS}
-    chosen = random.Random(0).sample(sorted(truth.images), 6)
-    spec = stamp["spec"]
+    val = _truth(scenes / "coco", "val")
+    found = [_by_image(_results(root / f"finetune_{arm}_{seeds[0]}")) for arm in stages.ARMS]
+    samples = []
+    for number in random.Random(0).sample(sorted(val), 6):
+        image, truth = val[number]
+        samples.append(Sample(image, truth, *(_objects(arm[number], image) for arm in found)))
     return ReportData(
         random=[_run(root, "random", seed) for seed in seeds],
         pretrained=[_run(root, "pretrained", seed) for seed in seeds],
-        pretraining=_pretraining(root / "pretrain", len(stamp["classes"])),
+        loss=_curve(pretrain, "total_loss"),
+        knn=_curve(pretrain, "knn/top1"),
+        chance=100 / len(CLASS_NAMES),
         spectrum_before=before,
         spectrum_after=after,
         conversion={"res2 to res5": proof.float64},
         conversion_tolerance=TOLERANCE_FLOAT64,
-        samples=[
-            Sample(
-                truth.image(i),
-                truth.detections(i),
-                truth.detections(i, found["random"][i]),
-                truth.detections(i, found["pretrained"][i]),
-            )
-            for i in chosen
-        ],
-        class_names=stamp["classes"],
-        unlabelled=[
-            Image.open(path).convert("RGB")
-            for path in sorted((scenes / "unlabelled").iterdir())[:24]
-        ],
-        labelled=[(labelled.image(i), labelled.detections(i)) for i in sorted(labelled.images)[:6]],
+        samples=samples,
+        class_names=CLASS_NAMES,
+        unlabelled=[Image.open(p) for p in sorted((scenes / "unlabelled").iterdir())[:24]],
+        labelled=list(_truth(scenes / "coco", "train").values())[:6],
         counts={
-            "images without labels, for pretraining": spec["unlabelled"],
-            "labelled scenes, for fine-tuning": spec["train"],
-            "labelled scenes, for evaluation": spec["val"],
+            "images without labels, for pretraining": spec.unlabelled,
+            "labelled scenes, for fine-tuning": spec.train,
+            "labelled scenes, for evaluation": spec.val,
         },
-        commands=_commands(root, seeds),
+        commands=[
+            Command(s.name, f"python {stages.shown(s.command)}", s.seconds(root))
+            for s in stages.plan(root, seeds)
+        ],
         environment={
             "Python": platform.python_version(),
             "torch": torch.__version__,
@@ -92,28 +86,14 @@ def collect(root: Path, seeds: list[int]) -> ReportData:
     )
 
 
+def _curve(folder: Path, key: str) -> Curve:
+    records = [record for record in read_metrics(folder / "metrics.json") if key in record]
+    return Curve([int(record["iteration"]) for record in records], [r[key] for r in records])
+
+
 def _run(root: Path, arm: str, seed: int) -> Run:
-    records = read_metrics(root / f"finetune_{arm}_{seed}" / "metrics.json")
-    evaluations = [record for record in records if "bbox/AP" in record]
-    return Run(
-        seed,
-        {name: evaluations[-1][name] for name in FINAL_METRICS},
-        [int(record["iteration"]) for record in evaluations],
-        [record["bbox/AP"] for record in evaluations],
-    )
-
-
-def _pretraining(folder: Path, num_classes: int) -> Pretraining:
-    records = read_metrics(folder / "metrics.json")
-    losses = [record for record in records if "total_loss" in record]
-    knn = [record for record in records if "knn/top1" in record]
-    return Pretraining(
-        [int(record["iteration"]) for record in losses],
-        [record["total_loss"] for record in losses],
-        [int(record["iteration"]) for record in knn],
-        [record["knn/top1"] for record in knn],
-        100 / num_classes,
-    )
+    folder = root / f"finetune_{arm}_{seed}"
+    return Run(seed, {k: _curve(folder, k).values[-1] for k in METRICS}, _curve(folder, "bbox/AP"))
 
 
 @torch.no_grad()
@@ -138,53 +118,40 @@ def _spectra(root: Path) -> tuple[list[float], list[float]]:
     return spectra[0], spectra[1]
 
 
-class _Coco:
-    """Images, truth and predictions of one split."""
-
-    def __init__(self, root: Path, split: str) -> None:
-        data = json.loads((root / "annotations" / f"{split}.json").read_text())
-        self.images = {image["id"]: root / split / image["file_name"] for image in data["images"]}
-        self._truth: dict[int, list[dict[str, Any]]] = defaultdict(list)
-        for annotation in data["annotations"]:
-            self._truth[annotation["image_id"]].append(annotation)
-        ids = sorted(category["id"] for category in data["categories"])
-        self._index = {category: index for index, category in enumerate(ids)}
-
-    def image(self, number: int) -> np.ndarray:
-        return np.array(Image.open(self.images[number]).convert("RGB"))
-
-    def detections(
-        self, number: int, predictions: Sequence[dict[str, Any]] | None = None
-    ) -> Detections:
-        """The truth of an image, or given predictions for it."""
-        items = self._truth[number] if predictions is None else predictions
-        height, width = self.image(number).shape[:2]
-        boxes = [(x, y, x + w, y + h) for x, y, w, h in (item["bbox"] for item in items)]
-        masks = [coco_mask.decode(item["segmentation"]).astype(bool) for item in items]
-        return Detections(
-            np.array(boxes, dtype=float).reshape(-1, 4),
-            [self._index[item["category_id"]] for item in items],
-            None if predictions is None else [item["score"] for item in items],
-            np.array(masks, dtype=bool).reshape(-1, height, width),
-        )
+def _truth(coco: Path, split: str) -> dict[int, tuple[np.ndarray, Detections]]:
+    """Images and their objects, by id."""
+    data = json.loads((coco / "annotations" / f"{split}.json").read_text())
+    annotations, truth = _by_image(data["annotations"]), {}
+    for record in data["images"]:
+        image = np.array(Image.open(coco / split / record["file_name"]))
+        truth[record["id"]] = (image, _objects(annotations[record["id"]], image))
+    return truth
 
 
-def _detections(folder: Path) -> dict[int, list[dict[str, Any]]]:
-    """What the last evaluation of a run found, by image."""
-    found: dict[int, list[dict[str, Any]]] = defaultdict(list)
-    for item in json.loads(
-        (folder / "inference" / "scenes_val" / "coco_instances_results.json").read_text()
-    ):
-        found[item["image_id"]].append(item)
-    return found
+def _results(folder: Path) -> list[dict[str, Any]]:
+    """What the last evaluation of a run found."""
+    path = folder / "inference" / "scenes_val" / "coco_instances_results.json"
+    return json.loads(path.read_text())
 
 
-def _commands(root: Path, seeds: list[int]) -> list[Command]:
-    seconds = stages.read_timings(root)
-    return [
-        Command(stage.name, f"python {stages.shown(stage.command)}", seconds.get(stage.name))
-        for stage in stages.plan(root, seeds)
-    ]
+def _by_image(items: Sequence[dict[str, Any]]) -> dict[int, list[dict[str, Any]]]:
+    groups = defaultdict(list)
+    for item in items:
+        groups[item["image_id"]].append(item)
+    return groups
+
+
+def _objects(items: Sequence[dict[str, Any]], image: np.ndarray) -> Detections:
+    """COCO's annotations or results of one image; the category ids count from 1."""
+    boxes = np.array([item["bbox"] for item in items], dtype=float).reshape(-1, 4)
+    boxes[:, 2:] += boxes[:, :2]
+    masks = np.array([coco_mask.decode(item["segmentation"]) for item in items], dtype=bool)
+    return Detections(
+        boxes,
+        [item["category_id"] - 1 for item in items],
+        [item["score"] for item in items] if items and "score" in items[0] else None,
+        masks.reshape(-1, *image.shape[:2]),
+    )
 
 
 def _processor() -> str:

@@ -1,12 +1,11 @@
-"""Draws the demo's data set: unlabelled images, a class folder for k-NN, scenes as COCO and VOC.
+"""Draws the demo's data set: unlabelled images, a class folder for k-NN, scenes in COCO's form.
 
     python tools/demo/dataset.py ROOT
 
-    ROOT/stamp.json                       what was made; its presence means that everything is there
+    ROOT/stamp.json                       how much of what; written last
     ROOT/unlabelled/00000.jpg             for pretraining; one object dominates most of them
     ROOT/classes/{train,val}/<class>/     object-centred images with labels, for k-NN accuracy only
     ROOT/coco/annotations/{train,val}.json, ROOT/coco/{train,val}/train_00000.png
-    ROOT/voc/{JPEGImages,Annotations,ImageSets/Main}/    the same scenes as in COCO
 
 Every image has a generator of its own, seeded by (seed, split, index): image 7 is the same whether
 ten images are made or a thousand, in whatever order.
@@ -18,7 +17,6 @@ import argparse
 import json
 import shutil
 import sys
-import xml.etree.ElementTree as ET
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -32,38 +30,25 @@ from cwrgp.cli import run_main
 from scenes import Scene, draw_portrait, draw_scene
 from shapes import CLASS_NAMES
 
-VERSION = 1  # raise when the drawing changes, so that an old data set is made again
+VERSION = 1  # raise when the drawing changes: then the demo makes its data set again
 STAMP = "stamp.json"
 _SPLIT_CODES = {"unlabelled": 0, "classes/train": 1, "classes/val": 2, "train": 3, "val": 4}
 
 
 @dataclass(frozen=True)
 class DatasetSpec:
-    """How much to draw, and from which seed.
-
-    Attributes:
-        seed: of the whole data set.
-        unlabelled: number of images without labels.
-        classes_train: object-centred images that k-NN votes with (all classes together).
-        classes_val: object-centred images whose class is asked for.
-        train: labelled scenes to fine-tune on.
-        val: labelled scenes to evaluate on.
-        portrait_size: side in pixels of unlabelled and object-centred images.
-        scene_size: side in pixels of labelled scenes.
-        max_objects: a scene is asked for 1 to this many objects.
-        scene_share: share of unlabelled images that are scenes with several small objects.
-    """
+    """How much to draw, and from which seed."""
 
     seed: int = 0
-    unlabelled: int = 3000
-    classes_train: int = 600
-    classes_val: int = 300
-    train: int = 32
-    val: int = 100
-    portrait_size: int = 72
-    scene_size: int = 128
-    max_objects: int = 4
-    scene_share: float = 0.1
+    unlabelled: int = 3000  # images without labels
+    classes_train: int = 600  # object-centred images that k-NN votes with (all classes together)
+    classes_val: int = 300  # object-centred images whose class is asked for
+    train: int = 32  # labelled scenes to fine-tune on
+    val: int = 100  # labelled scenes to evaluate on
+    portrait_size: int = 72  # side in pixels of unlabelled and object-centred images
+    scene_size: int = 128  # side in pixels of labelled scenes
+    max_objects: int = 4  # a scene is asked for 1 to this many objects
+    scene_share: float = 0.1  # share of unlabelled images that are scenes with small objects
 
 
 def _generator(spec: DatasetSpec, split: str, index: int) -> np.random.Generator:
@@ -92,13 +77,7 @@ def labelled_scene(spec: DatasetSpec, split: str, index: int) -> Scene:
 
 
 def coco_annotations(scene: Scene, image_id: int, first_id: int) -> list[dict[str, Any]]:
-    """COCO annotations of a scene: boxes x, y, width, height; masks as compressed RLE.
-
-    Args:
-        scene: what was drawn.
-        image_id: of the image that they belong to.
-        first_id: of the first annotation; the others follow.
-    """
+    """COCO annotations of a scene, with ids from ``first_id`` on; masks as compressed RLE."""
     annotations: list[dict[str, Any]] = []
     objects = zip(scene.boxes.tolist(), scene.masks, scene.classes, strict=True)
     for offset, ((x0, y0, x1, y1), mask, class_index) in enumerate(objects):
@@ -117,154 +96,72 @@ def coco_annotations(scene: Scene, image_id: int, first_id: int) -> list[dict[st
     return annotations
 
 
-def voc_annotation(scene: Scene, filename: str) -> str:
-    """Pascal VOC XML of a scene; pixel coordinates count from 1 and include both ends."""
-    root = ET.Element("annotation")
-    ET.SubElement(root, "folder").text = "voc"
-    ET.SubElement(root, "filename").text = filename
-    height, width, depth = scene.image.shape
-    _add_numbers(root, "size", {"width": width, "height": height, "depth": depth})
-    ET.SubElement(root, "segmented").text = "0"
-    objects = zip(scene.boxes.tolist(), scene.visible, scene.classes, strict=True)
-    for (x0, y0, x1, y1), visible, class_index in objects:
-        item = ET.SubElement(root, "object")
-        ET.SubElement(item, "name").text = CLASS_NAMES[class_index]
-        ET.SubElement(item, "pose").text = "Unspecified"
-        # VOC's word for a box that does not hold the whole object: cut off or covered by a fifth.
-        ET.SubElement(item, "truncated").text = str(int(visible < 0.8))
-        ET.SubElement(item, "difficult").text = "0"
-        _add_numbers(item, "bndbox", {"xmin": x0 + 1, "ymin": y0 + 1, "xmax": x1, "ymax": y1})
-    ET.indent(root)
-    return ET.tostring(root, encoding="unicode") + "\n"
-
-
-def _add_numbers(parent: ET.Element, name: str, numbers: dict[str, int]) -> None:
-    element = ET.SubElement(parent, name)
-    for key, value in numbers.items():
-        ET.SubElement(element, key).text = str(value)
-
-
-def _write_unlabelled(root: Path, spec: DatasetSpec) -> Iterator[int]:
-    folder = root / "unlabelled"
-    folder.mkdir()
+def _write_images(root: Path, spec: DatasetSpec) -> Iterator[None]:
+    """Writes everything but the stamp; yields after each image."""
     for index in range(spec.unlabelled):
-        image = Image.fromarray(unlabelled_image(spec, index).image)
-        image.save(folder / f"{index:05d}.jpg", quality=92, subsampling=0)
-        yield 1
-
-
-def _write_classes(root: Path, spec: DatasetSpec, split: str, count: int) -> Iterator[int]:
-    for name in CLASS_NAMES:
-        (root / "classes" / split / name).mkdir(parents=True)
-    for index in range(count):
-        scene, class_index = class_image(spec, split, index)
-        folder = root / "classes" / split / CLASS_NAMES[class_index]
-        Image.fromarray(scene.image).save(folder / f"{index:05d}.png", compress_level=3)
-        yield 1
-
-
-def _write_labelled(root: Path, spec: DatasetSpec, split: str, count: int) -> Iterator[int]:
-    coco, voc = root / "coco", root / "voc"
-    for folder in (
-        coco / split,
-        coco / "annotations",
-        voc / "JPEGImages",
-        voc / "Annotations",
-        voc / "ImageSets" / "Main",
-    ):
-        folder.mkdir(parents=True, exist_ok=True)
-    images: list[dict[str, Any]] = []
-    annotations: list[dict[str, Any]] = []
-    for index in range(count):
-        name = f"{split}_{index:05d}"
-        scene = labelled_scene(spec, split, index)
-        picture = Image.fromarray(scene.image)
-        picture.save(coco / split / f"{name}.png", compress_level=3)
-        picture.save(voc / "JPEGImages" / f"{name}.jpg", quality=95, subsampling=0)
-        (voc / "Annotations" / f"{name}.xml").write_text(voc_annotation(scene, f"{name}.jpg"))
-        height, width = scene.image.shape[:2]
-        images.append(
-            {"id": index + 1, "file_name": f"{name}.png", "height": height, "width": width}
-        )
-        annotations += coco_annotations(scene, index + 1, len(annotations) + 1)
-        yield 1
+        path = root / "unlabelled" / f"{index:05d}.jpg"
+        _save(unlabelled_image(spec, index), path, quality=92, subsampling=0)
+        yield
+    for split, count in (("train", spec.classes_train), ("val", spec.classes_val)):
+        for index in range(count):
+            scene, class_index = class_image(spec, split, index)
+            folder = root / "classes" / split / CLASS_NAMES[class_index]
+            _save(scene, folder / f"{index:05d}.png", compress_level=3)
+            yield
     categories = [{"id": k, "name": name} for k, name in enumerate(CLASS_NAMES, start=1)]
-    document = {"images": images, "annotations": annotations, "categories": categories}
-    (coco / "annotations" / f"{split}.json").write_text(json.dumps(document))
-    names = "".join(f"{split}_{index:05d}\n" for index in range(count))
-    (voc / "ImageSets" / "Main" / f"{split}.txt").write_text(names)
+    for split, count in (("train", spec.train), ("val", spec.val)):
+        images: list[dict[str, Any]] = []
+        annotations: list[dict[str, Any]] = []
+        for image_id in range(1, count + 1):
+            scene = labelled_scene(spec, split, image_id - 1)
+            name = f"{split}_{image_id - 1:05d}.png"
+            _save(scene, root / "coco" / split / name, compress_level=3)
+            height, width = scene.image.shape[:2]
+            images.append({"id": image_id, "file_name": name, "height": height, "width": width})
+            annotations += coco_annotations(scene, image_id, len(annotations) + 1)
+            yield
+        content = {"images": images, "annotations": annotations, "categories": categories}
+        path = root / "coco" / "annotations" / f"{split}.json"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(json.dumps(content))
 
 
-def _stamp(spec: DatasetSpec) -> dict[str, Any]:
-    return {"version": VERSION, "classes": list(CLASS_NAMES), "spec": asdict(spec)}
-
-
-def _read_stamp(root: Path) -> dict[str, Any] | None:
-    """The stamp of a data set that `write_dataset` made; None if there is none."""
-    try:
-        stamp = json.loads((root / STAMP).read_text())
-    except (FileNotFoundError, NotADirectoryError, ValueError):
-        return None
-    return (
-        stamp if isinstance(stamp, dict) and stamp.keys() == _stamp(DatasetSpec()).keys() else None
-    )
-
-
-def is_complete(root: Path, spec: DatasetSpec) -> bool:
-    """Whether ``root`` holds a finished data set of exactly this specification and version."""
-    return _read_stamp(root) == _stamp(spec)
+def _save(scene: Scene, path: Path, **options: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(scene.image).save(path, **options)
 
 
 def write_dataset(
     root: Path, spec: DatasetSpec, progress: Callable[[int, int], None] | None = None
-) -> bool:
-    """Writes the data set, or finds it written.
+) -> None:
+    """Writes the data set.
 
     Everything goes into a folder beside ``root`` that takes its name when complete, so an
     interrupted run leaves no half-made data set under that name.
 
     Args:
-        root: the data set's folder. One that this function made from another specification is
-            replaced.
+        root: the data set's folder.
         spec: what to draw.
         progress: called with (images written, images in all) after each image.
 
-    Returns:
-        True if it was written, False if it was there.
-
     Raises:
-        ValueError: ``root`` exists and was not made by this function.
+        ValueError: ``root`` exists and is not an empty folder.
     """
-    if is_complete(root, spec):
-        return False
-    empty = not root.exists() or (root.is_dir() and not any(root.iterdir()))
-    if not empty and _read_stamp(root) is None:
-        raise ValueError(f"{root} exists and is not a demo data set: choose another folder")
+    if root.exists() and not (root.is_dir() and not any(root.iterdir())):
+        raise ValueError(f"{root} exists: delete it, or choose another folder")
     partial = root.parent / f".{root.name}.partial"
     shutil.rmtree(partial, ignore_errors=True)  # what a killed run left
     partial.mkdir(parents=True)
     total = spec.unlabelled + spec.classes_train + spec.classes_val + spec.train + spec.val
     try:
-        done = 0
-        for writer in (
-            _write_unlabelled(partial, spec),
-            _write_classes(partial, spec, "train", spec.classes_train),
-            _write_classes(partial, spec, "val", spec.classes_val),
-            _write_labelled(partial, spec, "train", spec.train),
-            _write_labelled(partial, spec, "val", spec.val),
-        ):
-            for count in writer:
-                done += count
-                if progress is not None:
-                    progress(done, total)
-        (partial / STAMP).write_text(json.dumps(_stamp(spec), indent=2) + "\n")
-        if root.exists():
-            shutil.rmtree(root)
+        for done, _ in enumerate(_write_images(partial, spec), start=1):
+            if progress is not None:
+                progress(done, total)
+        (partial / STAMP).write_text(json.dumps(asdict(spec), indent=2) + "\n")
         partial.rename(root)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
-    return True
 
 
 def _print_progress(done: int, total: int) -> None:
@@ -274,7 +171,7 @@ def _print_progress(done: int, total: int) -> None:
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Draws the demo's data set, or finds it drawn.")
+    parser = argparse.ArgumentParser(description="Draws the demo's data set.")
     parser.add_argument("root", type=Path, help="folder of the data set")
     parser.add_argument("--seed", type=int, default=0, help="of everything that is drawn")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
@@ -284,8 +181,7 @@ def parse_args() -> argparse.Namespace:
 def main(args: argparse.Namespace) -> None:
     if args.seed < 0:
         raise ValueError(f"--seed {args.seed}: must not be negative")
-    made = write_dataset(args.root, DatasetSpec(seed=args.seed), _print_progress)
-    print(f"{args.root}: {'drawn' if made else 'was there already, nothing to do'}")
+    write_dataset(args.root, DatasetSpec(seed=args.seed), _print_progress)
 
 
 if __name__ == "__main__":

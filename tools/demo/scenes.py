@@ -13,11 +13,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
+from torchvision.ops import masks_to_boxes
 
 from shapes import CLASS_NAMES, paint
-from textures import Floats, background, fractal_noise, lighting, oklab_to_srgb, random_lab
+from textures import Floats, background, fractal_noise, lighting, oklab_to_srgb, random_lab, turned
 
 SUPERSAMPLE = 3  # an odd number: a pixel shared by two surfaces always has one that covers more
 MIN_VISIBLE = 0.5  # share of an object's own area that must stay visible
@@ -26,24 +28,17 @@ _PLACEMENTS = 8  # positions tried before an object is left out
 
 @dataclass(frozen=True)
 class Scene:
-    """An image and the objects that are visible in it.
+    """An image and the objects that are visible in it."""
 
-    Attributes:
-        image: (H, W, 3) uint8, RGB.
-        masks: (N, H, W) bool, each object's visible pixels; no pixel belongs to two.
-        classes: N indices into `shapes.CLASS_NAMES`.
-        visible: N shares (0.5..1) of each object's area that are neither covered nor cut off.
-    """
-
-    image: NDArray[np.uint8]
-    masks: NDArray[np.bool_]
-    classes: tuple[int, ...]
-    visible: tuple[float, ...]
+    image: NDArray[np.uint8]  # (H, W, 3), RGB
+    masks: NDArray[np.bool_]  # (N, H, W), each object's visible pixels; no pixel belongs to two
+    classes: tuple[int, ...]  # N indices into `shapes.CLASS_NAMES`
+    visible: tuple[float, ...]  # N shares (0.5..1) of the objects' areas that can be seen
 
     @property
     def boxes(self) -> NDArray[np.int64]:
         """(N, 4) boxes x0, y0, x1, y1 in pixels; x1 and y1 are one past the last pixel."""
-        return np.array([mask_box(mask) for mask in self.masks], dtype=np.int64).reshape(-1, 4)
+        return masks_to_boxes(torch.from_numpy(self.masks)).long().numpy() + [0, 0, 1, 1]
 
 
 @dataclass(frozen=True)
@@ -58,21 +53,11 @@ class _Sprite:
 
     def windows(self, canvas: int) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
         """The part of the canvas that the sprite covers, and the part of the sprite on it."""
-        height, width = self.inside.shape
-        top, left = max(self.row, 0), max(self.column, 0)
-        bottom, right = min(self.row + height, canvas), min(self.column + width, canvas)
-        bottom, right = max(bottom, top), max(right, left)
-        own = (
-            slice(top - self.row, bottom - self.row),
-            slice(left - self.column, right - self.column),
-        )
-        return (slice(top, bottom), slice(left, right)), own
-
-
-def mask_box(mask: NDArray[np.bool_]) -> tuple[int, int, int, int]:
-    """The tight box x0, y0, x1, y1 (ends exclusive) of a mask that is not empty."""
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
+        corner = np.array([self.row, self.column])
+        start, stop = np.clip([corner, corner + self.inside.shape], 0, canvas)
+        (top, left), (bottom, right) = start - corner, stop - corner
+        area = (slice(start[0], stop[0]), slice(start[1], stop[1]))
+        return area, (slice(top, bottom), slice(left, right))
 
 
 def _draw_sprite(
@@ -84,26 +69,20 @@ def _draw_sprite(
     line = (np.arange(pixels, dtype=np.float32) + 0.5 - pixels / 2) / np.float32(half)
     angle, shear = rng.normal(0, 0.3), rng.uniform(-0.2, 0.2)
     stretch, mirror = np.exp(rng.uniform(-0.18, 0.18)), rng.choice([-1.0, 1.0])
-    c, s = np.float32(np.cos(angle)), np.float32(np.sin(angle))
-    u, v = c * line[None, :] + s * line[:, None], c * line[:, None] - s * line[None, :]
+    u, v = turned(line, angle)
     bend, phase = rng.uniform(0, 0.07), rng.uniform(0, 2 * np.pi, 2).astype(np.float32)
-    x = (u + np.float32(shear) * v) * np.float32(mirror * stretch)
-    y = v / np.float32(stretch)
-    x, y = (
-        x + np.float32(bend) * np.sin(3 * y + phase[0]),
-        y + np.float32(bend) * np.sin(3 * x + phase[1]),
+    x, y = (u + np.float32(shear) * v) * np.float32(mirror * stretch), v / np.float32(stretch)
+    bent_x, bent_y = (
+        np.float32(bend) * np.sin(3 * z + p) for z, p in zip((y, x), phase, strict=True)
     )
-    tones = paint(rng, CLASS_NAMES[class_index], x, y)
+    tones = paint(rng, CLASS_NAMES[class_index], x + bent_x, y + bent_y)
     lab = _palette(rng, surround)[tones]
     # The same surface noise and light for every class: they say nothing about which one it is.
-    relief = (fractal_noise(rng, pixels, rng.uniform(2, 7), 2) - 0.5) * np.float32(
-        rng.uniform(0.02, 0.22)
-    )
+    relief = fractal_noise(rng, pixels, rng.uniform(2, 7), 2) - 0.5
+    relief *= np.float32(rng.uniform(0.02, 0.22))
     turn = rng.uniform(0, 2 * np.pi)
-    light = (np.float32(np.cos(turn)) * u + np.float32(np.sin(turn)) * v) * np.float32(
-        rng.uniform(0, 0.12)
-    )
-    lab[..., 0] += relief + light
+    light = np.float32(np.cos(turn)) * u + np.float32(np.sin(turn)) * v
+    lab[..., 0] += relief + light * np.float32(rng.uniform(0, 0.12))
     return _Sprite(0, 0, lab, tones > 0, class_index)
 
 
@@ -111,13 +90,9 @@ def _palette(rng: np.random.Generator, surround: Floats) -> Floats:
     """Five OKLab colours (5, 3): unused, base (unlike ``surround``), second, dark, light."""
     base = random_lab(rng, 8, (0.35, 0.85), (0.05, 0.18))
     distance = np.linalg.norm((base - surround) * np.array([1.0, 1.6, 1.6], np.float32), axis=1)
-    # The first that is different enough; a camouflaged object would be a wrong label, not a hard
-    # one.
-    chosen = (
-        base[int(np.argmax(distance > 0.17))]
-        if (distance > 0.17).any()
-        else base[distance.argmax()]
-    )
+    # The first that is different enough: a camouflaged object would be a wrong label.
+    far = distance > 0.17
+    chosen = base[far.argmax() if far.any() else distance.argmax()]
     second = random_lab(rng, 1, (0.35, 0.85), (0.05, 0.18))[0]
     dark = random_lab(rng, 1, (0.18, 0.34), (0.0, 0.06))[0]
     light = random_lab(rng, 1, (0.85, 0.97), (0.0, 0.06))[0]
@@ -162,14 +137,10 @@ def _place(
 
 def _mean_pool(values: NDArray[Any], factor: int = SUPERSAMPLE) -> Floats:
     """Means of factor x factor blocks; adding strided slices is much faster than reshaping."""
-    total = np.zeros(
-        (values.shape[0] // factor, values.shape[1] // factor, *values.shape[2:]), np.float32
-    )
-    for row in range(factor):
-        for column in range(factor):
-            total += values[row::factor, column::factor]
-    total /= factor**2
-    return total
+    total = np.zeros_like(values[::factor, ::factor], np.float32)
+    for row, column in np.ndindex(factor, factor):
+        total += values[row::factor, column::factor]
+    return total / np.float32(factor**2)
 
 
 def _compose(rng: np.random.Generator, surface: Floats, sprites: list[_Sprite]) -> Scene:
@@ -189,7 +160,8 @@ def _compose(rng: np.random.Generator, surface: Floats, sprites: list[_Sprite]) 
     noise *= np.float32(rng.uniform(0.004, 0.025))
     image = (np.clip(oklab_to_srgb(lab) + noise, 0, 1) * 255 + 0.5).astype(np.uint8)
 
-    foremost = np.argmax(np.stack(_shares(owner, len(sprites))), axis=0)
+    shares = [_mean_pool(owner == k) for k in range(len(sprites) + 1)]
+    foremost = np.argmax(np.stack(shares), axis=0)
     masks = foremost[None] == np.arange(1, len(sprites) + 1)[:, None, None]
     classes = tuple(sprite.class_index for sprite in sprites)
     return Scene(image, masks, classes, _visible(sprites, owner))
@@ -205,11 +177,6 @@ def _shadow(rng: np.random.Generator, cover: Floats) -> Floats:
     moved = Image.new("L", soft.size)
     moved.paste(soft, (right, down))
     return np.array(moved, np.float32)[..., None] * np.float32(1 / 255)
-
-
-def _shares(owner: NDArray[np.uint8], count: int) -> list[Floats]:
-    """Which share of each pixel belongs to the background and to each of ``count`` sprites."""
-    return [_mean_pool(owner == k) for k in range(count + 1)]
 
 
 def draw_scene(

@@ -1,14 +1,11 @@
 """The demo's classes of objects. Each function paints parts on a grid of local coordinates.
 
-A painter gets a generator and coordinates x (to the right), y (down), float32 of one shape, the
-object filling about -1..1, and returns an index map (uint8): 0 outside the object, else a tone 1..4
-(base, second, dark, light). Shape and parts make the class; colours are drawn elsewhere,
-per object.
+A painter gets a generator, coordinates x (to the right), y (down), float32 of one shape, the object
+filling about -1..1, and an index map (uint8) of zeros, into which it paints tones 1..4 (base,
+second, dark, light). Shape and parts make the class; colours are drawn elsewhere, per object.
 """
 
 from __future__ import annotations
-
-from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,8 +23,7 @@ def _box(x: Floats, y: Floats, x0: float, y0: float, x1: float, y1: float) -> ND
     return (x > x0) & (x < x1) & (y > y0) & (y < y1)
 
 
-def _fish(rng: np.random.Generator, x: Floats, y: Floats) -> Tones:
-    tones = np.zeros(x.shape, np.uint8)
+def _fish(rng: np.random.Generator, x: Floats, y: Floats, tones: Tones) -> None:
     height = rng.uniform(0.4, 0.6)
     reach = np.clip(1 - ((x + 0.2) / 0.75) ** 2, 0, None)
     body = np.abs(y) < height * reach ** rng.uniform(0.5, 0.85)
@@ -45,11 +41,9 @@ def _fish(rng: np.random.Generator, x: Floats, y: Floats) -> Tones:
     tones[body & (np.abs(x + 0.5 - 0.3 * y * y) < 0.03)] = DARK
     tones[_ellipse(x, y, -0.68, -0.08, 0.13, 0.13) & body] = LIGHT
     tones[_ellipse(x, y, -0.7, -0.08, 0.065, 0.065) & body] = DARK
-    return tones
 
 
-def _mushroom(rng: np.random.Generator, x: Floats, y: Floats) -> Tones:
-    tones = np.zeros(x.shape, np.uint8)
+def _mushroom(rng: np.random.Generator, x: Floats, y: Floats, tones: Tones) -> None:
     width = rng.uniform(0.17, 0.32)
     foot = rng.uniform(0.75, 0.98)
     stem = (np.abs(x) < width * (1 + 0.45 * (y - 0.2) ** 2)) & (y > -0.1) & (y < foot)
@@ -64,11 +58,9 @@ def _mushroom(rng: np.random.Generator, x: Floats, y: Floats) -> Tones:
         px, py = rng.uniform(-0.7, 0.7), brim - rng.uniform(0.08, 0.75)
         spot = _ellipse(x, y, px, py, rng.uniform(0.09, 0.19), rng.uniform(0.08, 0.15))
         tones[cap & spot] = LIGHT
-    return tones
 
 
-def _house(rng: np.random.Generator, x: Floats, y: Floats) -> Tones:
-    tones = np.zeros(x.shape, np.uint8)
+def _house(rng: np.random.Generator, x: Floats, y: Floats, tones: Tones) -> None:
     half, eaves, floor = rng.uniform(0.55, 0.75), rng.uniform(-0.2, 0.05), rng.uniform(0.7, 0.9)
     side = float(rng.choice([-1, 1]))
     chimney = _box(x * side, y, 0.22, -0.85, 0.42, eaves)
@@ -87,11 +79,9 @@ def _house(rng: np.random.Generator, x: Floats, y: Floats) -> Tones:
             tones[w & wall] = LIGHT
             cross = (np.abs(x - centre) < 0.025) | (np.abs(y - eaves - 0.27) < 0.025)
             tones[w & wall & cross] = DARK
-    return tones
 
 
-def _wheel(rng: np.random.Generator, x: Floats, y: Floats) -> Tones:
-    tones = np.zeros(x.shape, np.uint8)
+def _wheel(rng: np.random.Generator, x: Floats, y: Floats, tones: Tones) -> None:
     radius, angle = np.hypot(x, y), np.arctan2(y, x)
     rim = rng.uniform(0.62, 0.76)
     tones[radius < 0.93] = DARK
@@ -102,11 +92,9 @@ def _wheel(rng: np.random.Generator, x: Floats, y: Floats) -> Tones:
     tones[np.abs(radius - rim) < 0.045] = SECOND
     tones[radius < rng.uniform(0.16, 0.28)] = BASE
     tones[radius < 0.07] = DARK
-    return tones
 
 
-def _star(rng: np.random.Generator, x: Floats, y: Floats) -> Tones:
-    tones = np.zeros(x.shape, np.uint8)
+def _star(rng: np.random.Generator, x: Floats, y: Floats, tones: Tones) -> None:
     radius, angle = np.hypot(x, y), np.arctan2(x, -y)
     wedge = (angle * 5 / (2 * np.pi)) % 1 - 0.5  # 0 in a valley's direction, +-0.5 on an arm
     arm = np.abs(wedge) * 2
@@ -117,11 +105,9 @@ def _star(rng: np.random.Generator, x: Floats, y: Floats) -> Tones:
     beads = np.hypot((1 - arm) * radius * 0.63, (radius * 6) % 1 / 6 - 0.083) < 0.052
     tones[(radius < edge - 0.05) & beads & (radius > 0.15)] = LIGHT
     tones[radius < 0.1] = DARK
-    return tones
 
 
-def _butterfly(rng: np.random.Generator, x: Floats, y: Floats) -> Tones:
-    tones = np.zeros(x.shape, np.uint8)
+def _butterfly(rng: np.random.Generator, x: Floats, y: Floats, tones: Tones) -> None:
     ax: Floats = np.abs(x)
     upper = _ellipse(ax * 0.8 + y * 0.6, y * 0.8 - ax * 0.6, 0.12, -0.62, 0.4, 0.55)
     lower = _ellipse(ax, y, 0.38, 0.42, rng.uniform(0.3, 0.4), rng.uniform(0.34, 0.46))
@@ -134,18 +120,13 @@ def _butterfly(rng: np.random.Generator, x: Floats, y: Floats) -> Tones:
     tones[_ellipse(x, y, 0, 0.05, 0.085, 0.62)] = DARK
     feelers = (np.abs(ax - 0.28 * (-0.5 - y)) < 0.028) & _box(x, y, -1, -0.95, 1, -0.5)
     tones[feelers & (tones == 0)] = DARK
-    return tones
 
 
-PAINTERS: dict[str, Callable[[np.random.Generator, Floats, Floats], Tones]] = {
-    "fish": _fish,
-    "mushroom": _mushroom,
-    "house": _house,
-    "wheel": _wheel,
-    "star": _star,
-    "butterfly": _butterfly,
+PAINTERS = {
+    painter.__name__[1:]: painter
+    for painter in (_fish, _mushroom, _house, _wheel, _star, _butterfly)
 }
-CLASS_NAMES: tuple[str, ...] = tuple(PAINTERS)
+CLASS_NAMES = tuple(PAINTERS)
 
 
 def paint(rng: np.random.Generator, name: str, x: Floats, y: Floats) -> Tones:
@@ -156,4 +137,6 @@ def paint(rng: np.random.Generator, name: str, x: Floats, y: Floats) -> Tones:
     """
     if name not in PAINTERS:
         raise ValueError(f"unknown class {name!r}: use one of {', '.join(PAINTERS)}")
-    return PAINTERS[name](rng, x, y)
+    tones = np.zeros(x.shape, np.uint8)
+    PAINTERS[name](rng, x, y, tones)
+    return tones

@@ -9,35 +9,33 @@ import shlex
 import shutil
 import subprocess
 import sys
-import threading
 import time
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
-from dataset import VERSION, DatasetSpec
+from dataset import STAMP, VERSION, DatasetSpec
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 ARMS = ("random", "pretrained")
-_timings_lock = threading.Lock()  # fine-tuning runs end at the same time
 
 
-@dataclass(frozen=True)
-class Stage:
-    """One command.
+class Stage(NamedTuple):
+    """One command."""
 
-    Attributes:
-        kind: which of the demo's steps it belongs to.
-        name: what to call it.
-        command: its words, after the interpreter.
-        folder: what it writes; may be thrown away to do it again.
-        done: exists when, and only when, the command came to its end.
-    """
-
-    kind: str
+    kind: str  # which of the demo's steps it belongs to
     name: str
-    command: tuple[str, ...]
-    folder: Path
-    done: Path
+    command: tuple[str, ...]  # its words, after the interpreter
+    folder: Path  # what it writes; may be thrown away to do it again
+    done: Path  # exists when, and only when, the command came to its end
+
+    def log(self, root: Path) -> Path:
+        """What the command printed."""
+        return root / "logs" / f"{self.folder.name}.txt"
+
+    def seconds(self, root: Path) -> float | None:
+        """How long it took, all attempts together; None if it was not run."""
+        path = self.log(root).with_suffix(".seconds")
+        return float(path.read_text()) if path.exists() else None
 
 
 def recipe() -> str:
@@ -56,43 +54,25 @@ def plan(root: Path, seeds: list[int]) -> list[Stage]:
         seeds: of the fine-tuning; every seed is run from random and from pretrained weights.
     """
     scenes, pretrain, encoder = root / "scenes", root / "pretrain", root / "encoder.pkl"
-    stages = [
-        Stage(
-            "scenes",
-            "draw the pictures",
-            ("tools/demo/dataset.py", str(scenes)),
-            scenes,
-            scenes / "stamp.json",
-        ),
-        Stage(
-            "pretrain",
-            "pretrain without labels",
-            (
-                *("tools/pretrain.py", "--config-file", "configs/quick/demo_pretrain_r18.yaml"),
-                *resume_flag(pretrain),
-                *("DATA.ROOT", str(scenes / "unlabelled"), "EVAL.ROOT", str(scenes / "classes")),
-                *("OUTPUT_DIR", str(pretrain)),
-            ),
-            pretrain,
-            pretrain / "model_final.pth",
-        ),
-        Stage(
-            "convert",
-            "convert for Detectron2",
-            ("tools/convert_to_d2.py", str(pretrain / "model_final.pth"), str(encoder)),
-            encoder,
-            encoder,
-        ),
+    final = pretrain / "model_final.pth"
+    draw = ("tools/demo/dataset.py", str(scenes))
+    train = (
+        *("tools/pretrain.py", "--config-file", "configs/quick/demo_pretrain_r18.yaml"),
+        *resume_flag(pretrain),
+        *("DATA.ROOT", str(scenes / "unlabelled"), "EVAL.ROOT", str(scenes / "classes")),
+        *("OUTPUT_DIR", str(pretrain)),
+    )
+    convert = ("tools/convert_to_d2.py", str(final), str(encoder))
+    return [
+        Stage("scenes", "draw the pictures", draw, scenes, scenes / STAMP),
+        Stage("pretrain", "pretrain without labels", train, pretrain, final),
+        Stage("convert", "convert for Detectron2", convert, encoder, encoder),
+        *(_finetune(root, arm, seed) for seed in seeds for arm in ARMS),
     ]
-    for seed in seeds:
-        for arm in ARMS:
-            stages.append(_finetune(root, arm, seed))
-    return stages
 
 
 def _finetune(root: Path, arm: str, seed: int) -> Stage:
-    folder = root / f"finetune_{arm}_{seed}"
-    coco = root / "scenes" / "coco"
+    folder, coco = root / f"finetune_{arm}_{seed}", root / "scenes" / "coco"
     custom = [
         {
             "NAME": f"scenes_{split}",
@@ -108,9 +88,8 @@ def _finetune(root: Path, arm: str, seed: int) -> Stage:
         *("MODEL.WEIGHTS", str(root / "encoder.pkl") if arm == "pretrained" else ""),
         *("DATASETS.CUSTOM", json.dumps(custom), "SEED", str(seed), "OUTPUT_DIR", str(folder)),
     )
-    return Stage(
-        "finetune", f"fine-tune from {arm} weights, seed {seed}", command, folder, folder / "DONE"
-    )
+    name = f"fine-tune from {arm} weights, seed {seed}"
+    return Stage("finetune", name, command, folder, folder / "DONE")
 
 
 def resume_flag(folder: Path) -> tuple[str, ...]:
@@ -122,26 +101,18 @@ def forget(stage: Stage, root: Path) -> None:
     """Removes what a stage wrote, so that it is done again."""
     if stage.folder.is_dir():
         shutil.rmtree(stage.folder)
-    else:
-        stage.folder.unlink(missing_ok=True)
-    timings = read_timings(root)
-    if timings.pop(stage.name, None) is not None:
-        _write_timings(root, timings)
+    stage.folder.unlink(missing_ok=True)
+    stage.log(root).with_suffix(".seconds").unlink(missing_ok=True)
 
 
 def run(stage: Stage, root: Path, num_threads: int) -> None:
-    """Runs a stage's command; its output goes to a log, its last line to the terminal.
-
-    Args:
-        stage: not done yet.
-        root: gets ``logs/<stage>.txt`` and, in ``timings.json``, the seconds.
-        num_threads: of the command.
+    """Runs a stage's command; its output goes to its log, its last line to the terminal.
 
     Raises:
         ValueError: the command failed; names the log.
     """
-    (root / "logs").mkdir(parents=True, exist_ok=True)
-    log = root / "logs" / f"{stage.folder.name}.txt"
+    log = stage.log(root)
+    log.parent.mkdir(parents=True, exist_ok=True)
     print(f"\n{stage.name}\n  $ python {shown(stage.command)}", flush=True)
     start = time.monotonic()
     with log.open("a") as file:
@@ -163,26 +134,13 @@ def run(stage: Stage, root: Path, num_threads: int) -> None:
         last = log.read_text().rstrip().splitlines()[-1:]
         raise ValueError(f"{stage.name} failed: {' '.join(last)} (the whole log is {log})")
     seconds = time.monotonic() - start
+    log.with_suffix(".seconds").write_text(f"{(stage.seconds(root) or 0) + seconds:.3f}")
     if stage.done.name == "DONE":
         stage.done.touch()
-    with _timings_lock:
-        timings = read_timings(root)
-        timings[stage.name] = timings.get(stage.name, 0) + seconds
-        _write_timings(root, timings)
     print(f"\r{stage.name}: done in {seconds:.0f} s", flush=True)
-
-
-def read_timings(root: Path) -> dict[str, float]:
-    """Seconds of each stage that was run."""
-    path = root / "timings.json"
-    return json.loads(path.read_text()) if path.exists() else {}
-
-
-def _write_timings(root: Path, timings: dict[str, float]) -> None:
-    (root / "timings.json").write_text(json.dumps(timings, indent=1))
 
 
 def shown(command: tuple[str, ...]) -> str:
     """A command as it can be pasted into a shell at the repository's root."""
     words = (str(word).replace(f"{REPOSITORY}/", "") for word in command)
-    return " ".join(shlex.quote(word) for word in words if word != "--resume")
+    return shlex.join(word for word in words if word != "--resume")

@@ -6,8 +6,6 @@ equal steps look equally large, so "two colours that differ enough" can be said 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -20,7 +18,7 @@ _OKLAB_TO_LMS = np.array(
         [1.0, -0.1055613458, -0.0638541728],
         [1.0, -0.0894841775, -1.2914855480],
     ],
-    dtype=np.float32,
+    np.float32,
 )
 _LMS_TO_RGB = np.array(
     [
@@ -28,7 +26,7 @@ _LMS_TO_RGB = np.array(
         [-1.2684380046, 2.6097574011, -0.3413193965],
         [-0.0041960863, -0.7034186147, 1.7076147010],
     ],
-    dtype=np.float32,
+    np.float32,
 )
 
 
@@ -77,11 +75,15 @@ def fractal_noise(rng: np.random.Generator, size: int, cells: float, octaves: in
     return total / np.float32(2 - 0.5 ** (octaves - 1))
 
 
-def _grid(size: int, angle: float) -> tuple[Floats, Floats]:
-    """Coordinates (size, size) in -0.5..0.5, turned by ``angle`` radians."""
-    line = ((np.arange(size, dtype=np.float32) + 0.5) / size - 0.5).astype(np.float32)
+def turned(line: Floats, angle: float) -> tuple[Floats, Floats]:
+    """Coordinates (n, n) of a square with sides ``line`` (n,), turned by ``angle`` radians."""
     c, s = np.float32(np.cos(angle)), np.float32(np.sin(angle))
     return c * line[None, :] + s * line[:, None], c * line[:, None] - s * line[None, :]
+
+
+def _grid(size: int, angle: float) -> tuple[Floats, Floats]:
+    line = (np.arange(size, dtype=np.float32) + 0.5) / size - 0.5
+    return turned(line.astype(np.float32), angle)
 
 
 def _smoothstep(x: Floats, low: float, high: float) -> Floats:
@@ -126,8 +128,7 @@ def _tiles(rng: np.random.Generator, size: int) -> Floats:
     u = u + 0.5 * (row % 2) * np.float32(rng.random() < 0.6)  # bricks or a plain grid
     shade = rng.random((64, 64), dtype=np.float32)
     tone = shade[row.astype(int) % 64, np.floor(u).astype(int) % 64]
-    edge = np.minimum(np.abs((u % 1) - 0.5), np.abs((v % 1) - 0.5) * 0 + np.abs((u % 1) - 0.5))
-    joint = np.maximum(edge, np.abs((v % 1) - 0.5)) > 0.45
+    joint = np.maximum(np.abs((u % 1) - 0.5), np.abs((v % 1) - 0.5)) > 0.45
     return np.where(joint, np.float32(0), 0.35 + 0.65 * tone).astype(np.float32)
 
 
@@ -136,20 +137,12 @@ def _pebbles(rng: np.random.Generator, size: int) -> Floats:
     return _smoothstep(noise, 0.5, 0.62) * (0.5 + 0.5 * value_noise(rng, size, (6, 6)))
 
 
-TEXTURES: dict[str, Callable[[np.random.Generator, int], Floats]] = {
-    "clouds": _clouds,
-    "stripes": _stripes,
-    "blotches": _blotches,
-    "gradient": _gradient,
-    "fibres": _fibres,
-    "tiles": _tiles,
-    "pebbles": _pebbles,
-}
+TEXTURES = (_clouds, _stripes, _blotches, _gradient, _fibres, _tiles, _pebbles)
 
 
 def _one_texture(rng: np.random.Generator, size: int) -> Floats:
-    name = list(TEXTURES)[rng.integers(len(TEXTURES))]
-    blend = np.clip(TEXTURES[name](rng, size), 0, 1)[..., None]
+    texture = TEXTURES[rng.integers(len(TEXTURES))]
+    blend = np.clip(texture(rng, size), 0, 1)[..., None]
     first = random_lab(rng, 1, (0.35, 0.9), (0.0, 0.07))
     # The second colour is near the first: a background may be busy, but it stays one surface.
     second = first + rng.normal(0, 1, (1, 3)).astype(np.float32) * np.array(

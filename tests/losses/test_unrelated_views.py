@@ -1,0 +1,103 @@
+"""What a loss says its value is for unrelated views, against the mean over random embeddings."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from cwrgp.losses.barlow_twins import BarlowTwinsLoss
+from cwrgp.losses.base import Loss
+from cwrgp.losses.batch_whitening import WhiteningLoss, WMSELoss
+from cwrgp.losses.contrastive import NTXentLoss
+from cwrgp.losses.cwrgp import CWRGPLoss
+from cwrgp.losses.intl import INTLLoss
+from cwrgp.losses.regression import regression_loss
+from cwrgp.losses.vicreg import VICRegLoss
+from cwrgp.models.methods import BYOL, JointEmbedding, SimSiam
+
+
+def mean_and_error(loss, shape, repetitions=200):
+    """Monte Carlo mean of the loss over normal embeddings, and the standard error of that mean."""
+    torch.manual_seed(0)
+    values = [loss(torch.randn(shape, dtype=torch.float64)) for _ in range(repetitions)]
+    values = torch.stack(values)
+    return values.mean().item(), values.std().item() / math.sqrt(repetitions)
+
+
+@pytest.mark.parametrize(
+    ("loss", "shape"),
+    [
+        (CWRGPLoss(4, 8), (2, 16, 64)),
+        (CWRGPLoss(2, 8, num_draws=2, eps=0.1), (4, 16, 64)),
+        (WMSELoss(16), (2, 16, 4)),
+        (WhiteningLoss("batch", "pca"), (2, 16, 4)),
+        (WhiteningLoss("channel", "zca"), (3, 8, 32)),
+        (WhiteningLoss("batch", "standardize"), (2, 16, 4)),
+        (WhiteningLoss("batch", "none"), (2, 16, 4)),
+    ],
+)
+def test_the_cosine_of_unrelated_views_is_zero_on_average(loss, shape):
+    mean, error = mean_and_error(loss, shape)
+    assert error < 0.03
+    assert loss.value_for_unrelated(shape[1], num_views=shape[0]) == 2
+    assert abs(mean - 2) < 4 * error
+
+
+@pytest.mark.parametrize("num_views", [2, 3])
+def test_a_contrastive_loss_of_unrelated_views_is_a_uniform_choice(num_views):
+    loss = NTXentLoss(0.5)
+    expected = math.log(num_views * 16 - 1)
+    assert loss.value_for_unrelated(16, num_views=num_views) == expected
+    for width in (512, 2048):  # the excess of cosines that do not vanish falls with the width
+        mean, error = mean_and_error(loss, (num_views, 16, width), 50)
+        assert 0 < mean - expected < 1 / (2 * width * 0.5**2) + 4 * error
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        Loss(),
+        INTLLoss(),
+        BarlowTwinsLoss(),
+        VICRegLoss(),
+        CWRGPLoss(4, 8, normalize=False),
+        CWRGPLoss(4, 8, covariance_weight=0.1),
+        WMSELoss(normalize=False),
+    ],
+)
+def test_there_is_no_value_where_scale_or_width_matter(loss):
+    assert loss.value_for_unrelated(64) is None
+
+
+def test_the_value_is_back_once_the_covariance_penalty_has_ended():
+    loss = CWRGPLoss(4, 8, covariance_weight=0.1, covariance_epochs=2)
+    loss.set_progress(step=19, total_steps=40, steps_per_epoch=10)
+    assert loss.value_for_unrelated(64) is None
+    loss.set_progress(step=20, total_steps=40, steps_per_epoch=10)
+    assert loss.value_for_unrelated(64) == 2
+
+
+def test_a_method_has_the_value_of_its_loss():
+    networks = nn.Identity(), nn.Identity()
+    assert JointEmbedding(*networks, NTXentLoss()).chance_loss(8, num_views=4) == math.log(31)
+    assert JointEmbedding(*networks, INTLLoss()).chance_loss(8) is None
+
+    def mean_of(method):
+        def loss(views):
+            return torch.stack(list(method(list(views)).losses.values())).sum()
+
+        return mean_and_error(loss, (2, 16, 8))
+
+    for method, expected in (
+        (BYOL(*networks, nn.Identity(), 0.9), 2),
+        (SimSiam(*networks, nn.Identity()), 1),
+        (JointEmbedding(*networks, CWRGPLoss(1, 4)), 2),
+    ):
+        mean, error = mean_of(method)
+        assert method.chance_loss(16) == expected
+        assert abs(mean - expected) < 4 * error < 0.1
+    mean, error = mean_and_error(lambda x: regression_loss(x[0:2], x[2:4]), (4, 16, 8))
+    assert abs(mean - 2) < 4 * error
