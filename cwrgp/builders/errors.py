@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+from fvcore.common.config import CfgNode
 
 _KINDS = (FloatingPointError, FileNotFoundError, OSError, ValueError)
 
@@ -23,3 +26,28 @@ def config_key(name: str) -> Iterator[None]:
     except _KINDS as error:
         kind = next(kind for kind in _KINDS if isinstance(error, kind))
         raise kind(f"{name}: {error}") from error
+
+
+@contextmanager
+def config_section(cfg: CfgNode, name: str) -> Iterator[None]:
+    """Turns an error that names an argument into one that names the key, or at least the section.
+
+    Nothing below the builders knows the configuration, so errors there name the arguments of
+    functions and classes.
+
+    Args:
+        cfg: the configuration.
+        name: the section that the arguments come from, such as "METHOD.CWRGP".
+
+    Raises:
+        ValueError: "METHOD.CWRGP.EPS 2 is ..." for "eps 2 is ..."; "METHOD.CWRGP: " and the message
+            where it does not start with the name of a key.
+    """
+    try:
+        yield
+    except ValueError as error:
+        section = functools.reduce(getattr, name.split("."), cfg)
+        argument, _, rest = str(error).partition(" ")
+        if argument.upper() in section:
+            raise ValueError(f"{name}.{argument.upper()} {rest}") from error
+        raise ValueError(f"{name}: {error}") from error

@@ -9,7 +9,7 @@ import torch
 from fvcore.common.config import CfgNode
 from torch import nn
 
-from cwrgp.builders.sections import config_section
+from cwrgp.builders.errors import config_section
 from cwrgp.builders.solver import local_batch_size
 from cwrgp.losses.barlow_twins import BarlowTwinsLoss
 from cwrgp.losses.batch_whitening import WhiteningLoss
