@@ -121,7 +121,7 @@ def _labelled_images(
         first = images.name(int((images.labels < 0).argmax()))
         warnings.append(
             f"{key} {root}: {missing} of the {len(images)} images of the probe's {split} split "
-            f"have no label (they are in no class folder) and are omitted; the first is {first}"
+            f"have no label (no class folder, no .cls) and are omitted; the first is {first}"
         )
     chosen = labelled[sample_indices(len(labelled), max_images, Stream.PROBE_SUBSET, cfg.SEED)]
     return ImageSubset(images, chosen) if len(chosen) < len(images) else images

@@ -60,6 +60,8 @@ def test_images_beside_the_class_folders_have_no_label(tmp_path):
     for split in ("pretrain", "train", "test"):
         images = build_dataset("imagefolder", str(tmp_path), split)
         assert images.labels.tolist() == [-1, 0, 0, 1, 1] and images.classes == ["a", "b"]
+    write_images(tmp_path / "train" / "None", 1)
+    assert ImageFolder(tmp_path / "train").labels.tolist() == [-1, 0, 1, 1, 2, 2]
 
 
 def test_train_and_val_are_used_where_they_are(tmp_path):
