@@ -1,4 +1,4 @@
-"""How an image file is decoded."""
+"""Decoding of image files, and what an unreadable one is."""
 
 from __future__ import annotations
 
@@ -8,11 +8,8 @@ from typing import IO
 import numpy as np
 from PIL import Image
 
-# What Pillow raises for a file that is not the image it claims to be (UnidentifiedImageError is an
-# OSError).
+# Pillow's errors for a file that it cannot decode (UnidentifiedImageError is an OSError).
 UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
-
-
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".tif", ".tiff"})
 
 
@@ -21,18 +18,18 @@ def open_rgb(file: str | os.PathLike[str] | IO[bytes], name: str) -> Image.Image
 
     Args:
         file: a path or an open file.
-        name: of the image, for the message.
+        name: of the image, for error messages.
 
     Returns:
-        8 bits, RGB; 16-bit images keep their upper 8 bits.
+        RGB with 8 bits per channel; 16-bit images keep their upper 8 bits.
 
     Raises:
-        OSError: it has 32 bits a pixel, whose range is anybody's guess; or another of
-            :data:`UNREADABLE`, as Pillow has it.
+        OSError: it has 32 bits per pixel, whose range is unknown.
+        UNREADABLE: Pillow cannot decode it.
     """
     with Image.open(file) as image:
         if image.mode in ("I", "F"):
-            raise OSError(f"{name}: 32 bits a pixel are not supported, 8 or 16 are")
-        if image.mode.startswith("I;16"):  # which convert would cut off at 255
+            raise OSError(f"{name}: 32 bits per pixel are not supported, 8 or 16 are")
+        if image.mode.startswith("I;16"):  # convert would clip them at 255
             return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
         return image.convert("RGB")

@@ -95,10 +95,21 @@ def worker_failure(error: BaseException) -> str | None:
     text = str(error)
     if _FULL.search(text):
         return f"a data loader worker ran out of shared memory ({_state()})"
-    if found := _DEAD.search(text):
-        how = f" ({found['how']})" if found["how"] else ""
+    found = _DEAD.search(text)
+    if found or _while_receiving(error):
+        how = f" ({found['how']})" if found and found["how"] else ""
         return f"a data loader worker died{how}, perhaps for lack of memory; {_state()}"
     return None
+
+
+def _while_receiving(error: BaseException) -> bool:
+    """Whether the connection to a worker broke.
+
+    torch says so of a worker that is dead. One that is about to be leaves a bare EOFError or
+    ConnectionError.
+    """
+    names = (frame.f_code.co_name for frame, _ in traceback.walk_tb(error.__traceback__))
+    return isinstance(error, EOFError | OSError) and "_try_get_data" in names
 
 
 def exit_on_queue_errors() -> None:

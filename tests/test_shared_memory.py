@@ -68,7 +68,7 @@ def test_workers_that_fill_the_shared_memory_end_the_run(place):
     done = in_small_container("-c", FULL, place)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("error: a data loader worker ")
-    assert {"collate": "ran out of", "queue": "died (exited unexpectedly"}[place] in done.stderr
+    assert {"collate": "ran out of", "queue": "a data loader worker died"}[place] in done.stderr
     assert " of 1.0 MiB free" in done.stderr
     assert done.stderr.endswith(ADVICE.format("KEY")) and done.stderr.count("\n") == 1
 

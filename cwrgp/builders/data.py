@@ -10,7 +10,7 @@ from fvcore.common.config import CfgNode
 from PIL import Image
 from torch import Tensor
 
-from cwrgp.builders.errors import config_key
+from cwrgp.builders.errors import config_key, config_section
 from cwrgp.data.augment import Normalize, build_view_transform
 from cwrgp.data.base import LabelledImages
 from cwrgp.data.datasets import build_dataset
@@ -93,7 +93,8 @@ def build_transforms(cfg: CfgNode) -> list[Callable[[Image.Image], Tensor]]:
     common["IMAGE_SIZE"] = cfg.DATA.IMAGE_SIZE
     changes: list[dict[str, Any]] = common.pop("PER_VIEW")
     if not changes:
-        return [_transform(common)] * cfg.DATA.NUM_VIEWS
+        with config_section(cfg, "AUGMENT"):
+            return [_transform(common)] * cfg.DATA.NUM_VIEWS
     transforms = []
     for view, change in enumerate(changes):
         with config_key(f"AUGMENT.PER_VIEW, view {view}"):

@@ -12,7 +12,7 @@ from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 
 from cwrgp.builders.data import build_images, build_normalize, root_of
-from cwrgp.builders.errors import config_key
+from cwrgp.builders.errors import config_key, config_section
 from cwrgp.comm import get_rank, get_world_size
 from cwrgp.data.augment import build_classifier_transform, build_test_transform
 from cwrgp.data.base import LabelledImages
@@ -119,7 +119,7 @@ def _labelled_images(
         first = images.name(int((images.labels < 0).argmax()))
         warnings.append(
             f"{key} {root}: {missing} of the {len(images)} images of the probe's {split} split "
-            f"have no label (they are in no class folder) and are omitted; the first is {first}"
+            f"have no label (no class folder, no .cls) and are omitted; the first is {first}"
         )
     chosen = labelled[sample_indices(len(labelled), max_images, Stream.PROBE_SUBSET, cfg.SEED)]
     return ImageSubset(images, chosen) if len(chosen) < len(images) else images
@@ -241,7 +241,7 @@ def run_finetune(cfg: CfgNode, data: ProbeData) -> ProbeResult:
     """Encoder and classifier on a class-balanced part of the labels."""
     c = cfg.EVAL.FINETUNE
     test_images = _held_out(cfg, data)
-    with config_key("EVAL.FINETUNE.FRACTION"):
+    with config_section(cfg, "EVAL.FINETUNE"):
         indices = class_balanced_subset(
             data.train.labels, c.FRACTION, cfg.SEED, equal_counts=c.EQUAL_COUNTS
         )

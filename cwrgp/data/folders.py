@@ -63,8 +63,8 @@ class ImageFolder:
                 f"{self.root} has the class {unknown[0]}, which the training images do not have; "
                 f"their classes are {', '.join(self.classes) or 'none'}"
             )
-        number = {name: label for label, name in enumerate(self.classes)}
-        self.labels = np.array([number.get(str(top), -1) for top in tops], dtype=np.int64)
+        number: dict[str | None, int] = {name: i for i, name in enumerate(self.classes)}
+        self.labels = np.array([number.get(top, -1) for top in tops], dtype=np.int64)
 
     def __len__(self) -> int:
         return len(self.files)

@@ -6,7 +6,7 @@ import errno
 import os
 import re
 import shutil
-import tempfile
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -37,11 +37,11 @@ def replacing(path: Path, needed: int | None = None) -> Iterator[Path]:
             The message gives the path and the number of bytes needed and free, also where a
             library reported the failure as an exception of its own.
     """
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-    temporary = Path(name)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    # Unlike those of tempfile, this file follows the umask. To read the umask is to change it for
+    # a moment, which would not be safe where threads write files.
+    temporary.touch(exist_ok=False)
     try:
-        os.fchmod(descriptor, 0o666 & ~_umask())  # mkstemp gives access to the owner only
-        os.close(descriptor)
         yield temporary
         move_into_place(temporary, path)
     except Exception as error:
@@ -104,12 +104,6 @@ def _describe(path: Path, reason: str, written: int, needed: int | None) -> str:
 
 def _megabytes(size: int) -> str:
     return f"{size / 1e6:.1f} MB" if size >= 100_000 else f"{size} bytes"
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def _sync(path: Path) -> None:

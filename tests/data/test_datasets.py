@@ -60,6 +60,8 @@ def test_images_beside_the_class_folders_have_no_label(tmp_path):
     for split in ("pretrain", "train", "test"):
         images = build_dataset("imagefolder", str(tmp_path), split)
         assert images.labels.tolist() == [-1, 0, 0, 1, 1] and images.classes == ["a", "b"]
+    write_images(tmp_path / "train" / "None", 1)
+    assert ImageFolder(tmp_path / "train").labels.tolist() == [-1, 0, 1, 1, 2, 2]
 
 
 def test_train_and_val_are_used_where_they_are(tmp_path):
@@ -125,7 +127,7 @@ def test_sixteen_bits_are_scaled_to_eight(tmp_path):
     loaded = np.asarray(ImageFolder(tmp_path).load(0))
     assert (loaded == (grey >> 8)[..., None]).all()
     Image.fromarray(grey.astype(np.int32)).save(tmp_path / "grey.tif")
-    with pytest.raises(OSError, match="grey.tif: 32 bits a pixel are not supported"):
+    with pytest.raises(OSError, match="grey.tif: 32 bits per pixel are not supported"):
         ImageFolder(tmp_path).load(1)
 
 

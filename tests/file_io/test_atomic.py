@@ -64,6 +64,13 @@ def test_permissions_follow_the_umask(tmp_path: Path, mask: int, expected: int) 
     assert (tmp_path / "file").stat().st_mode & 0o777 == expected
 
 
+def test_threads_leave_the_umask_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It belongs to the whole process: two threads that read it could leave it at 0."""
+    monkeypatch.setattr(os, "umask", None)
+    write_text(tmp_path / "file", "text")
+    assert (tmp_path / "file").read_text() == "text"
+
+
 def test_bytes_of_tensors() -> None:
     shared = torch.zeros(100)
     content = {"a": shared, "b": [shared[:10], {"c": torch.zeros(3, dtype=torch.int64)}], "d": "x"}
