@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 
 
 def _without_traceback(record: logging.LogRecord) -> bool:
-    """Logs in one line what ends a run through no fault of the code; it is raised afterwards."""
+    """Logs in one line an error that is not a defect of the code; it is raised afterwards."""
     error = record.exc_info[1] if record.exc_info else None
     if isinstance(error, OSError | ValueError | FloatingPointError):
         record.msg, record.args, record.exc_info = f"Training stopped: {error}", None, None

@@ -80,7 +80,7 @@ def test_a_right_config_passes_and_is_not_changed(scenes: Any) -> None:
             "does not have: use Res5ROIHeadsExtraNorm",
         ),
         (["MODEL.ROI_HEADS.NUM_CLASSES", "20"], "has 2 classes, but the model has 20"),
-        (["SOLVER.IMS_PER_BATCH", "0"], "IMS_PER_BATCH 0 is no positive multiple"),
+        (["SOLVER.IMS_PER_BATCH", "0"], "IMS_PER_BATCH 0 is not a positive multiple"),
         (["SOLVER.MAX_ITER", "0"], "SOLVER.MAX_ITER 0 is not positive"),
         (["SOLVER.CHECKPOINT_PERIOD", "-1"], "SOLVER.CHECKPOINT_PERIOD -1 is not positive"),
         (["SOLVER.AMP.ENABLED", "True"], "SOLVER.AMP.ENABLED True needs a GPU"),
