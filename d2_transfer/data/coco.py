@@ -10,6 +10,10 @@ from pathlib import Path
 from typing import Any
 
 
+class MaskError(ValueError):
+    """An annotation has no mask, or one that the mask format does not accept."""
+
+
 def coco_classes(json_file: str) -> list[str]:
     """The names of the categories, in the order of their ids, which is that of Detectron2.
 
@@ -32,7 +36,8 @@ def check_coco(json_file: str, image_root: str, mask_format: str | None, evaluat
 
     Raises:
         FileNotFoundError: an image is missing.
-        ValueError: a key is missing.
+        MaskError: a mask is missing, or is not a polygon where ``mask_format`` asks for one.
+        ValueError: another fault of the file, with the number of the entry.
     """
     content = _read_coco(json_file)
     if not content["images"]:
@@ -66,8 +71,8 @@ def check_coco(json_file: str, image_root: str, mask_format: str | None, evaluat
             raise ValueError(f"{json_file}: the annotation id {number!r} is not an integer")
         where = f"{json_file}: annotation {number}"
         if lacking := [key for key in needed if not _has(annotation, key)]:
-            reason = " (MODEL.MASK_ON is True)" if lacking == ["segmentation"] else ""
-            raise ValueError(f"{where} lacks {', '.join(lacking)}{reason}")
+            kind = MaskError if lacking == ["segmentation"] else ValueError
+            raise kind(f"{where} lacks {', '.join(lacking)}")
         for key, known in (("image_id", images), ("category_id", categories)):
             if not isinstance(annotation[key], int | str) or annotation[key] not in known:
                 raise ValueError(f"{where} has the {key} {annotation[key]}, which is not defined")
@@ -88,7 +93,7 @@ def check_coco(json_file: str, image_root: str, mask_format: str | None, evaluat
 def _check_mask(where: str, mask: Any, mask_format: str, size: list[int]) -> None:
     if isinstance(mask, dict):
         if mask_format == "polygon":
-            raise ValueError(f"{where}: its mask is not a polygon: set INPUT.MASK_FORMAT bitmask")
+            raise MaskError(f"{where}: its mask is not a polygon")
         if not isinstance(mask.get("counts"), str | list) or mask.get("size") != size:
             raise ValueError(f"{where}: its mask must be an RLE with counts and the size {size}")
         return

@@ -16,7 +16,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import load_coco_json
 from detectron2.data.datasets.pascal_voc import CLASS_NAMES as VOC_CLASSES
 
-from d2_transfer.data.coco import check_coco, coco_classes, forget_annotations
+from d2_transfer.data.coco import MaskError, check_coco, coco_classes, forget_annotations
 from d2_transfer.data.voc import check_voc_for_evaluation, load_voc, voc_folders
 
 # Keys of an entry of DATASETS.CUSTOM beside NAME and FORMAT: the required ones, the optional ones.
@@ -115,7 +115,13 @@ def check_same_classes(names: Sequence[str]) -> None:
 def _check_custom(entry: dict[str, Any], mask_format: str | None, evaluate: bool) -> None:
     """Reads all annotations. Detectron2's own data sets are large, and it checks them itself."""
     if entry["FORMAT"] == "coco":
-        check_coco(entry["JSON"], entry["IMAGES"], mask_format, evaluate)
+        try:
+            check_coco(entry["JSON"], entry["IMAGES"], mask_format, evaluate)
+        except MaskError as error:
+            raise ValueError(
+                f"{error} (INPUT.MASK_FORMAT bitmask accepts polygons and RLE, MODEL.MASK_ON False"
+                " needs no masks)"
+            ) from error
     else:
         load_voc(entry["ROOT"], entry["SPLIT"], entry["CLASSES"])
         if evaluate:

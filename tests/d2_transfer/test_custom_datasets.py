@@ -182,11 +182,11 @@ COCO_FAULTS = {
     "area": (lambda c: c["annotations"][1].pop("area"), "annotation 2 lacks area"),
     "mask": (
         lambda c: c["annotations"][0].update(segmentation=[]),
-        r"annotation 1 lacks segmentation \(MODEL.MASK_ON is True\)",
+        "annotation 1 lacks segmentation .*MODEL.MASK_ON False needs no masks",
     ),
     "rle": (
         lambda c: c["annotations"][0].update(segmentation={"size": [64, 64], "counts": [4096]}),
-        "annotation 1: its mask is not a polygon: set INPUT.MASK_FORMAT bitmask",
+        "annotation 1: its mask is not a polygon .INPUT.MASK_FORMAT bitmask accepts",
     ),
     "rle size": (
         lambda c: c["annotations"][0].update(segmentation={"size": [9, 64], "counts": [576]}),

@@ -98,7 +98,7 @@ def test_a_wrong_config_is_named_by_its_key(scenes: Any, opts: list[str], messag
 
 
 def test_a_batch_that_does_not_divide(scenes: Any) -> None:
-    with pytest.raises(ValueError, match="IMS_PER_BATCH 8 is no .* of processes, 3"):
+    with pytest.raises(ValueError, match="IMS_PER_BATCH 8 is not .* of processes, 3"):
         validate_cfg(config(scenes), num_processes=3)
 
 
