@@ -1,4 +1,4 @@
-"""Detectron2's config with this package's keys, and what can be said about it before training."""
+"""Detectron2's config with this package's keys, and the checks of it before training."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def get_cfg() -> CfgNode:
 
 
 def choose_device(cfg: CfgNode) -> None:
-    """Sets ``MODEL.DEVICE`` to ``cpu`` where there is no GPU, in place, and says so."""
+    """Sets ``MODEL.DEVICE`` to ``cpu`` where there is no GPU, in place, and logs it."""
     if cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available():
         logger.warning(f"MODEL.DEVICE {cfg.MODEL.DEVICE}: no GPU is available, the CPU is used")
         cfg.MODEL.DEVICE = "cpu"
@@ -54,7 +54,7 @@ def validate_cfg(cfg: CfgNode, *, eval_only: bool = False, num_processes: int = 
 
     Args:
         cfg: complete, with its device chosen.
-        eval_only: whether it is for evaluation, which leaves out what only training reads.
+        eval_only: whether it is for evaluation, which ignores what only training reads.
         num_processes: over which a batch is spread.
 
     Raises:
@@ -111,8 +111,8 @@ def _check_solver(cfg: CfgNode, num_processes: int) -> None:
     solver = cfg.SOLVER
     if solver.IMS_PER_BATCH < 1 or solver.IMS_PER_BATCH % num_processes:
         raise ValueError(
-            f"SOLVER.IMS_PER_BATCH {solver.IMS_PER_BATCH} is no positive multiple of the number of"
-            f" processes, {num_processes}"
+            f"SOLVER.IMS_PER_BATCH {solver.IMS_PER_BATCH} is not a positive multiple of the number"
+            f" of processes, {num_processes}"
         )
     for key in ("MAX_ITER", "CHECKPOINT_PERIOD"):
         if solver[key] < 1:

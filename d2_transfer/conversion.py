@@ -68,19 +68,19 @@ def convert_file(
     """Converts a checkpoint's encoder into a file that Detectron2 loads, and proves the result.
 
     The output is written under a temporary name in the same folder, read back, verified, and only
-    then renamed: whatever goes wrong, an existing output stays as it was and no new one appears.
+    then renamed: after any failure an existing output is unchanged and there is no new one.
 
     Args:
-        input_file: a checkpoint of one of `cwrgp.checkpoints.formats.SOURCES`; for the way back,
-            Detectron2's or a fine-tuned detector.
+        input_file: a checkpoint of one of `cwrgp.checkpoints.formats.SOURCES`; for the
+            export to torchvision, a Detectron2 file, also a fine-tuned detector.
         output_file: ``.pkl`` (NumPy arrays, Detectron2's classic format), ``.pth`` or
             ``.safetensors`` (tensors). All are float32. Those for Detectron2 carry
             ``matching_heuristics``, with which it finds res5 in a C4 detector's head as well as in
             an FPN's backbone.
         source: name of the input's format, or ``"auto"``.
         branch: "online" or "momentum"; None takes what the format's publishers evaluate.
-        to: "detectron2", or "torchvision" for the way back.
-        check: False leaves out the proof.
+        to: "detectron2", or "torchvision" to export a Detectron2 backbone.
+        check: False omits the proof.
         unsafe: lets the input file run code of its own.
         pixels: normalisation of the input in pretraining, in place of what the file states or its
             format is known for.
@@ -103,7 +103,7 @@ def convert_file(
     if output.exists() and output.samefile(local):
         raise ValueError(f"OUTPUT {output} is the INPUT file: choose another name")
     if to == "torchvision" and (source != "auto" or branch is not None):
-        raise ValueError("--source and --branch are for conversions to Detectron2")
+        raise ValueError("a source and a branch can be chosen for conversions to Detectron2 only")
     checkpoint, sha256_in = read_with_digest(local, unsafe=unsafe)
     if to == "detectron2":
         encoder = extract_encoder(checkpoint, source, branch)
@@ -140,7 +140,7 @@ def convert_file(
 
 
 def _without_counters(encoder: Encoder, dropped: dict[str, str]) -> dict[str, Tensor]:
-    """Leaves out BatchNorm's counters: they change no output, and FrozenBN has no place for one."""
+    """Drops BatchNorm's counters: they do not affect the output, and FrozenBN has none."""
     counters = [name for name in encoder.state_dict if name.endswith(".num_batches_tracked")]
     dropped |= dict.fromkeys(counters, "counter, without effect")
     return {name: t for name, t in encoder.state_dict.items() if name not in counters}

@@ -75,7 +75,7 @@ class VOCEvaluator(PascalVOCDetectionEvaluator):
 
 
 def _coco(cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
-    # Named, since upstream would find no "segm" in a set of predictions that is empty.
+    # Stated, since upstream infers the tasks from predictions, which may be empty.
     tasks = ("bbox", "segm") if cfg.MODEL.MASK_ON else ("bbox",)
     return COCOEvaluator(
         dataset_name,

@@ -28,7 +28,7 @@ def fetch_converted(name: str, table: Mapping[str, Checkpoint] = ZOO, force: boo
     Args:
         name: of a row.
         table: the rows.
-        force: downloads and converts it again.
+        force: download and convert it again.
 
     Raises:
         ValueError: no such name, the file is refused, or the proof failed.
@@ -41,7 +41,7 @@ def fetch_converted(name: str, table: Mapping[str, Checkpoint] = ZOO, force: boo
         if not force and is_intact(output):
             return output
         if not force and output.is_file():
-            logger.warning(f"{output} has changed since it was written: once more")
+            logger.warning(f"{output} has changed since it was written: it is converted again")
         conversion = convert_file(original, output, get(name, table).source)
         record_digest(output, conversion.sha256_out)
     if proof := conversion.verification:

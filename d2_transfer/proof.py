@@ -1,4 +1,4 @@
-"""The numerical proof of a conversion: both libraries' networks compute the same features."""
+"""The proof of a conversion: torchvision's and Detectron2's networks give the same features."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """The C4 box (and mask) head of the MoCo detection protocol, for every depth of ResNet.
 
 Protocol: He et al., "Momentum Contrast for Unsupervised Visual Representation Learning", CVPR 2020,
-appendix A.2: the BatchNorm layers are trained, and one more follows res5, since features from
-unsupervised pretraining may have other magnitudes than those from supervised.
+appendix A.2: the BatchNorm layers are trained, and one more follows res5, since the magnitude of
+features may differ between unsupervised and supervised pretraining.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from cwrgp.models.resnet import BY_DEPTH
 
 @ROI_HEADS_REGISTRY.register()
 class Res5ROIHeadsExtraNorm(Res5ROIHeads):
-    """`Res5ROIHeads` with a normalisation layer after res5, and res5 made of the depth's blocks.
+    """`Res5ROIHeads` with the blocks of the configured depth and a normalisation layer after res5.
 
     The extra layer's parameters are named ``roi_heads.res5.norm.*``, as in MoCo's detectors.
     Detectron2's head always builds three bottleneck blocks; here ResNet-18 and -34 get theirs.
@@ -49,7 +49,7 @@ def build_res5(cfg: CfgNode) -> nn.Sequential:
         (R, 2C, H/2, W/2).
 
     Raises:
-        ValueError: an unknown depth, or an option that this head cannot honour.
+        ValueError: an unknown depth, or an option that this head does not support.
     """
     resnets = cfg.MODEL.RESNETS
     depth, norm = resnets.DEPTH, resnets.NORM
@@ -57,7 +57,9 @@ def build_res5(cfg: CfgNode) -> nn.Sequential:
         raise ValueError(f"MODEL.RESNETS.DEPTH {depth} is unknown; known: {list(BY_DEPTH)}")
     layout = BY_DEPTH[depth]
     if not norm:
-        raise ValueError('MODEL.RESNETS.NORM "" leaves nothing for the extra norm: use naiveSyncBN')
+        raise ValueError(
+            'MODEL.RESNETS.NORM "" provides no layer for the extra norm: use naiveSyncBN'
+        )
     if resnets.DEFORM_ON_PER_STAGE[-1]:
         raise ValueError(
             "MODEL.RESNETS.DEFORM_ON_PER_STAGE: res5 of a C4 head cannot be deformable"

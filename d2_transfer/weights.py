@@ -1,6 +1,6 @@
-"""Whether a file fills a detector: `MODEL.WEIGHTS` and the checkpoint of ``--resume``, before use.
+"""Checks that a file fills a detector: `MODEL.WEIGHTS`, or the checkpoint of ``--resume``.
 
-Detectron2 loads whatever fits and warns of the rest, so that a detector may train from random
+Detectron2 loads the tensors that fit and warns of the others, so a detector may train from random
 weights unnoticed. Here a backbone is filled completely, or the file is refused.
 """
 
@@ -24,14 +24,14 @@ from cwrgp.file_io.path_manager import local_file
 from cwrgp.models.resnet import BY_DEPTH
 from d2_transfer.conversion import AUTHOR
 
-# The part of a detector's name by which Detectron2 calls ResNet stages, wherever they stand.
+# The names of a ResNet's stages in Detectron2, anywhere in the model.
 _STAGE = re.compile(r"(?:^|\.)(?:stem|res[2-5])\.")
 _NEW_BESIDE_BACKBONE = ("backbone.fpn_", "backbone.top_block.", "roi_heads.res5.norm.")
 _UNCONVERTED = re.compile(r"(?:^|\.)layer1\.0\.conv1\.weight$")
 
 
-# What was read last and not handed on yet: local path, its time and size, and the content. A run
-# checks a file before it builds anything, and loads it afterwards: it is read once for both.
+# What was read last with `keep`: local path, time and size of the file, and its content. A run
+# checks a file before it builds anything and loads it afterwards; both take one reading.
 _checked: tuple[tuple[str, int, int], dict[str, Any]] | None = None
 
 
@@ -72,7 +72,7 @@ def check_weights(
 
     Args:
         weights: what `read_weights` returns.
-        model_state: the detector's state dict; only names and shapes are looked at.
+        model_state: the detector's state dict; only names and shapes are used.
         path: of the file, for the messages.
         complete: whether every tensor of the detector must come from the file (evaluation,
             resuming) or only those of the backbone (fine-tuning).
@@ -123,7 +123,7 @@ def check_weights(
     used = set(sources.values())
     if unused := [key for key in tensors if _is_surplus(key) and key not in used]:
         raise ValueError(
-            f"{path} holds {len(unused)} tensors of a backbone that the model has no place for:"
+            f"{path} holds {len(unused)} tensors of a backbone that the model does not have:"
             f" {_some(unused)}; is MODEL.RESNETS.DEPTH that of the file?"
         )
     return [name for name in wanted if name not in filled]
@@ -225,7 +225,7 @@ def _is_backbone(name: str) -> bool:
 
 
 def _is_surplus(key: str) -> bool:
-    """Whether a file's tensor that the model has no place for shows another backbone."""
+    """Whether a file's tensor that the model does not have shows another backbone."""
     return (
         _STAGE.search(key) is not None
         and not key.startswith(_NEW_BESIDE_BACKBONE)

@@ -1,4 +1,4 @@
-"""Whether tensors can be those of a trained network: what is refused, and what is warned of."""
+"""Checks that tensors can be those of a trained network: errors and warnings."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ def check_kind(key: str, value: Any) -> Tensor:
     """Returns the tensor that a key of a checkpoint holds.
 
     Raises:
-        ValueError: it is no plain floating-point tensor of 16 bits or more. The message names the
-            key.
+        ValueError: it is not a dense floating-point tensor of 16 bits or more; names the key.
     """
     if not isinstance(value, Tensor):
         raise ValueError(f"{key!r} is a {type(value).__name__}, not a tensor")
@@ -30,7 +29,7 @@ def check_kind(key: str, value: Any) -> Tensor:
 
 
 def check_values(key: str, tensor: Tensor) -> None:
-    """Whether these can be values of a trained network.
+    """Checks that these can be values of a trained network.
 
     Raises:
         ValueError: NaN or Inf, a negative variance, or a convolution whose values are all equal.
@@ -41,11 +40,11 @@ def check_values(key: str, tensor: Tensor) -> None:
     if key.endswith("running_var") and (tensor < 0).any():
         raise ValueError(f"{key!r} holds a negative variance")
     if tensor.ndim == 4 and tensor.numel() > 1 and tensor.min() == tensor.max():
-        raise ValueError(f"{key!r} holds the same value everywhere: no training leaves that")
+        raise ValueError(f"{key!r} has the same value everywhere, which no training produces")
 
 
 def describe_untrained(state: Mapping[str, Tensor]) -> list[str]:
-    """Sentences about BatchNorm layers that training has not touched, or that it has killed.
+    """Warnings about BatchNorm layers that were never trained, or whose output has collapsed.
 
     Args:
         state: tensors under torchvision's names.

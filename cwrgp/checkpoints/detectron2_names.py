@@ -1,4 +1,4 @@
-"""A ResNet's tensors in torchvision's names <-> Detectron2's, strict both ways."""
+"""A ResNet's tensors in torchvision's names <-> Detectron2's, strict in both directions."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def to_detectron2(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
         The same tensors, in the same order, under the names of `build_resnet_backbone`.
 
     Raises:
-        ValueError: a name that no torchvision ResNet has.
+        ValueError: a torchvision ResNet has no tensor of that name.
     """
     return {detectron2_name(name): tensor for name, tensor in state_dict.items()}
 
@@ -29,7 +29,7 @@ def to_torchvision(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Renames a ResNet from Detectron2's to torchvision's names; inverse of `to_detectron2`.
 
     Raises:
-        ValueError: a name that no ResNet backbone of Detectron2 has.
+        ValueError: a ResNet backbone of Detectron2 has no tensor of that name.
     """
     return {_torchvision_name(name): tensor for name, tensor in state_dict.items()}
 
@@ -50,7 +50,7 @@ def detectron2_name(name: str) -> str:
             return f"{prefix}.shortcut.weight"
         if match := re.fullmatch(rf"downsample\.1\.{_NORM}", part):
             return f"{prefix}.shortcut.norm.{match[1]}"
-    raise ValueError(f"{name!r} is no name of a torchvision ResNet without its classifier")
+    raise ValueError(f"{name!r} is not a tensor of a torchvision ResNet without its classifier")
 
 
 def _torchvision_name(name: str) -> str:
@@ -68,4 +68,4 @@ def _torchvision_name(name: str) -> str:
             return f"{prefix}.downsample.0.weight"
         if match := re.fullmatch(rf"shortcut\.norm\.{_NORM}", part):
             return f"{prefix}.downsample.1.{match[1]}"
-    raise ValueError(f"{name!r} is no name of a Detectron2 ResNet backbone")
+    raise ValueError(f"{name!r} is not a tensor of a Detectron2 ResNet backbone")

@@ -1,8 +1,8 @@
 """Reads the ResNet of any known format under torchvision's names: completely, or not at all.
 
 The format is auto-detected by structure, never by a file's name: every ResNet in the file must
-stand where one known format has it. Whatever is not expected inside the backbone is an error that
-names the tensor.
+be where one known format has it. An unexpected tensor inside the backbone is an error that names
+it.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ class Encoder:
             the same structure.
         branch: "online" or "momentum".
         stem: ``"imagenet"`` (7x7, stride 2) or ``"small"`` (3x3, stride 1).
-        dropped: key in the file -> why it was left out.
-        warnings: what a user should know of the weights.
+        dropped: key in the file -> why it was dropped.
+        warnings: remarks on the weights for the user.
         pixels: normalisation of the input in pretraining; None if it is not known.
     """
 
@@ -179,7 +179,7 @@ def _fits(layout: Layout, found: set[tuple[str, str]], *, partly: bool = False) 
 def _no_row(source: str, found: list[Place]) -> str:
     places = " and ".join(map(str, found))
     if source != "auto":
-        return f"this is no file of {source}: its ResNet is under {places}; see --list"
+        return f"this is not a file of {source}: its ResNet is under {places}; see --list"
     if len(found) > 1:
         return f"two encoders or more, under {places}: no known format has them; see --source"
     return f"no known format has a ResNet under {places}; --list shows those that are known"
@@ -204,7 +204,7 @@ def _marked(
 def _explain_dropped(
     checkpoint: Mapping[str, Any], place: Place, layout: Layout, dropped: dict[str, str]
 ) -> None:
-    """Names other branches, checks copies, and lists what stands outside the container."""
+    """Adds the reasons for other branches, copies (which are compared) and other containers."""
     tensors = open_container(checkpoint, place.container)
     for branch, places in layout.branches.items():
         for container, prefix in places:
@@ -241,8 +241,8 @@ def _drop_incomplete_counters(
 def _reason(name: str) -> str:
     if name.startswith("conv1.") and name != "conv1.weight":
         return (
-            " (a deep stem of three 3x3 convolutions, as timm's resnet50d has; Detectron2's stem"
-            " is one 7x7 convolution, so that this network cannot be transferred)"
+            " (a deep stem of three 3x3 convolutions, as in timm's resnet50d; Detectron2's stem is"
+            " one 7x7 convolution, so this network cannot be transferred)"
         )
     if name.endswith(("conv1.bias", "conv2.bias", "conv3.bias")):
         return " (a convolution with bias: its BatchNorm was folded in, or it has none)"

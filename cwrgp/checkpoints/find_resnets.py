@@ -1,4 +1,4 @@
-"""Where the ResNets stand in a checkpoint: nested dictionaries, prefixes, two ways of naming."""
+"""Finds the ResNets in a checkpoint: nested dictionaries, prefixes, two naming schemes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _MODULES = {module: number for number, module in _NUMBERS.items()}
 
 @dataclass(frozen=True)
 class Place:
-    """Where a ResNet stands.
+    """The place of a ResNet in a file.
 
     Attributes:
         container: path to the dictionary that holds it, with dots; ``""`` is the file itself.
@@ -59,7 +59,7 @@ class Place:
 
 
 def find_resnets(checkpoint: Mapping[str, Any]) -> list[Place]:
-    """All ResNets in a file, told by the names of their blocks' convolutions."""
+    """All ResNets in a file, recognised by the names of the convolutions in their blocks."""
     places = []
     for container, tensors in _containers(checkpoint):
         counts = Counter(

@@ -1,4 +1,4 @@
-"""The table of known checkpoint formats: where in a file its ResNets stand.
+"""The table of known checkpoint formats: where a file has its ResNets.
 
 To add a format, add a row to `SOURCES`; `cwrgp.checkpoints.extract` reads by it. Several publishers
 may write the same structure: then all their names are given.
@@ -14,19 +14,19 @@ BRANCHES = ("online", "momentum")
 
 
 class Layout:
-    """Where the ResNets of one kind of file stand.
+    """The places of the ResNets in one kind of file.
 
     A place is written "container: prefix". The container is the path to a dictionary in the file,
-    with dots, or nothing; the prefix stands before torchvision's names and is matched whole,
+    with dots, or nothing; the prefix precedes torchvision's names and is matched whole,
     including its dot.
 
     Args:
         online: place of the network that is trained by gradients.
         momentum: places that its moving average may have.
-        copies: places where the same tensors stand once more.
+        copies: places of exact copies of the same tensors.
         default: the branch that is taken unless another is asked for: the one that the publishers
             evaluate.
-        complete: the layout is known only by having both branches.
+        complete: a file has this layout only if it has both branches.
     """
 
     def __init__(
@@ -236,7 +236,7 @@ SOURCES: tuple[Source, ...] = (
     Source("timm", "timm", (Layout(":"), Layout("state_dict:", "state_dict_ema:", "model_ema:"))),
 )
 
-# What stands beside a backbone under the same prefix: classifiers, projectors, queues, prototypes.
+# Tensors beside a backbone under the same prefix: classifiers, projectors, queues, prototypes.
 HEADS: tuple[str, ...] = ("fc.", "head.", "heads.", "classifier.", "prototypes.", "neck.", "queue")
 HEADS += ("projector.", "projection_head.", "predictor.")
 
@@ -247,7 +247,7 @@ def source_names() -> list[str]:
 
 
 def describe_sources() -> str:
-    """The table for a terminal: name, whose files, where the networks stand."""
+    """The table for a terminal: name, publisher, places of the networks."""
     lines = []
     for row in SOURCES:
         lines.append(f"{row.name:<13} {row.note}")

@@ -1,4 +1,4 @@
-"""The encoder that is probed, from a file of any known format."""
+"""Loads the encoder that is evaluated, from a file of any known format."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def load_encoder(
         stem: MODEL.STEM.
         source: format of the file, as `extract_encoder` has it.
         branch: which network of the file, likewise.
-        unsafe: let the file run code.
+        unsafe: allow the file to run code.
         seed: of random weights.
 
     Raises:
@@ -63,7 +63,7 @@ def load_encoder(
     try:
         found = extract_encoder(checkpoint, source, branch)
     except ValueError as error:
-        # The converter lists the formats.
+        # The list is an option of the converter.
         hint = str(error).replace("--list", "tools/convert_to_d2.py --list")
         raise ValueError(f"{weights}: {hint}") from error
     _check(weights, found, arch, stem)

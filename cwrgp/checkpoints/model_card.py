@@ -1,4 +1,4 @@
-"""The page that goes with a published checkpoint."""
+"""The model card of a published checkpoint."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from cwrgp.checkpoints.extract import Encoder
 def model_card(
     file: str, content: Mapping[str, Any], encoder: Encoder, sha256: str, licence: str
 ) -> str:
-    """The card as Markdown: what the file is, how good, how to use it, how it was made.
+    """The card as Markdown: contents, metrics, use and configuration.
 
     Args:
         file: name of the checkpoint.

@@ -1,6 +1,7 @@
 """Published checkpoints by name, as MODEL_ZOO.md shows them, and the originals in a local cache.
 
-``cwrgp://NAME`` stands for one wherever a checkpoint is read. A new one is a row here and there.
+``cwrgp://NAME`` is accepted wherever a checkpoint is read. A new checkpoint is a row here and in
+MODEL_ZOO.md.
 """
 
 from __future__ import annotations
@@ -54,11 +55,11 @@ class Checkpoint:
     """A published checkpoint. Its numbers are those of its publisher, not measured here.
 
     Attributes:
-        name: what stands behind ``cwrgp://``.
+        name: the part after ``cwrgp://``.
         method: how it was pretrained, on ImageNet-1k.
         epochs: of pretraining.
         source: its format, a name in `cwrgp.checkpoints.formats.SOURCES`.
-        publisher: whose it is.
+        publisher: who offers it.
         linear: top-1 accuracy of the linear probe on ImageNet, in per cent.
         voc: VOC 07+12, Faster R-CNN R50-C4, 24k iterations: AP50 / AP / AP75; "" if unpublished.
         coco_box: COCO, Mask R-CNN R50-C4, boxes: AP50 / AP / AP75; "–" for an unpublished one.
@@ -173,7 +174,7 @@ def fetch(name: str, table: Mapping[str, Checkpoint] = ZOO, force: bool = False)
     Args:
         name: of a row.
         table: the rows.
-        force: downloads it also if it is cached.
+        force: download it even if it is cached.
 
     Raises:
         ValueError: no such name; the file is refused, or another than at the first download.
@@ -186,7 +187,7 @@ def fetch(name: str, table: Mapping[str, Checkpoint] = ZOO, force: bool = False)
             return path
         if force or recorded_digest(path) is not None:
             if path.is_file() and not force:
-                logger.warning(f"{path} has changed since it was downloaded: once more")
+                logger.warning(f"{path} has changed since it was downloaded: downloading it again")
             path.unlink(missing_ok=True)
         origin = _obtain(row, path)
         try:

@@ -46,10 +46,10 @@ class Inert:
         pass
 
     def append(self, item: Any) -> None:
-        """An item of a list, left out."""
+        """Ignores an item of a list."""
 
     def extend(self, items: Any) -> None:
-        """Items of a list, left out."""
+        """Ignores items of a list."""
 
     def __repr__(self) -> str:
         return f"<{self.stands_for}, not read>"

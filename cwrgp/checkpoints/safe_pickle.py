@@ -68,7 +68,7 @@ _TYPES = STAND_INS | {  # of these torch.load has its own
 
 
 def make_plain(value: Any, max_bytes: int, done: dict[int, tuple[Any, Any]] | None = None) -> Any:
-    """Turns arrays into tensors, in place, and takes from containers what could hide their methods.
+    """Turns arrays into tensors, in place, and removes attributes that could hide a method.
 
     Args:
         value: what was read.
@@ -77,7 +77,7 @@ def make_plain(value: Any, max_bytes: int, done: dict[int, tuple[Any, Any]] | No
             could double it at every level. The object is kept so that no other gets its id.
 
     Returns:
-        ``value``, or what stands for it now.
+        ``value``, or its replacement.
 
     Raises:
         ValueError: a tensor takes more than ``max_bytes``.

@@ -1,6 +1,6 @@
-"""Downloads that end as a complete, checked file or as none; a broken one is gone on with.
+"""Downloads that end as a complete, checked file or as none; interrupted ones are resumed.
 
-What has arrived stands in ``PATH.part``; ``PATH.part.json`` says of which version of which file.
+The received part is ``PATH.part``; ``PATH.part.json`` has its URL and version.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _PAGE = re.compile(rb"\s*(?:\xef\xbb\xbf)?\s*<(?:!doctype\s+html|html|head|body)
 
 
 class _Cut(Exception):
-    """The connection ended early; another attempt may go on."""
+    """The connection ended early; another attempt may resume it."""
 
 
 def download(
@@ -40,7 +40,7 @@ def download(
 
     Args:
         url: ``http://`` or ``https://``; redirects are followed.
-        path: where it goes. A file that is there already is kept if its digest fits.
+        path: destination; an existing file is kept if its digest matches.
         digest: ``"md5:HEX"`` or ``"sha256:HEX"``, or the beginning of one, as publishers give it.
         attempts: how often the connection may be made, in all.
         wait: seconds before the second attempt; they double each time.
@@ -50,13 +50,13 @@ def download(
 
     Raises:
         FileNotFoundError: the server has no such file.
-        OSError: no connection, cut too often (what arrived is kept for the next call), or the
-            server refuses.
-        ValueError: what arrives is a web page, or has another digest; nothing is kept.
+        OSError: no connection, interrupted too often (the received part is kept for the next call),
+            or the server refuses.
+        ValueError: the download is a web page or has another digest; it is discarded.
     """
     path = Path(path)
     if urlsplit(url).scheme not in ("http", "https"):
-        raise ValueError(f"{url!r} is no address for a download: it must begin with https://")
+        raise ValueError(f"{url!r} is not a download address: it must begin with https://")
     path.parent.mkdir(parents=True, exist_ok=True)
     with file_lock(str(path)):
         if path.is_file() and (digest is None or fits(path, digest)):
@@ -104,7 +104,7 @@ def _fill(part: Path, url: str, checked: bool, attempts: int, wait: float) -> No
     kept = part.stat().st_size if part.is_file() else 0
     raise ConnectionError(
         f"{url}: not complete after {attempts} attempts (the last: {reason}); {kept} bytes are"
-        " kept, the same command goes on from there"
+        " kept, and the same command resumes from there"
     )
 
 
@@ -198,7 +198,7 @@ def _what_is_missing(part: Path, url: str, checked: bool) -> tuple[int, dict[str
     """Bytes that are there, and the headers that ask for the rest.
 
     Bytes of two versions never come together unnoticed: without a mark of the version, only a file
-    whose digest is known is gone on with.
+    whose digest is known is resumed.
     """
     about = part.with_name(f"{part.name}.json")
     try:

@@ -1,4 +1,4 @@
-"""Files at Google Drive, with gdown, which knows its confirmation pages."""
+"""Files at Google Drive, downloaded with gdown, which handles the confirmation pages."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ _OPTIONS: dict[str, Any] = {"resume": True, "use_cookies": False, "timeout": 60.
 
 
 def download_drive(file_id: str, path: str | Path, *, retries: int = 3) -> Path:
-    """Downloads a file from Google Drive; a broken download is gone on with.
+    """Downloads a file from Google Drive; an interrupted download is resumed.
 
     Args:
-        file_id: what stands behind ``/file/d/`` in its address.
-        path: where it goes. A file that is there already is kept.
+        file_id: the part after ``/file/d/`` in its address.
+        path: destination; an existing file is kept.
         retries: how often gdown may connect again, after a pause that grows.
 
     Returns:
         ``path``.
 
     Raises:
-        OSError: gdown is not installed, there is no connection, or Google Drive does not give it.
-        ValueError: what arrives is a web page; nothing is kept.
+        OSError: gdown is not installed, there is no connection, or Google Drive refuses.
+        ValueError: the download is a web page; it is discarded.
     """
     path = Path(path)
     page = f"https://drive.google.com/file/d/{file_id}"
@@ -52,7 +52,7 @@ def download_drive(file_id: str, path: str | Path, *, retries: int = 3) -> Path:
                     " the file into CWRGP_ZOO_MIRROR (MODEL_ZOO.md says how)"
                 ) from error
             raise OSError(
-                f"{page}: Google Drive does not give the file ({reason}); try again later, or"
+                f"{page}: Google Drive refuses the download ({reason}); try again later, or"
                 " fetch it with a browser (MODEL_ZOO.md says how)"
             ) from error
         with arrived.open("rb") as file:

@@ -64,7 +64,7 @@ class Arch:
 
     @property
     def is_plain(self) -> bool:
-        """Whether it is one of He et al.: neither a ResNeXt nor a wide ResNet."""
+        """Whether it is a ResNet of He et al., neither a ResNeXt nor a wide one."""
         return (self.groups, self.width) == (1, 64)
 
 
@@ -92,7 +92,7 @@ _NAME = re.compile(
 
 
 def is_resnet_name(name: str) -> bool:
-    """Whether torchvision's ResNets have tensors called so, ``fc`` aside."""
+    """Whether torchvision's ResNets have a tensor of that name, apart from ``fc``."""
     return _NAME.fullmatch(name) is not None
 
 

@@ -10,11 +10,15 @@ from pathlib import Path
 from typing import Any
 
 
+class MaskError(ValueError):
+    """An annotation has no mask, or one that the mask format does not accept."""
+
+
 def coco_classes(json_file: str) -> list[str]:
     """The names of the categories, in the order of their ids, which is that of Detectron2.
 
     Raises:
-        ValueError: the file is no COCO annotation file.
+        ValueError: the file is not a COCO annotation file.
     """
     categories = _read_coco(json_file)["categories"]
     return [category["name"] for category in sorted(categories, key=lambda c: c["id"])]
@@ -32,7 +36,8 @@ def check_coco(json_file: str, image_root: str, mask_format: str | None, evaluat
 
     Raises:
         FileNotFoundError: an image is missing.
-        ValueError: a key is missing.
+        MaskError: a mask is missing, or is not a polygon where ``mask_format`` asks for one.
+        ValueError: another fault of the file, with the number of the entry.
     """
     content = _read_coco(json_file)
     if not content["images"]:
@@ -43,7 +48,7 @@ def check_coco(json_file: str, image_root: str, mask_format: str | None, evaluat
     for image in content["images"]:
         number = image.get("id")
         if not isinstance(number, int | str | None):
-            raise ValueError(f"{json_file}: the image id {number} is no number")
+            raise ValueError(f"{json_file}: the image id {number} is not a number")
         if lacking := [key for key in ("id", "file_name", "height", "width") if key not in image]:
             raise ValueError(f"{json_file}: image {number} lacks {', '.join(lacking)}")
         if number in images:
@@ -63,11 +68,11 @@ def check_coco(json_file: str, image_root: str, mask_format: str | None, evaluat
     for annotation in content["annotations"]:
         number = annotation.get("id")
         if not isinstance(number, int | None):
-            raise ValueError(f"{json_file}: the annotation id {number!r} is no integer")
+            raise ValueError(f"{json_file}: the annotation id {number!r} is not an integer")
         where = f"{json_file}: annotation {number}"
         if lacking := [key for key in needed if not _has(annotation, key)]:
-            reason = " (MODEL.MASK_ON is True)" if lacking == ["segmentation"] else ""
-            raise ValueError(f"{where} lacks {', '.join(lacking)}{reason}")
+            kind = MaskError if lacking == ["segmentation"] else ValueError
+            raise kind(f"{where} lacks {', '.join(lacking)}")
         for key, known in (("image_id", images), ("category_id", categories)):
             if not isinstance(annotation[key], int | str) or annotation[key] not in known:
                 raise ValueError(f"{where} has the {key} {annotation[key]}, which is not defined")
@@ -88,7 +93,7 @@ def check_coco(json_file: str, image_root: str, mask_format: str | None, evaluat
 def _check_mask(where: str, mask: Any, mask_format: str, size: list[int]) -> None:
     if isinstance(mask, dict):
         if mask_format == "polygon":
-            raise ValueError(f"{where}: its mask is no polygon: set INPUT.MASK_FORMAT bitmask")
+            raise MaskError(f"{where}: its mask is not a polygon")
         if not isinstance(mask.get("counts"), str | list) or mask.get("size") != size:
             raise ValueError(f"{where}: its mask must be an RLE with counts and the size {size}")
         return
@@ -129,10 +134,12 @@ def _parse(json_file: str, _mtime: int, _size: int) -> dict[str, Any]:
         raise ValueError(f"{json_file} is not valid JSON: {error}") from error
     sections = ("images", "annotations", "categories")
     if not isinstance(content, dict) or not all(isinstance(content.get(s), list) for s in sections):
-        raise ValueError(f"{json_file} is no COCO annotation file: it needs {', '.join(sections)}")
+        raise ValueError(
+            f"{json_file} is not a COCO annotation file: it needs {', '.join(sections)}"
+        )
     for section in sections:
         if not all(isinstance(entry, dict) for entry in content[section]):
-            raise ValueError(f"{json_file}: an entry of {section} is no object")
+            raise ValueError(f"{json_file}: an entry of {section} is not an object")
     categories = content["categories"]
     if not all(isinstance(c.get("id"), int) and isinstance(c.get("name"), str) for c in categories):
         raise ValueError(f"{json_file}: a category lacks an integer id or a name")

@@ -16,7 +16,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import load_coco_json
 from detectron2.data.datasets.pascal_voc import CLASS_NAMES as VOC_CLASSES
 
-from d2_transfer.data.coco import check_coco, coco_classes, forget_annotations
+from d2_transfer.data.coco import MaskError, check_coco, coco_classes, forget_annotations
 from d2_transfer.data.voc import check_voc_for_evaluation, load_voc, voc_folders
 
 # Keys of an entry of DATASETS.CUSTOM beside NAME and FORMAT: the required ones, the optional ones.
@@ -36,7 +36,7 @@ def register_custom(entries: Sequence[Mapping[str, Any]]) -> None:
 
     Raises:
         FileNotFoundError: a file or folder of an entry does not exist.
-        ValueError: an entry is malformed, or its name stands for something else already.
+        ValueError: an entry is malformed, or its name is already in use.
     """
     for entry in entries:
         normal = _normal_entry(entry)
@@ -45,7 +45,7 @@ def register_custom(entries: Sequence[Mapping[str, Any]]) -> None:
             continue
         if name in DatasetCatalog:
             known = _registered.get(name, "one of Detectron2's own")
-            raise ValueError(f"DATASETS.CUSTOM: the name {name!r} is taken already, by {known}")
+            raise ValueError(f"DATASETS.CUSTOM: the name {name!r} is already in use, by {known}")
         if normal["FORMAT"] == "coco":
             _register_coco(**normal)
         else:
@@ -56,7 +56,7 @@ def register_custom(entries: Sequence[Mapping[str, Any]]) -> None:
 def check_datasets(
     key: str, names: Sequence[str], *, num_classes: int, mask_format: str | None, evaluate: bool
 ) -> None:
-    """Says before training what would break it later.
+    """Checks data sets before training, so that no fault appears later.
 
     Args:
         key: the key of the config that ``names`` comes from, for the messages.
@@ -94,7 +94,7 @@ def check_datasets(
 
 
 def check_same_classes(names: Sequence[str]) -> None:
-    """Says where data sets of one run number their classes differently.
+    """Checks that the data sets of one run number their classes alike.
 
     Raises:
         ValueError: naming two of them and the first class that differs.
@@ -113,9 +113,15 @@ def check_same_classes(names: Sequence[str]) -> None:
 
 
 def _check_custom(entry: dict[str, Any], mask_format: str | None, evaluate: bool) -> None:
-    """Reads all annotations. For Detectron2's own data sets, which are large, it is left to it."""
+    """Reads all annotations. Detectron2's own data sets are large, and it checks them itself."""
     if entry["FORMAT"] == "coco":
-        check_coco(entry["JSON"], entry["IMAGES"], mask_format, evaluate)
+        try:
+            check_coco(entry["JSON"], entry["IMAGES"], mask_format, evaluate)
+        except MaskError as error:
+            raise ValueError(
+                f"{error} (INPUT.MASK_FORMAT bitmask accepts polygons and RLE, MODEL.MASK_ON False"
+                " needs no masks)"
+            ) from error
     else:
         load_voc(entry["ROOT"], entry["SPLIT"], entry["CLASSES"])
         if evaluate:

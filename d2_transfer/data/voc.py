@@ -27,8 +27,8 @@ def voc_folders(root: str) -> list[str]:
 def load_voc(root: str, split: str, classes: Sequence[str]) -> list[dict[str, Any]]:
     """Loads one split of a data set in VOC form as Detectron2's records.
 
-    Unlike Detectron2's own loader, it takes PNG images and splits of one image, and says in which
-    file a mistake is. "Difficult" objects are kept for training, as there.
+    Unlike Detectron2's own loader, it accepts PNG images and splits of one image, and its errors
+    name the file. "Difficult" objects are used for training, as in Detectron2.
 
     Args:
         root: folder with ``Annotations``, ``ImageSets/Main`` and ``JPEGImages``.
@@ -46,7 +46,7 @@ def load_voc(root: str, split: str, classes: Sequence[str]) -> list[dict[str, An
 
 
 def check_voc_for_evaluation(root: str, split: str) -> None:
-    """Checks what Detectron2's VOC evaluation takes for granted of every object.
+    """Checks that every object has what Detectron2's VOC evaluation assumes.
 
     Raises:
         ValueError: an object lacks a tag, or its box is not made of integers.

@@ -25,7 +25,7 @@ def test_names_are_those_of_the_field_and_go_back(depth: int) -> None:
     "name", ["fc.weight", "layer5.0.conv1.weight", "layer1.0.conv4.weight", "bn1"]
 )
 def test_a_name_that_is_no_resnets_is_refused(name: str) -> None:
-    with pytest.raises(ValueError, match=f"'{name}' is no name of a torchvision ResNet"):
+    with pytest.raises(ValueError, match=f"'{name}' is not a tensor of a torchvision ResNet"):
         to_detectron2({name: torch.ones(1)})
 
 
@@ -33,5 +33,5 @@ def test_a_name_that_is_no_resnets_is_refused(name: str) -> None:
     "name", ["stem.fc.weight", "res6.0.conv1.weight", "conv1.weight", "linear.weight"]
 )
 def test_a_name_that_is_no_backbones_is_refused(name: str) -> None:
-    with pytest.raises(ValueError, match=f"'{name}' is no name of a Detectron2 ResNet"):
+    with pytest.raises(ValueError, match=f"'{name}' is not a tensor of a Detectron2 ResNet"):
         to_torchvision({name: torch.ones(1)})

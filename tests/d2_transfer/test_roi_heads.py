@@ -97,7 +97,7 @@ def test_a_detector_trains_and_predicts(depth: int) -> None:
     ("key", "value", "message"),
     [
         ("DEPTH", 26, "MODEL.RESNETS.DEPTH 26 is unknown; known: .18, 34, 50, 101, 152."),
-        ("NORM", "", 'MODEL.RESNETS.NORM "" leaves nothing for the extra norm'),
+        ("NORM", "", 'MODEL.RESNETS.NORM "" provides no layer for the extra norm'),
         ("DEFORM_ON_PER_STAGE", [False, False, False, True], "cannot be deformable"),
     ],
 )

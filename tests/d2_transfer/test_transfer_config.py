@@ -80,7 +80,7 @@ def test_a_right_config_passes_and_is_not_changed(scenes: Any) -> None:
             "does not have: use Res5ROIHeadsExtraNorm",
         ),
         (["MODEL.ROI_HEADS.NUM_CLASSES", "20"], "has 2 classes, but the model has 20"),
-        (["SOLVER.IMS_PER_BATCH", "0"], "IMS_PER_BATCH 0 is no positive multiple"),
+        (["SOLVER.IMS_PER_BATCH", "0"], "IMS_PER_BATCH 0 is not a positive multiple"),
         (["SOLVER.MAX_ITER", "0"], "SOLVER.MAX_ITER 0 is not positive"),
         (["SOLVER.CHECKPOINT_PERIOD", "-1"], "SOLVER.CHECKPOINT_PERIOD -1 is not positive"),
         (["SOLVER.AMP.ENABLED", "True"], "SOLVER.AMP.ENABLED True needs a GPU"),
@@ -98,7 +98,7 @@ def test_a_wrong_config_is_named_by_its_key(scenes: Any, opts: list[str], messag
 
 
 def test_a_batch_that_does_not_divide(scenes: Any) -> None:
-    with pytest.raises(ValueError, match="IMS_PER_BATCH 8 is no .* of processes, 3"):
+    with pytest.raises(ValueError, match="IMS_PER_BATCH 8 is not .* of processes, 3"):
         validate_cfg(config(scenes), num_processes=3)
 
 

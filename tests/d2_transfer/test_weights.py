@@ -115,7 +115,7 @@ FAULTS: dict[str, tuple[Callable[[dict[str, Any]], dict[str, Any]], str]] = {
     ),
     "a block too many": (
         with_(res4__2__conv1__weight=torch.ones(256, 256, 3, 3)),
-        "holds 1 tensors of a backbone that the model has no place for: 'res4.2.conv1.weight'",
+        "holds 1 tensors of a backbone that the model does not have: 'res4.2.conv1.weight'",
     ),
     "nothing fits": (
         lambda t: {f"x.{k}x": v for k, v in t.items()},
@@ -146,7 +146,7 @@ def test_an_ambiguous_name_is_refused(converted: dict[str, Tensor]) -> None:
     ("in_file", "in_model", "message"),
     [
         (18, 34, "fills 100 of 180 tensors of the backbone"),
-        (34, 18, "holds 80 tensors of a backbone that the model has no place for"),
+        (34, 18, "holds 80 tensors of a backbone that the model does not have"),
         (50, 101, "fills 265 of 520 tensors"),
         (50, 18, "has shape .* is|does the config describe"),
     ],

@@ -254,7 +254,7 @@ def test_no_network(server: FileServer, target: Path) -> None:
     with pytest.raises(ConnectionError, match="no connection to nowhere.invalid "):
         download("http://nowhere.invalid/f.pth", target)
     for url in ("file:///etc/passwd", "f.pth", "ftp://127.0.0.1/f.pth"):
-        with pytest.raises(ValueError, match="is no address for a download"):
+        with pytest.raises(ValueError, match="is not a download address"):
             download(url, target)
 
 
@@ -383,7 +383,7 @@ def test_drive_gives_a_page(drive: FileServer, target: Path) -> None:
     drive.headers["/uc?id=ID"] = {"Content-Type": "text/html; charset=utf-8"}
     quota = "Too many users have viewed or downloaded this file recently."
     drive.files["/uc?id=ID"] = f'<html><p class="uc-error-subcaption">{quota}</p></html>'.encode()
-    with pytest.raises(OSError, match=r"does not give the file \(.*Too many users") as caught:
+    with pytest.raises(OSError, match=r"refuses the download \(.*Too many users") as caught:
         download_drive("ID", target)
     assert "\n" not in str(caught.value)
     drive.headers["/uc?id=ID"] |= {"Content-Disposition": "attachment; filename=x"}
