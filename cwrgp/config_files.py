@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import difflib
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatch
 from os import PathLike
 from pathlib import Path
@@ -17,6 +17,9 @@ from typing import Any
 
 import yaml
 from fvcore.common.config import BASE_KEY, CfgNode
+
+from cwrgp.config.aliases import current_name
+from cwrgp.config.node import flatten
 
 PRETRAINING = ("pretrain/*.yaml", "quick/*pretrain*.yaml")
 DETECTION = ("detection/[!B]*.yaml", "quick/detection*.yaml", "quick/*rcnn*.yaml")  # no Base-*.yaml
@@ -121,7 +124,8 @@ def merge_pairs(cfg: CfgNode, pairs: Sequence[str]) -> None:
         raise ValueError(
             f"{pairs[-1]!r} has no value: options are KEY VALUE pairs{hint}, got {list(pairs)}"
         )
-    for key, value in zip(pairs[::2], pairs[1::2], strict=True):
+    keys = map(current_name, pairs[::2])
+    for key, value in zip(keys, pairs[1::2], strict=True):
         _merge(cfg, key, _as_default(_get(cfg, key), value), shown=value)
 
 
@@ -169,7 +173,7 @@ def read_config(
         ValueError: an unknown key, or a value of the wrong type.
     """
     if isinstance(config, CfgNode):
-        if missing := sorted({*_keys(defaults)} - {*_keys(config)}):
+        if missing := sorted({*flatten(defaults)} - {*flatten(config)}):
             raise ValueError(f"the config has no {missing[0]}: it must be made with get_cfg()")
         cfg = config.clone()
         cfg.defrost()
@@ -204,16 +208,8 @@ def _get(cfg: CfgNode, key: str) -> Any:
     return node
 
 
-def _keys(cfg: CfgNode, prefix: str = "") -> Iterator[str]:
-    for name, value in cfg.items():
-        if isinstance(value, CfgNode):
-            yield from _keys(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}"
-
-
 def _unknown_key(cfg: CfgNode, error: KeyError | str) -> str:
     key = str(error).strip("\"'").removeprefix("Non-existent config key: ")
-    close = difflib.get_close_matches(key, list(_keys(cfg)), n=3, cutoff=0.5)
+    close = difflib.get_close_matches(key, list(flatten(cfg)), n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(close)}?" if close else "see the defaults of the config"
     return f"unknown config key {key}; {hint}"
