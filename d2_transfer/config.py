@@ -16,6 +16,7 @@ from detectron2.modeling import (
 )
 from fvcore.common.registry import Registry
 
+import d2_transfer.modeling  # noqa: F401 (the names that a config may have)
 from cwrgp.models.resnet import BY_DEPTH
 from cwrgp.trackers.build import check_trackers
 from d2_transfer.data.registry import check_datasets, check_same_classes

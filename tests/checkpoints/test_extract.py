@@ -129,7 +129,7 @@ MUTATIONS: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     ),
     "constant": (
         lambda s: s.update({"module.model.layer2.0.conv1.weight": torch.ones(128, 64, 3, 3)}),
-        "'module.model.layer2.0.conv1.weight' holds the same value everywhere",
+        "'module.model.layer2.0.conv1.weight' has the same value everywhere",
     ),
     "8 bits": (
         lambda s: s.update({"module.model.bn1.bias": torch.zeros(64).to(torch.float8_e5m2)}),

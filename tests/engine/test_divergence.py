@@ -16,7 +16,7 @@ from cwrgp.engine.checkpoint import Checkpoints
 from cwrgp.engine.loop import Plan, StepConfig, train
 from cwrgp.engine.monitor import TrainingMonitor
 from cwrgp.engine.precision import Precision
-from cwrgp.models.methods import Method, MomentumMethod, Output
+from cwrgp.models.methods import BYOL, Method, Output
 from cwrgp.preemption import Preempted, StopRequest
 
 CPU = torch.device("cpu")
@@ -34,11 +34,11 @@ class Root(Method):
         return Output({"loss_root": loss}, torch.randn(2, 8, 4))
 
 
-class Momentum(MomentumMethod):
+class Momentum(BYOL):
     """The loss is the encoder's weight times the image; its gradient can be any number."""
 
     def __init__(self) -> None:
-        super().__init__(nn.Linear(1, 1, bias=False), nn.Linear(1, 1), 0.5)
+        super().__init__(nn.Linear(1, 1, bias=False), nn.Linear(1, 1), nn.Identity(), 0.5)
 
     def forward(self, views: list[Tensor]) -> Output:
         loss = (self.encoder.weight * views[0].mean()).sum()

@@ -168,7 +168,10 @@ def render(data: ReportData) -> str:
     present = {k: label for k, label in METRICS.items() if any(k in run.metrics for run in runs)}
     mask = data.compare("segm/AP")
     spectra = (data.spectrum_before, data.spectrum_after)
-    ranks = [effective_rank(torch.tensor(s)).item() if s else math.nan for s in spectra]
+    ranks = [
+        effective_rank(torch.tensor(s, dtype=torch.float64)).item() if s else math.nan
+        for s in spectra
+    ]
     return page.render(
         Path(__file__).with_name("report.html.j2"),
         data=data,
