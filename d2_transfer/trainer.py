@@ -151,9 +151,14 @@ class Trainer(DefaultTrainer):
 
 
 def _in_one_line(record: logging.LogRecord) -> bool:
-    """Logs an error that is not a defect without its traceback; the command reports it."""
+    """Logs an error that is not a defect without its traceback; the command reports it.
+
+    The failure of a worker is not logged at all: torch raises the death of a worker wherever the
+    main thread is, in the middle of logging too.
+    """
     error = record.exc_info[1] if record.exc_info else None
-    expected = isinstance(error, OSError | ValueError | FloatingPointError)
-    if error is not None and (expected or worker_failure(error) is not None):
+    if error is not None and worker_failure(error) is not None:
+        return False
+    if isinstance(error, OSError | ValueError | FloatingPointError):
         record.msg, record.args, record.exc_info = f"Training stopped: {error}", None, None
     return True

@@ -279,7 +279,6 @@ KEYS: dict[str, Key] = {
         ["tensorboard"],
         "Trackers that get the records besides OUTPUT_DIR/metrics.json. wandb needs pip install"
         " 'cwrgp[wandb]'. []: none.",
-        choices=("tensorboard", "wandb"),
         items=str,
     ),
     "LOG_PERIOD": Key(20, "Iterations between records of the losses.", at_least(1)),

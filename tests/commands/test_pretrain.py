@@ -295,7 +295,7 @@ MISTAKES = [
         "drop_epochs [50, 25] count from the end of the run, which has 4 epochs only; choose "
         "smaller SOLVER.DROP_EPOCHS, such as [], or SOLVER.SCHEDULE cosine",
     ),
-    (["LOGGERS", "['tensorbord']"], "LOGGERS 'tensorbord' is unknown; choose one of tensorboard"),
+    (["LOGGERS", "['tensorbord']"], "LOGGERS 'tensorbord' is unknown; choose from ['tensorboard'"),
     (["LOGGERS", "[3]"], "LOGGERS [3] must be a list of texts"),
     (["SOLVER.BASE_LR", "-1.0"], "SOLVER.BASE_LR -1.0 is not positive"),
     (["SOLVER.EPOCHS", "0"], "SOLVER.EPOCHS 0 is below 1"),

@@ -35,6 +35,6 @@ def test_a_mistake_is_one_line_and_exit_code_2(tmp_path: Path, run_tool: Run) ->
     torch.save({"a": torch.ones(1)}, tmp_path / "other.pth")
     result = run_tool(TOOL, tmp_path / "other.pth", tmp_path / "out", "--name", "r18")
     assert result.returncode == 2 and result.stdout == ""
-    assert "is not a checkpoint of cwrgp-pretrain" in result.stderr
+    assert "is not a checkpoint of a pretraining run" in result.stderr
     assert result.stderr.count("\n") == 1
     assert not (tmp_path / "out").exists()
