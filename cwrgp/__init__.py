@@ -4,7 +4,7 @@ The commands as functions, each imported when it is first used, so that ``import
 
 - `pretrain`: trains an encoder without labels;
 - `evaluate`: probes an encoder with labels;
-- `publish`: makes a checkpoint fit to hand on.
+- `publish`: prepares a checkpoint for publication.
 """
 
 from __future__ import annotations

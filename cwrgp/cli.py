@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ def run_main(main: Callable[[argparse.Namespace], Any], args: argparse.Namespace
     Returns:
         The exit code: 0, 2, 130 after Ctrl-C, or the integer that ``main`` returns.
     """
+    warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"  # no source lines
     try:
         code = main(args)
     except (ValueError, OSError, FloatingPointError, MissingPackage) as error:

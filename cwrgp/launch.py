@@ -67,7 +67,7 @@ def launch(main: Callable[..., Any], num_gpus: int | None, args: tuple[Any, ...]
         if not mistakes.empty():
             raise ValueError(mistakes.get()) from None
         if getattr(error, "exit_code", None) == EXIT_CODE:
-            raise Preempted("the processes were told to stop") from None
+            raise Preempted("stop requested") from None
         raise
     finally:
         for process in context.processes:  # after Ctrl-C

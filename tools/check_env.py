@@ -24,7 +24,16 @@ NOT_READY = 1  # something is missing: install or repair
 MISFIT = 3  # torch and torchvision do not fit: a new environment would not help
 REQUIRED: tuple[str, ...] = ("pip", "fvcore", "iopath", "pycocotools", "safetensors")
 REQUIRED += ("tabulate", "tensorboard", "tqdm", "yaml", "jinja2", "matplotlib")
-EXTRAS: tuple[str, ...] = ("gdown", "webdataset", "fsspec", "cv2", "sklearn", "ruff", "mypy")
+EXTRAS: tuple[str, ...] = (
+    "gdown",
+    "webdataset",
+    "fsspec",
+    "cv2",
+    "wandb",
+    "sklearn",
+    "ruff",
+    "mypy",
+)
 EXTRAS += ("pytest", "pytest_timeout", "xdist")
 PACKAGES = ("cwrgp", "d2_transfer")  # this checkout's own
 

@@ -12,19 +12,22 @@ _KINDS = (FloatingPointError, FileNotFoundError, OSError, ValueError)
 
 
 @contextmanager
-def config_key(name: str) -> Iterator[None]:
+def config_key(name: str, kinds: tuple[type[Exception], ...] = _KINDS) -> Iterator[None]:
     """Puts the name of a config key before the message of an error.
 
     Args:
         name: for instance "DATA.ROOT".
+        kinds: of the errors that the key can cause; others pass as they are.
 
     Raises:
-        ValueError, OSError, FloatingPointError: of the block, with the key's name.
+        ValueError, OSError, FloatingPointError: of the block, with the key's name. Error classes
+            of this package stay what they are.
     """
     try:
         yield
-    except _KINDS as error:
-        kind = next(kind for kind in _KINDS if isinstance(error, kind))
+    except kinds as error:
+        own = type(error).__module__.partition(".")[0] == __name__.partition(".")[0]
+        kind = type(error) if own else next(k for k in _KINDS if isinstance(error, k))
         raise kind(f"{name}: {error}") from error
 
 

@@ -172,11 +172,15 @@ def run_linear(cfg: CfgNode, data: ProbeData) -> ProbeResult:
     c = cfg.EVAL.LINEAR
     if c.OPTIMIZER != "adam":
         return _linear_on_images(cfg, data)
+    if c.FINAL_LR == 0:
+        raise ValueError(
+            "EVAL.LINEAR.FINAL_LR 0.0 is not positive; 0 is for OPTIMIZER sgd and larc only"
+        )
     test_images = _held_out(cfg, data)
     train = _features(data, data.train, _test_transform(cfg, "bicubic"))
     test = _features(data, test_images, _test_transform(cfg, "bicubic"))
     classifier = _classifier(cfg, data)
-    with config_key("EVAL.LINEAR.LR"):
+    with config_key("EVAL.LINEAR.LR", (FloatingPointError,)):
         train_on_features(
             classifier,
             *train,
@@ -193,6 +197,11 @@ def run_linear(cfg: CfgNode, data: ProbeData) -> ProbeResult:
 
 def _linear_on_images(cfg: CfgNode, data: ProbeData) -> ProbeResult:
     c = cfg.EVAL.LINEAR
+    if list(c.STEPS) != sorted({step for step in c.STEPS if 0 < step < c.EPOCHS}):
+        raise ValueError(
+            f"EVAL.LINEAR.STEPS {c.STEPS} must be in ascending order between 0 and "
+            f"EVAL.LINEAR.EPOCHS {c.EPOCHS}"
+        )
     # The encoder does not change, so these features are extracted once.
     test = _features(data, _held_out(cfg, data), _test_transform(cfg, "bilinear"))
     classifier = _classifier(cfg, data, std=0.01)
@@ -205,7 +214,8 @@ def _linear_on_images(cfg: CfgNode, data: ProbeData) -> ProbeResult:
     sampler = _sampler(cfg, "LINEAR", list(range(len(data.train))), equal_parts=False)
     rate = stepwise(c.LR, c.STEPS, c.EPOCHS) if c.STEPS else cosine(c.LR, c.FINAL_LR, c.EPOCHS)
     transform = build_classifier_transform(cfg.DATA.IMAGE_SIZE)
-    with data.batches(sampler, transform) as batches, config_key("EVAL.LINEAR.LR"):
+    diverged = config_key("EVAL.LINEAR.LR", (FloatingPointError,))
+    with data.batches(sampler, transform) as batches, diverged:
         train_on_images(
             data.encoder,
             classifier,
@@ -250,7 +260,8 @@ def run_finetune(cfg: CfgNode, data: ProbeData) -> ProbeResult:
     classifier = _classifier(cfg, data, std=0.01)
     transform = build_classifier_transform(cfg.DATA.IMAGE_SIZE)
     rates = "EVAL.FINETUNE.LR_CLASSIFIER and EVAL.FINETUNE.LR_ENCODER"
-    with data.batches(sampler, transform) as batches, config_key(rates):
+    diverged = config_key(rates, (FloatingPointError,))
+    with data.batches(sampler, transform) as batches, diverged:
         fine_tune(
             data.encoder,
             classifier,

@@ -49,8 +49,13 @@ class Run:
     checkpoints: Checkpoints
 
 
-def build_run(cfg: CfgNode, precision: Precision) -> Run:
+def build_run(cfg: CfgNode, precision: Precision, *, probe: bool) -> Run:
     """Builds the objects of a run. Reads no checkpoint and writes nothing.
+
+    Args:
+        cfg: validated.
+        precision: number format and device.
+        probe: whether the probe is used; its images are not opened otherwise.
 
     Raises:
         ValueError: a value that cannot work.
@@ -70,6 +75,6 @@ def build_run(cfg: CfgNode, precision: Precision) -> Run:
         method=method,
         optimizer=build_solver(cfg, method, learning_rate(0)),
         scaler=precision.scaler(),
-        probe=build_probe(cfg, method.encoder, precision),
+        probe=build_probe(cfg, method.encoder, precision) if probe else dict,
         checkpoints=Checkpoints(cfg.OUTPUT_DIR, keep=cfg.CHECKPOINTS_TO_KEEP),
     )

@@ -125,7 +125,7 @@ def _choose(
     if not found:
         raise ValueError(
             f"no ResNet found: the keys begin with {', '.join(seen_prefixes(checkpoint))}; "
-            "--list shows the known formats"
+            "cwrgp-convert --list shows the known formats"
         )
     where = {(place.container, place.prefix): place for place in found}
     rows = _matching_rows(checkpoint, source, set(where))
@@ -179,10 +179,10 @@ def _fits(layout: Layout, found: set[tuple[str, str]], *, partly: bool = False) 
 def _no_row(source: str, found: list[Place]) -> str:
     places = " and ".join(map(str, found))
     if source != "auto":
-        return f"this is not a file of {source}: its ResNet is under {places}; see --list"
+        return f"not a file of {source}: its ResNet is under {places}; see cwrgp-convert --list"
     if len(found) > 1:
         return f"two encoders or more, under {places}: no known format has them; see --source"
-    return f"no known format has a ResNet under {places}; --list shows those that are known"
+    return f"no known format has a ResNet under {places}; cwrgp-convert --list shows them"
 
 
 def _marked(

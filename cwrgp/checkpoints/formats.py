@@ -79,7 +79,7 @@ _SWAV = from_unit_range((0.485, 0.456, 0.406), (0.228, 0.224, 0.225))
 SOURCES: tuple[Source, ...] = (
     Source(
         "cwrgp",
-        "this project: tools/pretrain.py, tools/publish_checkpoint.py",
+        "this project: cwrgp-pretrain, cwrgp-publish",
         (Layout("model: encoder.", "model: momentum_encoder."),),
         mark="projector.",
         pixels=None,  # the file itself states them

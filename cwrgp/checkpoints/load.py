@@ -63,9 +63,7 @@ def load_encoder(
     try:
         found = extract_encoder(checkpoint, source, branch)
     except ValueError as error:
-        # The list is an option of the converter.
-        hint = str(error).replace("--list", "tools/convert_to_d2.py --list")
-        raise ValueError(f"{weights}: {hint}") from error
+        raise ValueError(f"{weights}: {error}") from error
     _check(weights, found, arch, stem)
     _check_own_stem(weights, checkpoint, stem)
     encoder.load_state_dict(found.state_dict)

@@ -39,7 +39,7 @@ def model_card(
     }
     rows |= {f"metric {key}": f"{value:g}" for key, value in content["metrics"].items()}
     table = "\n".join(f"| {key} | {value} |" for key, value in rows.items())
-    convert = f"    python tools/convert_to_d2.py {file} encoder.pkl"
+    convert = f"    cwrgp-convert {file} encoder.pkl"
     if encoder.stem != "imagenet":
         convert = "Detectron2 has no 3x3 stem; this encoder cannot be transferred to it."
     return f"""# {file.removesuffix(".pth")}

@@ -20,7 +20,7 @@ class ForbiddenType(pickle.UnpicklingError):
     """A pickle asks for a type outside the allow-list."""
 
 
-class Inert:
+class StandIn:
     """Stands for an object of a package: takes whatever it is given and keeps nothing.
 
     It has no attributes, and none can be set: what a file hands from object to object could
@@ -55,7 +55,7 @@ class Inert:
         return f"<{self.stands_for}, not read>"
 
 
-class _Dict(Inert):
+class _Dict(StandIn):
     """Stands for a class of dictionaries; its items may be tensors, so they are kept.
 
     The result is an ``OrderedDict``, the only type that `torch.load` both fills and gives a state.
@@ -69,7 +69,7 @@ class _Dict(Inert):
         return last if type(last) in (dict, collections.OrderedDict) else collections.OrderedDict()
 
 
-class _List(Inert):
+class _List(StandIn):
     """Stands for a class of lists."""
 
     __slots__ = ()
@@ -78,7 +78,7 @@ class _List(Inert):
         return []
 
 
-class _Text(Inert):
+class _Text(StandIn):
     """Stands for a class of text."""
 
     __slots__ = ()
@@ -221,8 +221,8 @@ for _lightning in ("lightning_fabric", "lightning.fabric", "lightning_lite"):
 
 def _stand_ins() -> dict[str, Any]:
     """A class for each name, so that they stay apart as the keys of a dictionary."""
-    tables: list[tuple[type[Inert], dict[str, str]]] = [
-        (Inert, _OPAQUE),
+    tables: list[tuple[type[StandIn], dict[str, str]]] = [
+        (StandIn, _OPAQUE),
         (_Dict, _DICTS),
         (_List, {"collections": "deque"}),
         (_Text, {"torch.torch_version": "TorchVersion"}),

@@ -25,7 +25,7 @@ from safetensors import safe_open
 
 from cwrgp.checkpoints.other_files import START, refuse_other_file
 from cwrgp.checkpoints.pickle_stand_ins import STAND_INS
-from cwrgp.checkpoints.safe_pickle import InertUnpickler, make_plain
+from cwrgp.checkpoints.safe_pickle import SafeUnpickler, make_plain
 from cwrgp.file_io.digest import stream_digest
 from cwrgp.file_io.path_manager import local_file
 
@@ -152,7 +152,7 @@ def _read_safetensors(local: Path) -> dict[str, Any]:
 
 
 def _read_pickle(file: IO[bytes], unsafe: bool) -> Any:
-    return pickle.load(file, encoding="latin1") if unsafe else InertUnpickler(file).load()
+    return pickle.load(file, encoding="latin1") if unsafe else SafeUnpickler(file).load()
 
 
 def _explain(path: str | Path, error: Exception) -> str:

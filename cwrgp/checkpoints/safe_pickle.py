@@ -20,7 +20,7 @@ def _load_bytearray8(unpickler: Any) -> None:
     unpickler.append(unpickler.read(size))
 
 
-class InertUnpickler(pickle._Unpickler):
+class SafeUnpickler(pickle._Unpickler):
     """Unpickles plain containers and stand-ins; every other type raises `ForbiddenType`.
 
     Python's own unpickler and not its twin in C, which fills gigabytes where a file of 20 bytes

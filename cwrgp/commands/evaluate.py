@@ -79,7 +79,6 @@ def run_evaluation(
         WorkerError: a data loader worker died, or the shared memory is too small.
     """
     validate_cfg(cfg)
-    _check_combinations(cfg)
     cfg.freeze()
     path = _checked_output(output)
     precision = build_precision(cfg, local_device())
@@ -145,25 +144,6 @@ def _record(
     }
 
 
-def _check_combinations(cfg: CfgNode) -> None:
-    """The keys of the linear probe that must fit each other."""
-    linear = cfg.EVAL.LINEAR
-    if linear.OPTIMIZER == "adam":
-        if linear.FINAL_LR == 0:
-            raise ValueError(
-                "EVAL.LINEAR.FINAL_LR 0.0 is not positive; 0 is for OPTIMIZER sgd and larc only"
-            )
-        if linear.STEPS:
-            raise ValueError(
-                f"EVAL.LINEAR.STEPS {linear.STEPS} is for OPTIMIZER sgd and larc, not for adam"
-            )
-    if list(linear.STEPS) != sorted({s for s in linear.STEPS if 0 < s < linear.EPOCHS}):
-        raise ValueError(
-            f"EVAL.LINEAR.STEPS {linear.STEPS} must be in ascending order between 0 and "
-            f"EVAL.LINEAR.EPOCHS {linear.EPOCHS}"
-        )
-
-
 def _checked_output(output: str | None) -> Path | None:
     """The path of ``--output``, checked before the work and not after it."""
     if output is None:
@@ -182,11 +162,11 @@ class Evaluation:
     """What `evaluate` measured.
 
     Attributes:
-        probe: name of the probe.
+        probe: name of the probe; ``knn_leave_one_out`` if there are no held-out images.
         top1: accuracy in per cent.
         top5: in per cent; None for ``knn``.
         record: all of it: the images, the weights with their digest, the settings, the versions.
-        output: the file with ``record``; None if none was asked for.
+        output: the file with ``record``; None if ``output`` was None.
     """
 
     probe: str
@@ -246,10 +226,10 @@ def evaluate(
             run_evaluation, source=source, branch=branch, unsafe=unsafe, output=str(file)
         )
         record = launch(run, num_gpus, (cfg, probe, str(weights)))
-        if record is None:  # processes of its own return nothing
+        if record is None:  # spawned processes return nothing
             record = json.loads(file.read_text(encoding="utf-8"))
     return Evaluation(
-        probe, record["top1"], record["top5"], record, None if output is None else file
+        record["probe"], record["top1"], record["top5"], record, None if output is None else file
     )
 
 

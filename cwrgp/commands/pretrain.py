@@ -27,7 +27,7 @@ from cwrgp.data.loaders import iterate_views
 from cwrgp.data.samplers import StepSampler
 from cwrgp.engine.loop import StepConfig, train
 from cwrgp.engine.monitor import TrainingMonitor
-from cwrgp.engine.progress import MetricWriter, setup_logging
+from cwrgp.engine.progress import MetricWriter, log_of_a_run, setup_logging
 from cwrgp.engine.resume import restore
 from cwrgp.file_io.atomic import write_text
 from cwrgp.launch import launch, local_device
@@ -48,7 +48,7 @@ Pretrains a ResNet without labels. --list-configs shows the recipes.
 On SIGTERM or SIGUSR1 the run finishes its step, saves, and exits with code 75."""
 
 # What the engine advises to change -> the key that changes it.
-KEYS = {
+ADVICE_KEYS = {
     "learning rate": "SOLVER.BASE_LR",
     "eps": "METHOD.CWRGP.EPS or METHOD.WHITENING.EPS",
     "num_workers": "DATA.NUM_WORKERS",
@@ -88,8 +88,8 @@ def run_pretraining(
     check_trackers(cfg.LOGGERS)
     cfg.freeze()
     precision = build_precision(cfg, local_device())
-    with precision.ieee_fp32():
-        run = build_run(cfg, precision)
+    with precision.ieee_fp32(), log_of_a_run():
+        run = build_run(cfg, precision, probe=eval_only or cfg.EVAL.PERIOD > 0)
         start = _restore(run, resume=resume, eval_only=eval_only, or_start=or_start)
         if eval_only:
             result = run.probe()
@@ -199,7 +199,7 @@ def _train(run: Run, start: int, stop: StopRequest) -> dict[str, float]:
             checkpoints=run.checkpoints if get_rank() == 0 else None,
             config=cfg.dump(),
             writer=writer,
-            monitor=TrainingMonitor(num_workers=cfg.DATA.NUM_WORKERS, keys=KEYS),
+            monitor=TrainingMonitor(num_workers=cfg.DATA.NUM_WORKERS, keys=ADVICE_KEYS),
             evaluate=evaluate,
             stop=stop,
         )
@@ -278,7 +278,7 @@ def pretrain(
     cfg = read_config(get_cfg(), config, overrides)
     folder = Path(cfg.OUTPUT_DIR)
     metrics = launch(functools.partial(run_pretraining, resume=resume), num_gpus, (cfg,))
-    # Nothing is returned by processes of its own, nor if there was nothing left to train.
+    # Spawned processes return nothing, and neither does a run that was finished before.
     return Pretraining(folder, folder / "model_final.pth", metrics or _last_evaluation(folder))
 
 

@@ -36,7 +36,7 @@ _ENCODER = "encoder."
 _PROBE = ("knn/", "knn_leave_one_out/")  # how the names of the k-NN probe's metrics begin
 
 _DESCRIPTION = """\
-Makes a checkpoint of cwrgp-pretrain fit to hand on: NAME-<sha256>.pth and a model card.
+Prepares a checkpoint of cwrgp-pretrain for publication: NAME-<sha256>.pth and a model card.
 
   %(prog)s output/pretrain/model_final.pth published --name cwrgp_r50
 

@@ -1,4 +1,4 @@
-"""What can be said of a configuration before anything is built, and after everything was."""
+"""Checks a configuration before the build, and finds unused keys after it."""
 
 from __future__ import annotations
 
@@ -45,13 +45,17 @@ def validate_cfg(cfg: CfgNode) -> None:
     size, resize = value_of(cfg, "DATA.IMAGE_SIZE"), value_of(cfg, "DATA.PROBE_RESIZE")
     if resize < size:
         raise ValueError(f"DATA.PROBE_RESIZE {resize} is below DATA.IMAGE_SIZE {size}")
-    if value_of(cfg, "AUGMENT.JITTER")[3] > 0.5:
-        jitter = value_of(cfg, "AUGMENT.JITTER")
-        raise ValueError(f"AUGMENT.JITTER {jitter}: the last value, of hue, is at most 0.5")
-    low, high = value_of(cfg, "AUGMENT.CROP_SCALE")
-    if not 0 < low <= high <= 1:
-        raise ValueError(f"AUGMENT.CROP_SCALE {[low, high]} is not 0 < low <= high <= 1")
+    for name in ("AUGMENT.JITTER", "AUGMENT.CROP_SCALE"):
+        _check_augmentation(name, value_of(cfg, name))
     _check_views(cfg)
+
+
+def _check_augmentation(name: str, value: Any) -> None:
+    """What the numbers of one list must be among themselves."""
+    if name.endswith("JITTER") and value[3] > 0.5:
+        raise ValueError(f"{name} {value}: the last value, of hue, is at most 0.5")
+    if name.endswith("CROP_SCALE") and not 0 < value[0] <= value[1] <= 1:
+        raise ValueError(f"{name} {value} is not 0 < low <= high <= 1")
 
 
 def _check_views(cfg: CfgNode) -> None:
@@ -73,6 +77,7 @@ def _check_views(cfg: CfgNode) -> None:
                 )
             try:
                 KEYS[names[name]].check(name, value)
+                _check_augmentation(name, value)
             except ValueError as error:
                 raise ValueError(f"AUGMENT.PER_VIEW, view {number}: {error}") from error
 

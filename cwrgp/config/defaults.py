@@ -289,6 +289,3 @@ KEYS: dict[str, Key] = {
     ),
     "OUTPUT_DIR": Key("output/pretrain", "Folder of the run.", path=True),
 }
-
-# Keys that hold a path or a URL. A published checkpoint has them empty.
-PATH_KEYS = frozenset(name for name, key in KEYS.items() if key.path)

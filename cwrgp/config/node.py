@@ -19,8 +19,8 @@ class Config(CfgNode):
     name the keys that had no effect; see :func:`cwrgp.config.checks.unused_keys`.
 
     Attributes:
-        given: keys set in the YAML file itself (not in its ``_BASE_``) or by KEY VALUE pairs, with
-            where: "file" or "pairs".
+        given: keys set in the YAML file itself (not in its ``_BASE_``), by KEY VALUE pairs or as
+            attributes, with where: "file" or "pairs".
         read: keys that were read as attributes.
     """
 
@@ -44,10 +44,15 @@ class Config(CfgNode):
             self.read.add(self._prefix + name)
         return value
 
+    def __setattr__(self, name: str, val: Any) -> None:
+        super().__setattr__(name, val)
+        if not isinstance(val, CfgNode) and name in self:
+            self.given[self._prefix + name] = "pairs"
+
     def merge_from_file(self, cfg_filename: str, allow_unsafe: bool = False) -> None:
         """Merges a YAML file, its ``_BASE_`` included; old names of keys are accepted."""
         merged = self.load_yaml_with_base(cfg_filename, allow_unsafe=allow_unsafe)
-        self.merge_from_other_cfg(type(self)(upgrade(merged)))
+        self.merge_from_other_cfg(type(self)(_as_floats(self, upgrade(merged))))
         with self._open_cfg(cfg_filename) as file:
             own = yaml.safe_load(file)
         own.pop("_BASE_", None)
@@ -55,10 +60,24 @@ class Config(CfgNode):
 
     def merge_from_list(self, cfg_list: list[Any]) -> None:
         """Merges KEY VALUE pairs; old names of keys are accepted."""
+        if len(cfg_list) % 2:
+            raise ValueError(f"{cfg_list[-1]!r} has no value: give KEY, VALUE, KEY, VALUE ...")
         keys = [current_name(key) for key in cfg_list[::2]]
         values = [current_value(k, v) for k, v in zip(keys, cfg_list[1::2], strict=True)]
         super().merge_from_list([word for pair in zip(keys, values, strict=True) for word in pair])
         self.given.update(dict.fromkeys(keys, "pairs"))
+
+
+def _as_floats(defaults: CfgNode, config: dict[str, Any]) -> dict[str, Any]:
+    """Nested dictionaries with 1 as 1.0 where the default is a floating-point number."""
+    result = dict(config)
+    for name, value in config.items():
+        default = defaults.get(name)
+        if isinstance(default, CfgNode) and isinstance(value, dict):
+            result[name] = _as_floats(default, value)
+        elif isinstance(default, float) and type(value) is int:
+            result[name] = float(value)
+    return result
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[str]:

@@ -25,13 +25,13 @@ class NonFinite(FloatingPointError):
 
 
 class FiniteGuard:
-    """Collects the losses and gradients of the steps between two looks at them.
+    """Collects the losses and gradients of the steps between two checks.
 
-    On a CPU every step is looked at before its update. A GPU is not waited for: the optimizer skips
-    the updates (see :attr:`found_inf`), and the error is raised at the next look.
+    On a CPU every step is checked before its update. A GPU is not waited for: the optimizer skips
+    the updates (see :attr:`found_inf`), and the error is raised at the next check.
 
     All processes raise at the same step: the gradients are averages over all processes, and the
-    losses are gathered for a look.
+    losses are gathered for a check.
 
     Args:
         device: of losses and gradients.

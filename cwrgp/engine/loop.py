@@ -142,14 +142,14 @@ def train(
     if start_step == 0 and plan.eval_period:
         report(0, "before training")
     if stop.agreed():
-        raise Preempted(f"told to stop before iteration {start_step + 1}")
+        raise Preempted(f"stop requested before iteration {start_step + 1}")
     guard, timer, mean_loss = FiniteGuard(device), StepTimer(clock), math.nan
     for step in range(start_step, plan.total_steps):
         with timer.waiting():
             views = next(batches)
         final, logged = plan.is_last(step), plan.due(plan.log_period, step)
-        leave = not final and stop.agreed()
-        saved = final or leave or plan.due(plan.checkpoint_period, step)
+        stopping = not final and stop.agreed()
+        saved = final or stopping or plan.due(plan.checkpoint_period, step)
         try:
             torch.manual_seed(derive_seed(Stream.STEP, step_config.seed, step, get_rank()))
             method.set_progress(
@@ -206,9 +206,9 @@ def train(
                     checkpoints.save(state(step), "model_final" if final else f"model_{step:07d}")
         if writer is not None:
             writer.step()
-        if leave:
+        if stopping:
             wait_for_all()  # as above: the checkpoint is complete first
-            raise Preempted(f"told to stop: saved after iteration {step + 1}")
+            raise Preempted(f"stop requested: saved after iteration {step + 1}")
 
 
 def _distributed(method: Method, device: torch.device) -> nn.Module:

@@ -1,4 +1,4 @@
-"""What a run watches in itself: collapse, waiting for images, and advice when it diverges."""
+"""Monitors a run: collapse, waiting for images, and advice when it diverges."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ logger = logging.getLogger("cwrgp")
 
 def setup_logging(folder: Path | None) -> None:
     """Sends the log to stdout and to ``folder/log.txt``; None (other ranks): warnings only."""
-    logger.handlers.clear()
+    _close_handlers()
     logger.propagate = False
     logger.setLevel(logging.WARNING if folder is None else logging.INFO)
     handlers: list[logging.Handler] = [logging.StreamHandler(sys.stdout)]
@@ -29,6 +29,23 @@ def setup_logging(folder: Path | None) -> None:
     for handler in handlers:
         handler.setFormatter(logging.Formatter("[%(asctime)s] %(message)s", "%m/%d %H:%M:%S"))
         logger.addHandler(handler)
+
+
+@contextlib.contextmanager
+def log_of_a_run() -> Iterator[None]:
+    """Ends at its end what :func:`setup_logging` began: a later run has a log of its own."""
+    try:
+        yield
+    finally:
+        _close_handlers()
+        logger.propagate = True
+        logger.setLevel(logging.NOTSET)
+
+
+def _close_handlers() -> None:
+    for handler in list(logger.handlers):
+        logger.removeHandler(handler)
+        handler.close()
 
 
 class MetricWriter:

@@ -1,4 +1,4 @@
-"""W-MSE and the other whitening losses that the papers compare, told apart by axis and method.
+"""W-MSE and the other whitening losses that the papers compare, selected by axis and method.
 
 Shapes: V views, B samples on this process, D channels of the embedding, N samples in a sub-batch,
 S = B // N sub-batches, K draws.

@@ -20,6 +20,7 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 from PIL import Image
 
+from cwrgp.file_io.atomic import write_text
 from cwrgp.report import text
 
 
@@ -49,9 +50,7 @@ def render(template: Path, **values: Any) -> str:
 def write_page(path: Path, html: str) -> None:
     """Writes a page under its final name only when it is complete; makes the folder if need be."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.partial")
-    temporary.write_text(html, encoding="utf-8")
-    temporary.replace(path)
+    write_text(path, html)
 
 
 def picture(image: Image.Image | NDArray[np.uint8], alt: str) -> Markup:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from cwrgp.file_io.atomic import replacing
+from cwrgp.file_io.atomic import write_text
 
 NAME = "metrics.json"
 
@@ -34,8 +34,7 @@ class JsonlTracker:
     def __init__(self, folder: Path, *, start_step: int, config: Mapping[str, Any]) -> None:
         path = folder / NAME
         kept = [record for record in read_metrics(path) if record["iteration"] < start_step]
-        with replacing(path) as temporary:
-            temporary.write_text("".join(f"{json.dumps(record)}\n" for record in kept))
+        write_text(path, "".join(f"{json.dumps(record)}\n" for record in kept))
         self._file = open(path, "a", buffering=1)  # noqa: SIM115 (closed by close)
 
     def log(self, values: Mapping[str, float], step: int) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from cwrgp.file_io.atomic import replacing
+from cwrgp.file_io.atomic import write_text
 
 RUN_ID = "wandb_run_id"
 
@@ -40,8 +40,7 @@ class WandbTracker:
                 f"LOGGERS 'wandb' does not start: {error} WANDB_MODE=offline keeps the records on "
                 "this machine"
             ) from error
-        with replacing(id_file) as temporary:
-            temporary.write_text(f"{self._run.id}\n")
+        write_text(id_file, f"{self._run.id}\n")
         # W&B's own step never goes back, so it would drop what a resumed run repeats.
         self._run.define_metric("iteration")
         self._run.define_metric("*", step_metric="iteration")

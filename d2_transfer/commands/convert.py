@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from cwrgp.checkpoints.formats import BRANCHES, describe_sources, source_names
 from cwrgp.cli import add_checkpoint_arguments, make_parser, run_main
+from cwrgp.file_io.atomic import write_text
 from d2_transfer.requirement import require_detectron2
 
 if TYPE_CHECKING:
@@ -71,8 +72,9 @@ def convert(
         FileNotFoundError: no such input.
         ValueError: the input is refused, the output's name is wrong, or the proof failed.
     """
-    require_detectron2()
-    from d2_transfer.conversion import convert_file  # noqa: PLC0415 (imports Detectron2)
+    if check:
+        require_detectron2()
+    from d2_transfer.conversion import convert_file  # noqa: PLC0415 (imports torch)
 
     details = convert_file(
         str(input_file), str(output_file), source, branch=branch, to=to, check=check, unsafe=unsafe
@@ -125,7 +127,7 @@ def _convert(args: argparse.Namespace) -> None:
     print(as_table(converted.details, args.output))
     if args.report:
         content = as_json(converted.details, args.input, args.output)
-        Path(args.report).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        write_text(Path(args.report), json.dumps(content, indent=2) + "\n")
 
 
 def _check_report(report: Path, *others: str) -> None:

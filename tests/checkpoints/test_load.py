@@ -93,7 +93,7 @@ def test_what_is_no_checkpoint_is_refused(tmp_path, own):
     with pytest.raises(FileNotFoundError, match="none.pth: no such file"):
         load_encoder(str(tmp_path / "none.pth"), "resnet18", "imagenet")
     torch.save({"a": torch.zeros(3)}, tmp_path / "a.pth")
-    with pytest.raises(ValueError, match=r"a.pth: no ResNet found.*convert_to_d2.py --list shows"):
+    with pytest.raises(ValueError, match=r"a.pth: no ResNet found.*cwrgp-convert --list shows"):
         load_encoder(str(tmp_path / "a.pth"), "resnet18", "imagenet")
     with pytest.raises(ValueError, match="own.pth: .*moco"):
         load_encoder(str(own), "resnet18", "imagenet", source="moco")

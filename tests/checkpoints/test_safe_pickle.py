@@ -26,7 +26,7 @@ import pytest
 import torch
 from torch.torch_version import TorchVersion
 
-from cwrgp.checkpoints.pickle_stand_ins import STAND_INS, Inert
+from cwrgp.checkpoints.pickle_stand_ins import STAND_INS, StandIn
 from cwrgp.checkpoints.reader import read_checkpoint
 
 KINDS = ["pickle2", "pickle4", "zip", "stream"]
@@ -172,7 +172,7 @@ def test_files_of_other_packages_open_without_them(
     assert torch.equal(found["a"], TENSOR)
     assert repr(found["args"]) == "<argparse.Namespace, not read>"
     assert repr(found["config"]) == "<omegaconf.dictconfig.DictConfig, not read>"
-    assert isinstance(found["time"], Inert) and not hasattr(found["args"], "lr")
+    assert isinstance(found["time"], StandIn) and not hasattr(found["args"], "lr")
     assert found["hyper_parameters"] == {"depth": 18} and found["node"] == {"LR": 0.1}
     assert list(found["callbacks"].values()) == [{"best": 1}, {"best": 2}]
     assert found["counts"] == {"a": 2, "b": 1} and found["defaults"] == {"x": [1]}
@@ -184,7 +184,7 @@ def test_files_of_other_packages_open_without_them(
 @pytest.mark.parametrize("in_torch", [False, True])
 def test_every_stand_in_takes_arguments_state_and_items(tmp_path: Path, in_torch: bool) -> None:
     for name, made in STAND_INS.items():
-        if not (isinstance(made, type) and issubclass(made, Inert)):
+        if not (isinstance(made, type) and issubclass(made, StandIn)):
             continue  # NumPy's
         if in_torch and name.endswith((".set", ".complex")):
             continue  # torch has them

@@ -302,7 +302,6 @@ MISTAKES = [
     ("linear", ["EVAL.LINEAR.BATCH_SIZE", 0], "EVAL.LINEAR.BATCH_SIZE 0 is below 1"),
     ("linear", ["EVAL.LINEAR.LR", -1.0], "EVAL.LINEAR.LR -1.0 is not positive"),
     ("linear", ["EVAL.LINEAR.FINAL_LR", 0.0], "is not positive; 0 is for OPTIMIZER sgd and larc"),
-    ("linear", ["EVAL.LINEAR.STEPS", "[2]"], "EVAL.LINEAR.STEPS [2] is for OPTIMIZER sgd and larc"),
     ("linear", [*ON_IMAGES, "EVAL.LINEAR.STEPS", "[1,2]"], "[1, 2] must be in ascending"),
     ("linear", ["EVAL.LINEAR.STEPS", "['a']"], "EVAL.LINEAR.STEPS ['a'] must be a list of numbers"),
     ("linear", ["EVAL.LINEAR.WEIGHT_DECAY", -1.0], "EVAL.LINEAR.WEIGHT_DECAY -1.0 is below 0"),
@@ -324,9 +323,18 @@ def test_a_mistake_is_one_line_and_exit_code_2(place, capsys, probe, opts, messa
 
 def test_keys_without_effect_are_named(place, caplog, monkeypatch):
     monkeypatch.setattr(logging.getLogger("cwrgp"), "propagate", True)
-    run(place, "knn", "EVAL.TEST_ROOT", "shards", "EVAL.LINEAR.LR", 0.5, "EVAL.KNN_K", 3)
-    message = "keys without effect for the probe knn: EVAL.TEST_ROOT, EVAL.LINEAR.LR"
+    others = {"EVAL.TEST_ROOT": "shards", "EVAL.LINEAR.LR": 0.5, "EVAL.LINEAR.OPTIMIZER": "sgd"}
+    others |= {"EVAL.LINEAR.STEPS": "[60]", "EVAL.LINEAR.FINAL_LR": 0.5}
+    run(place, "knn", *(word for pair in others.items() for word in pair), "EVAL.KNN_K", 3)
+    message = f"keys without effect for the probe knn: {', '.join(others)}"
     assert [m for m in caplog.messages if "without effect" in m] == [message]
+
+
+def test_an_error_names_the_key_that_caused_it(place, tmp_path):
+    shutil.copytree(place / "images", tmp_path / "images")
+    (tmp_path / "images" / "train" / "class0" / "0.png").write_bytes(b"no image")
+    with pytest.raises(ValueError, match="^1 of .* cannot be read, more than DATA.MAX_UNREADABLE"):
+        run(place, "linear", *ON_IMAGES, "DATA.ROOT", tmp_path / "images")
 
 
 def test_images_without_labels_are_refused(place, tmp_path):

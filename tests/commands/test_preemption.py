@@ -76,7 +76,7 @@ def test_told_to_stop_in_the_middle_of_an_epoch(image_folder, tmp_path, tell, nu
     tell(process.pid, number)
     _, errors = process.communicate(timeout=240)
     assert process.returncode == 75, errors
-    assert "told to stop: saved after iteration" in errors and "Traceback" not in errors
+    assert "stop requested: saved after iteration" in errors and "Traceback" not in errors
     last = (tmp_path / "run" / "last_checkpoint").read_text()
     assert last.startswith("model_") and last != "model_final.pth"
     # A requeued job starts or goes on by the same command; here with other workers.
@@ -113,7 +113,7 @@ def test_told_before_the_first_step_there_is_nothing_to_save(image_folder, tmp_p
     load_config(cfg, str(QUICK), opts)
     stop = StopRequest()
     stop.handle(signal.SIGTERM, None)
-    with pytest.raises(Preempted, match="told to stop before iteration 1"):
+    with pytest.raises(Preempted, match="stop requested before iteration 1"):
         run_pretraining(cfg, stop=stop)
     assert list((tmp_path / "run").glob("*.pth")) == []
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 import signal
@@ -153,6 +154,16 @@ def test_keys_without_effect_are_named_in_one_warning(image_folder, tmp_path):
     log = (tmp_path / "log.txt").read_text()
     assert log.count("without effect") == 1
     assert f"keys without effect in this run: {', '.join(UNUSED)}\n" in log
+
+
+def test_without_evaluations_the_images_of_the_probe_do_not_matter(tmp_path):
+    write_images(tmp_path / "images" / "train", 64)
+    write_images(tmp_path / "images" / "val", 1)  # no labels
+    opts = ["EVAL.PERIOD", 0, "EVAL.KNN_K", 10**6, "SOLVER.EPOCHS", 3]
+    assert run_pretraining(make_cfg(tmp_path / "images", tmp_path / "run", *opts)) == {}
+    log = (tmp_path / "run" / "log.txt").read_text()
+    assert "EVAL.KNN_K" in log.partition("without effect in this run: ")[2].partition("\n")[0]
+    assert not logging.getLogger("cwrgp").handlers  # a later run does not write into this log
 
 
 def test_images_to_probe_with_must_have_labels(image_folder, tmp_path):

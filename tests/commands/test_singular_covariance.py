@@ -46,7 +46,9 @@ def run(folder, *launcher, **opts):
     assert len(state["views"]) == 2 and not (folder / "run" / "model_final.pth").exists()
     errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     for error in errors:
-        assert error.startswith("error: the loss is nan at iteration 0; diagnostic.pth beside the checkpoints")
+        assert error.startswith(
+            "error: the loss is nan at iteration 0; diagnostic.pth beside the checkpoints"
+        )
         assert "METHOD.WHITENING.EPS" in error
     return done, errors
 

@@ -98,6 +98,20 @@ def test_what_is_said_of_a_wrong_value(key, value, message):
     assert str(error.value) == message
 
 
+def test_keys_set_as_attributes_count_as_given(cfg):
+    cfg.METHOD.CWRGP.NUM_DRAWS = 3
+    assert unused_keys(cfg) == ["DATA.ROOT", "METHOD.CWRGP.NUM_DRAWS"]
+
+
+def test_yaml_may_write_a_whole_number_without_a_point(cfg, tmp_path):
+    (tmp_path / "a.yaml").write_text("SOLVER: {WEIGHT_DECAY: 0, WARMUP_EPOCHS: 2, EPOCHS: 3}")
+    cfg.merge_from_file(str(tmp_path / "a.yaml"))
+    values = (cfg.SOLVER.WEIGHT_DECAY, cfg.SOLVER.WARMUP_EPOCHS, cfg.SOLVER.EPOCHS)
+    assert values == (0.0, 2.0, 3) and [type(v) for v in values] == [float, float, int]
+    with pytest.raises(ValueError, match="'SEED' has no value"):
+        cfg.merge_from_list(["SEED"])
+
+
 def test_an_integer_is_a_number_too():
     Key(1.0, "").check("K", 2)
     Key([1.0], "").check("K", [2, 3])
@@ -111,6 +125,8 @@ def test_an_integer_is_a_number_too():
         ([{"PER_VIEW": []}, {}], "view 0: unknown key PER_VIEW"),
         ([{}, {"BLUR_PROB": 2.0}], r"view 1: BLUR_PROB 2.0 is outside \[0, 1\]"),
         ([{}, {"IMAGE_SIZE": 0}], "view 1: IMAGE_SIZE 0 is below 1"),
+        ([{}, {"JITTER": [0, 0, 0, 0.9]}], "view 1: JITTER .* hue, is at most 0.5"),
+        ([{}, {"CROP_SCALE": [0.5, 0.1]}], "view 1: CROP_SCALE .* is not 0 < low <= high <= 1"),
     ],
 )
 def test_the_keys_of_single_views(cfg, views, message):
