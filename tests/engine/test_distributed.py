@@ -154,8 +154,13 @@ def test_no_process_is_left_behind(monkeypatch, tmp_path, how, error):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     for name in ("MASTER_ADDR", "MASTER_PORT", "WORLD_SIZE"):
         monkeypatch.setenv(name, "")
-    with pytest.raises(error):
-        launch(_stuck, 2, (str(tmp_path), how))
+    # A process that runs tests in parallel may ignore Ctrl-C.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(error):
+            launch(_stuck, 2, (str(tmp_path), how))
+    finally:
+        signal.signal(signal.SIGINT, before)
     for rank in range(2):
         with pytest.raises(ProcessLookupError):
             os.kill(int((tmp_path / f"{rank}.pid").read_text()), 0)
