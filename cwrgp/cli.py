@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Sequence
@@ -33,6 +34,9 @@ def run_main(main: Callable[[argparse.Namespace], Any], args: argparse.Namespace
         The exit code: 0, 2, 130 after Ctrl-C, or the integer that ``main`` returns.
     """
     warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"  # no source lines
+    # torch raises the death of a worker wherever the main thread is, even inside a logging call,
+    # which would print a traceback and go on. The run ends with its own error right after it.
+    logging.raiseExceptions = args.debug
     try:
         code = main(args)
     except (ValueError, OSError, FloatingPointError, MissingPackage) as error:

@@ -79,7 +79,7 @@ def test_weights_stay_and_the_optimizer_goes(run: Path, tmp_path: Path) -> None:
     assert "| input | mean [123.675, 116.28, 103.53], std [58.395, 57.12, 57.375]" in card
     for expected in (digest, "resnet18", "knn/top1 | 62", "torch 2.14.1", "CC BY 4.0", "BASE_LR"):
         assert expected in card
-    assert f"tools/convert_to_d2.py {done.checkpoint.name} encoder.pkl" in card
+    assert f"cwrgp-convert {done.checkpoint.name} encoder.pkl" in card
 
 
 def test_the_encoder_alone(run: Path, tmp_path: Path) -> None:
