@@ -50,6 +50,9 @@ WEBDATASET = ["webdataset>=1.0", "fsspec[http]>=2024.2"]
 # another one must be able to keep it.
 VISUALIZE = ["opencv-python-headless>=4.8"]
 
+# For AUGMENT.BACKEND fast, four to six times the speed of Pillow with torchvision.
+FAST = ["simplejpeg>=1.7", *VISUALIZE]
+
 # For LOGGERS wandb.
 WANDB = ["wandb>=0.18"]
 
@@ -57,6 +60,7 @@ EXTRAS_REQUIRE = {
     "drive": DRIVE,
     "webdataset": WEBDATASET,
     "visualize": VISUALIZE,
+    "fast": FAST,
     "wandb": WANDB,
     "dev": [
         "pytest>=8.0",
@@ -68,7 +72,7 @@ EXTRAS_REQUIRE = {
         "setuptools>=64",
         *DRIVE,
         *WEBDATASET,
-        *VISUALIZE,
+        *FAST,
         *WANDB,
     ],
 }

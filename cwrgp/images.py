@@ -2,34 +2,45 @@
 
 from __future__ import annotations
 
-import os
-from typing import IO
+import io
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
-# Pillow's errors for a file that it cannot decode (UnidentifiedImageError is an OSError).
-UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".tif", ".tiff"})
 
 
-def open_rgb(file: str | os.PathLike[str] | IO[bytes], name: str) -> Image.Image:
-    """Decodes an image file.
+# Pillow's errors for a file that it cannot decode (UnidentifiedImageError is an OSError).
+_PILLOW_ERRORS = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
+
+
+class UnreadableImage(OSError):
+    """An image file that cannot be decoded."""
+
+
+def decode_rgb(content: bytes | np.ndarray, name: str) -> Image.Image:
+    """Decodes an image with Pillow.
 
     Args:
-        file: a path or an open file.
+        content: of the file, or RGB pixels, uint8 (H, W, 3).
         name: of the image, for error messages.
 
     Returns:
-        RGB with 8 bits per channel; 16-bit images keep their upper 8 bits.
+        RGB with 8 bits per channel, turned as its EXIF orientation says; 16-bit images keep their
+        upper 8 bits.
 
     Raises:
-        OSError: it has 32 bits per pixel, whose range is unknown.
-        UNREADABLE: Pillow cannot decode it.
+        UnreadableImage: Pillow cannot decode it, or it has 32 bits per pixel, whose range is
+            unknown.
     """
-    with Image.open(file) as image:
-        if image.mode in ("I", "F"):
-            raise OSError(f"{name}: 32 bits per pixel are not supported, 8 or 16 are")
-        if image.mode.startswith("I;16"):  # convert would clip them at 255
-            return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
-        return image.convert("RGB")
+    if isinstance(content, np.ndarray):
+        return Image.fromarray(content)
+    try:
+        with Image.open(io.BytesIO(content)) as image:
+            if image.mode in ("I", "F"):
+                raise UnreadableImage("32 bits per pixel are not supported, 8 or 16 are")
+            if image.mode.startswith("I;16"):  # convert would clip them at 255
+                return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+            return ImageOps.exif_transpose(image).convert("RGB")
+    except _PILLOW_ERRORS as error:
+        raise UnreadableImage(f"{name}: {error}") from error

@@ -39,9 +39,17 @@ def derive_seed(stream: Stream, seed: int, *parts: int) -> int:
     Returns:
         An integer in [0, 2^63), for ``torch.Generator.manual_seed``.
     """
+    return int(_sequence(stream, seed, parts).generate_state(1, np.uint64)[0] >> 1)
+
+
+def numpy_generator(stream: Stream, seed: int, *parts: int) -> np.random.Generator:
+    """A generator for one purpose; the arguments are those of `derive_seed`."""
+    return np.random.Generator(np.random.PCG64(_sequence(stream, seed, parts)))
+
+
+def _sequence(stream: Stream, seed: int, parts: tuple[int, ...]) -> np.random.SeedSequence:
     assert all(0 <= part < 2**32 for part in parts), parts
-    sequence = np.random.SeedSequence(seed, spawn_key=(stream, len(parts), *parts))
-    return int(sequence.generate_state(1, np.uint64)[0] >> 1)
+    return np.random.SeedSequence(seed, spawn_key=(stream, len(parts), *parts))
 
 
 @contextmanager

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from fvcore.common.config import CfgNode
-from PIL import Image
-from torch import Tensor
 
 from cwrgp.builders.errors import config_key, config_section
-from cwrgp.data.augment import Normalize, build_view_transform
+from cwrgp.data.augment.reference import ReferenceViews, build_view_transform
+from cwrgp.data.augment.spec import ViewSpec
 from cwrgp.data.base import LabelledImages
 from cwrgp.data.datasets import build_dataset
 from cwrgp.data.folders import read_class_list
+from cwrgp.data.normalize import Normalize
 from cwrgp.data.subsets import ImageSubset, sample_indices
-from cwrgp.data.views import Views
+from cwrgp.data.views import ViewMaker, Views
 from cwrgp.seeding import Stream
+
+_HOW = ("BACKEND", "DEVICE")  # of AUGMENT: how views are made, not which
 
 
 def build_images(cfg: CfgNode, split: str) -> LabelledImages | None:
@@ -67,7 +68,7 @@ def build_views(cfg: CfgNode) -> Views:
     Raises:
         ValueError: fewer images than a batch holds.
     """
-    transforms = build_transforms(cfg)
+    specs = build_specs(cfg)
     images = build_images(cfg, "pretrain")
     assert images is not None
     if 0 < cfg.DATA.MAX_IMAGES < len(images):
@@ -80,38 +81,35 @@ def build_views(cfg: CfgNode) -> Views:
         )
     return Views(
         images,
-        transforms,
-        seed=cfg.SEED,
+        _build_view_maker(cfg, specs),
         max_unreadable=cfg.DATA.MAX_UNREADABLE,
         limit_name="DATA.MAX_UNREADABLE",
     )
 
 
-def build_transforms(cfg: CfgNode) -> list[Callable[[Image.Image], Tensor]]:
-    """The random transform of each of the V views; ``validate_cfg`` has checked the values."""
-    common: dict[str, Any] = {name: getattr(cfg.AUGMENT, name) for name in cfg.AUGMENT}
+def build_specs(cfg: CfgNode) -> list[ViewSpec]:
+    """The augmentation of each of the V views; ``validate_cfg`` has checked the values."""
+    common = {name: getattr(cfg.AUGMENT, name) for name in cfg.AUGMENT if name not in _HOW}
     common["IMAGE_SIZE"] = cfg.DATA.IMAGE_SIZE
     changes: list[dict[str, Any]] = common.pop("PER_VIEW")
     if not changes:
         with config_section(cfg, "AUGMENT"):
-            return [_transform(common)] * cfg.DATA.NUM_VIEWS
-    transforms = []
+            return [_spec(common)] * cfg.DATA.NUM_VIEWS
+    specs = []
     for view, change in enumerate(changes):
         with config_key(f"AUGMENT.PER_VIEW, view {view}"):
-            transforms.append(_transform(common | change))
-    return transforms
+            specs.append(_spec(common | change))
+    return specs
 
 
-def _transform(values: dict[str, Any]) -> Callable[[Image.Image], Tensor]:
-    return build_view_transform(
-        image_size=values["IMAGE_SIZE"],
-        crop_scale=tuple(values["CROP_SCALE"]),
-        interpolation=values["INTERPOLATION"],
-        crop_first=values["CROP_FIRST"],
-        jitter=tuple(values["JITTER"]),
-        jitter_prob=values["JITTER_PROB"],
-        grayscale_prob=values["GRAYSCALE_PROB"],
-        blur_prob=values["BLUR_PROB"],
-        solarize_prob=values["SOLARIZE_PROB"],
-        flip_prob=values["FLIP_PROB"],
-    )
+def _spec(values: dict[str, Any]) -> ViewSpec:
+    lists = {k: tuple(v) for k, v in values.items() if isinstance(v, list | tuple)}
+    return ViewSpec(**{name.lower(): value for name, value in (values | lists).items()})
+
+
+def _build_view_maker(cfg: CfgNode, specs: list[ViewSpec]) -> ViewMaker:
+    if cfg.AUGMENT.BACKEND == "reference":
+        return ReferenceViews([build_view_transform(spec) for spec in specs], seed=cfg.SEED)
+    from cwrgp.data.augment.fast import FastViews  # needs the optional packages
+
+    return FastViews(specs, seed=cfg.SEED)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from cwrgp.builders.data import build_images, build_normalize, root_of
 from cwrgp.builders.errors import config_key, config_section
 from cwrgp.comm import get_rank, get_world_size
-from cwrgp.data.augment import build_classifier_transform, build_test_transform
+from cwrgp.data.augment.reference import build_classifier_transform, build_test_transform
 from cwrgp.data.base import LabelledImages
 from cwrgp.data.samplers import EpochSampler
 from cwrgp.data.subsets import ImageSubset, class_balanced_subset, sample_indices

@@ -67,7 +67,8 @@ def _check_views(cfg: CfgNode) -> None:
         )
     names = {name.removeprefix("AUGMENT."): name for name in KEYS if name.startswith("AUGMENT.")}
     names = names | {"IMAGE_SIZE": "DATA.IMAGE_SIZE"}
-    del names["PER_VIEW"]
+    for whole in ("PER_VIEW", "BACKEND", "DEVICE"):  # of all views
+        del names[whole]
     for number, view in enumerate(views):
         for name, value in view.items():
             if name not in names:

@@ -76,6 +76,20 @@ KEYS: dict[str, Key] = {
         0.0, "Probability of solarization: pixels of 128 and above are inverted.", _PROBABILITY
     ),
     "AUGMENT.FLIP_PROB": Key(0.5, "Probability of a horizontal flip.", _PROBABILITY),
+    "AUGMENT.BACKEND": Key(
+        "auto",
+        "How the loader's processes make views: fast (libjpeg-turbo, OpenCV), reference (Pillow,"
+        " torchvision), or auto: fast where its packages are installed. The distribution is the"
+        " same; pixels differ by rounding.",
+        choices=("auto", "fast", "reference"),
+    ),
+    "AUGMENT.DEVICE": Key(
+        "auto",
+        "Where views are made: workers (in the loader's processes), training (in batches on the"
+        " device of the training, with all images in its memory: for small images of one size), or"
+        " auto: training for CIFAR, STL-10 and Tiny-ImageNet, workers for others.",
+        choices=("auto", "workers", "training"),
+    ),
     "AUGMENT.PER_VIEW": Key(
         [],
         "For views that differ: one dictionary for each of the NUM_VIEWS views, with the keys of"

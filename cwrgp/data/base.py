@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Protocol
 
 import numpy as np
-from PIL import Image
 
 
 class LabelledImages(Protocol):
@@ -20,8 +19,12 @@ class LabelledImages(Protocol):
 
     def __len__(self) -> int: ...
 
-    def load(self, index: int) -> Image.Image:
-        """The image, RGB. Raises one of :data:`cwrgp.images.UNREADABLE` where it is unreadable."""
+    def read(self, index: int) -> bytes | np.ndarray:
+        """The content of the image file, or RGB pixels, uint8 (H, W, 3).
+
+        Raises:
+            OSError: the file cannot be read.
+        """
 
     def name(self, index: int) -> str:
         """The name of the image in a message."""

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 from torchvision import datasets as tv
 
 from cwrgp.data.base import LabelledImages
@@ -42,8 +41,8 @@ class TorchvisionImages:
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def load(self, index: int) -> Image.Image:
-        return self.dataset[index][0].convert("RGB")
+    def read(self, index: int) -> np.ndarray:
+        return np.array(self.dataset[index][0].convert("RGB"))
 
     def name(self, index: int) -> str:
         return f"{type(self.dataset).__name__}[{index}]"

@@ -8,10 +8,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from cwrgp.data.string_array import StringArray
-from cwrgp.images import IMAGE_SUFFIXES, open_rgb
+from cwrgp.images import IMAGE_SUFFIXES
 
 IMAGENET_PAGE = "https://image-net.org/download-images (ILSVRC2012, needs an account)"
 TINY_IMAGENET_URL = "http://cs231n.stanford.edu/tiny-imagenet-200.zip"
@@ -69,8 +68,8 @@ class ImageFolder:
     def __len__(self) -> int:
         return len(self.files)
 
-    def load(self, index: int) -> Image.Image:
-        return open_rgb(self.root / self.files[index], self.name(index))
+    def read(self, index: int) -> bytes:
+        return (self.root / self.files[index]).read_bytes()
 
     def name(self, index: int) -> str:
         return str(self.root / self.files[index])

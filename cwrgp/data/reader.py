@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import numpy as np
 import torch
 from PIL import Image
 
 from cwrgp.data.base import LabelledImages, StorageError
-from cwrgp.images import UNREADABLE
+from cwrgp.images import decode_rgb
+
+T = TypeVar("T")
+
+
+def load_rgb(images: LabelledImages, index: int) -> Image.Image:
+    """An image of a data set, decoded by Pillow; raises OSError where that fails."""
+    return decode_rgb(images.read(index), images.name(index))
 
 
 class ImageReader:
@@ -45,18 +53,23 @@ class ImageReader:
         """Indices of the images that could not be read, in ascending order."""
         return self._unreadable.nonzero().flatten().tolist()
 
-    def read(self, index: int) -> Image.Image | None:
+    def read(self, index: int, decode: Callable[[bytes | np.ndarray, str], T]) -> T | None:
         """An image, or None if it is unreadable.
+
+        Args:
+            index: of the image.
+            decode: (content or pixels, name) -> the image; raises OSError where it cannot be
+                decoded.
 
         Raises:
             ValueError: more images are unreadable than tolerated.
             StorageError: the storage cannot be read.
         """
         try:
-            return self.images.load(index)
+            return decode(self.images.read(index), self.images.name(index))
         except StorageError:
             raise
-        except UNREADABLE:
+        except OSError:
             self.mark_unreadable([index])
             self.check()
             return None

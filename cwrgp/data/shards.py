@@ -7,7 +7,6 @@ order, any number of processes and workers, and an exact resume, without shuffle
 
 from __future__ import annotations
 
-import io
 import re
 import tarfile
 from collections.abc import Iterator
@@ -15,11 +14,10 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
-from PIL import Image
 
 from cwrgp.data.base import StorageError
 from cwrgp.data.shard_index import cached, shared_among_processes
-from cwrgp.images import IMAGE_SUFFIXES, open_rgb
+from cwrgp.images import IMAGE_SUFFIXES
 
 if TYPE_CHECKING:
     import fsspec
@@ -63,10 +61,9 @@ class Shards:
     def __len__(self) -> int:
         return len(self._starts)
 
-    def load(self, index: int) -> Image.Image:
+    def read(self, index: int) -> bytes:
         start, size = int(self._starts[index]), int(self._sizes[index])
-        content = read_range(self.urls[self._shards[index]], start, start + size)
-        return open_rgb(io.BytesIO(content), self.name(index))
+        return read_range(self.urls[self._shards[index]], start, start + size)
 
     def name(self, index: int) -> str:
         return f"{self.urls[self._shards[index]]} at byte {self._starts[index]}"

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from PIL import Image
 
 from cwrgp.data.base import LabelledImages
 from cwrgp.seeding import Stream, derive_seed
@@ -28,8 +27,8 @@ class ImageSubset:
     def __len__(self) -> int:
         return len(self.indices)
 
-    def load(self, index: int) -> Image.Image:
-        return self.images.load(int(self.indices[index]))
+    def read(self, index: int) -> bytes | np.ndarray:
+        return self.images.read(int(self.indices[index]))
 
     def name(self, index: int) -> str:
         return self.images.name(int(self.indices[index]))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
+from typing import Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -14,9 +16,31 @@ from torch.utils.data import Dataset
 from cwrgp.data.base import LabelledImages
 from cwrgp.data.reader import ImageReader
 from cwrgp.data.samplers import NOTHING
+from cwrgp.images import decode_rgb
 from cwrgp.seeding import Stream, derive_seed, forked_generator
 
+T = TypeVar("T")
+
 Transform = Callable[[Image.Image], Tensor]
+
+
+class ViewMaker(Protocol):
+    """Makes the views of an image."""
+
+    def __call__(
+        self, content: bytes | np.ndarray, name: str, *, epoch: int, index: int
+    ) -> list[Tensor]:
+        """V tensors, uint8 (3, H, W), a pure function of content, epoch and index.
+
+        Args:
+            content: of the file, or RGB pixels, uint8 (H, W, 3).
+            name: of the image, for error messages.
+            epoch: of the run.
+            index: of the image.
+
+        Raises:
+            UnreadableImage: the content cannot be decoded.
+        """
 
 
 class Views(Dataset):
@@ -26,9 +50,7 @@ class Views(Dataset):
 
     Args:
         images: the data set.
-        transforms: one per view: PIL image -> uint8 (3, H, W), where H and W may differ from view
-            to view. They draw from torch's default generator.
-        seed: the run's.
+        make_views: makes them.
         max_unreadable: number of unreadable images that are tolerated.
         limit_name: name of this limit in error messages.
     """
@@ -36,15 +58,13 @@ class Views(Dataset):
     def __init__(
         self,
         images: LabelledImages,
-        transforms: Sequence[Transform],
+        make_views: ViewMaker,
         *,
-        seed: int,
         max_unreadable: int = 0,
         limit_name: str = "max_unreadable",
     ) -> None:
         self.images = images
-        self.transforms = list(transforms)
-        self.seed = seed
+        self.make_views = make_views
         self.reader = ImageReader(images, max_unreadable=max_unreadable, limit_name=limit_name)
 
     def __len__(self) -> int:
@@ -54,9 +74,9 @@ class Views(Dataset):
         """The views of an (epoch, index) pair: V tensors, uint8 (3, H, W)."""
         epoch, index = key
         size = len(self.images)
-        _, image = _first_readable(self.reader, ((index + shift) % size for shift in range(size)))
-        with forked_generator(derive_seed(Stream.VIEW, self.seed, epoch, index)):
-            return [transform(image) for transform in self.transforms]
+        others = ((index + shift) % size for shift in range(size))
+        make_views = functools.partial(self.make_views, epoch=epoch, index=index)
+        return _first_readable(self.reader, others, make_views)[1]
 
 
 class LabelledViews(Dataset):
@@ -101,7 +121,9 @@ class LabelledViews(Dataset):
         if index == NOTHING:
             index = 0  # the view does not matter
         else:
-            used, image = _first_readable(self.reader, chain([index], self._after(index)))
+            used, image = _first_readable(
+                self.reader, chain([index], self._after(index)), decode_rgb
+            )
             label = int(self.images.labels[used])
         with forked_generator(derive_seed(Stream.PROBE_VIEW, self.seed, epoch, index)):
             return [self.transform(image), torch.tensor(label)]
@@ -138,16 +160,20 @@ class ProbeImages(Dataset):
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         """The image, uint8 (3, H, W), and its label."""
-        image = self.reader.read(index)
+        image = self.reader.read(index, decode_rgb)
         if image is None:
             return self.transform(Image.new("RGB", (8, 8))), -1
         return self.transform(image), int(self.images.labels[index])
 
 
-def _first_readable(reader: ImageReader, indices: Iterable[int]) -> tuple[int, Image.Image]:
-    """The first readable image of ``indices``, and its index."""
+def _first_readable(
+    reader: ImageReader,
+    indices: Iterable[int],
+    decode: Callable[[bytes | np.ndarray, str], T],
+) -> tuple[int, T]:
+    """The first readable image of ``indices``, after its index."""
     for index in indices:
-        image = reader.read(index)
+        image = reader.read(index, decode)
         if image is not None:
             return index, image
     raise AssertionError("the reader raises where no image is readable")

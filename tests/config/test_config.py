@@ -15,7 +15,7 @@ from cwrgp.config.checks import value_of
 from cwrgp.config.defaults import KEYS
 from cwrgp.config.keys import POSITIVE, Key, Range, at_least
 from cwrgp.config.node import flatten
-from cwrgp.data.augment import INTERPOLATIONS
+from cwrgp.data.augment.spec import INTERPOLATIONS
 from cwrgp.data.datasets import DATASETS
 from cwrgp.engine.optimizers import OPTIMIZERS
 from cwrgp.engine.precision import DTYPES

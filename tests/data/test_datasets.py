@@ -14,6 +14,7 @@ from PIL import Image
 
 from cwrgp.data.datasets import build_dataset
 from cwrgp.data.folders import ImageFolder, read_class_list
+from cwrgp.data.reader import load_rgb
 from cwrgp.data.string_array import StringArray
 from cwrgp.data.subsets import ImageSubset, sample_indices
 from cwrgp.seeding import Stream
@@ -23,7 +24,7 @@ def test_the_first_level_of_folders_gives_the_labels(image_folder):
     images = ImageFolder(image_folder)
     assert (len(images), images.classes) == (128, ["cat", "dog"])
     assert images.labels.tolist() == [0] * 64 + [1] * 64
-    assert images.load(100).mode == "RGB"
+    assert load_rgb(images, 100).mode == "RGB"
     assert images.name(64).endswith("dog/000.png")
 
 
@@ -42,7 +43,7 @@ def test_a_sample_depends_on_the_seed_and_keeps_name_and_label(image_folder):
     for number, index in enumerate(chosen):
         assert subset.name(number) == images.name(index)
         assert subset.labels[number] == images.labels[index]
-    assert subset.load(7).tobytes() == images.load(chosen[7]).tobytes()
+    assert load_rgb(subset, 7).tobytes() == load_rgb(images, chosen[7]).tobytes()
 
 
 def test_a_flat_folder_has_no_labels(tmp_path):
@@ -102,7 +103,7 @@ def test_names_and_labels_are_arrays_which_workers_share(tmp_path):
     images = ImageFolder(tmp_path)
     assert type(images.files) is StringArray and images.files[-1] == "b/\udcff.png"
     assert sorted(images.files) == sorted([*names, "b/\udcff.png"])
-    assert images.load(3).size == (40, 40)
+    assert load_rgb(images, 3).size == (40, 40)
     with pytest.raises(IndexError):
         images.files[4]
     subset = ImageSubset(images, [2, 0])
@@ -124,11 +125,11 @@ def test_a_link_to_a_folder_above_counts_nothing_twice(tmp_path):
 def test_sixteen_bits_are_scaled_to_eight(tmp_path):
     grey = np.linspace(0, 65535, 64).astype(np.uint16).reshape(8, 8)
     Image.fromarray(grey).save(tmp_path / "grey.png")
-    loaded = np.asarray(ImageFolder(tmp_path).load(0))
+    loaded = np.asarray(load_rgb(ImageFolder(tmp_path), 0))
     assert (loaded == (grey >> 8)[..., None]).all()
     Image.fromarray(grey.astype(np.int32)).save(tmp_path / "grey.tif")
     with pytest.raises(OSError, match="grey.tif: 32 bits per pixel are not supported"):
-        ImageFolder(tmp_path).load(1)
+        load_rgb(ImageFolder(tmp_path), 1)
 
 
 def test_no_held_out_part_is_none(image_folder):
@@ -205,7 +206,7 @@ def test_cifar_and_stl10_have_the_published_splits(tmp_path, monkeypatch):
             assert len(images) == (count if split != "train" else 3 * len(kind.train_list))
             assert images.labels[:3].tolist() == [2, 0, 1]
         expected = pixels[1].reshape(3, 32, 32).transpose(1, 2, 0)
-        assert (np.asarray(images.load(1)) == expected).all()
+        assert (images.read(1) == expected).all()
 
     kind = torchvision.datasets.STL10
     monkeypatch.setattr(kind, "_check_integrity", lambda self: True)
@@ -288,7 +289,7 @@ def test_tiny_imagenet_as_it_is_released(tmp_path):
         ]
         test = build_dataset("tiny_imagenet", str(place), "test")
         assert test.labels.tolist() == [1, 0, 0] and test.classes == ["n1", "n2"]
-        assert test.load(0).size == (40, 40)
+        assert load_rgb(test, 0).size == (40, 40)
     annotations.write_text("\n".join(rows[1:]) + "\n")
     with pytest.raises(
         ValueError, match="gives 002.png the class of nothing, which .*train does n"

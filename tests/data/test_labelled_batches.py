@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from cwrgp.data.augment import build_classifier_transform, build_test_transform
+from cwrgp.data.augment.reference import build_classifier_transform, build_test_transform
 from cwrgp.data.loaders import iterate_views
 from cwrgp.data.samplers import NOTHING, EpochSampler
 from cwrgp.data.views import LabelledViews
@@ -23,10 +23,10 @@ class Greys:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def load(self, index: int) -> Image.Image:
+    def read(self, index: int) -> np.ndarray:
         if index in self.broken:
             raise OSError("cut off")
-        return Image.new("RGB", (12, 12), (index, index, index))
+        return np.full((12, 12, 3), index, dtype=np.uint8)
 
     def name(self, index: int) -> str:
         return f"grey {index}"
@@ -90,7 +90,7 @@ def test_a_view_keeps_its_label_and_depends_on_seed_epoch_and_index():
     rng = torch.Generator().manual_seed(0)
     noise = torch.randint(0, 256, (12, 12, 3), generator=rng, dtype=torch.uint8).numpy()
     dataset = Greys(9)
-    dataset.load = lambda index: Image.fromarray(noise)
+    dataset.read = lambda index: noise
     views = make_views(dataset)
     view, label = views[0, 3]
     assert view.shape == (3, 8, 8) and view.dtype == torch.uint8 and int(label) == 30

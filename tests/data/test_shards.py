@@ -18,9 +18,11 @@ from file_server import closed_port, serving
 from PIL import Image
 from two_processes import in_two_processes
 
+from cwrgp.data.augment.reference import ReferenceViews
 from cwrgp.data.base import StorageError
 from cwrgp.data.datasets import build_dataset
 from cwrgp.data.loaders import iterate_views
+from cwrgp.data.reader import load_rgb
 from cwrgp.data.samplers import StepSampler
 from cwrgp.data.shards import Shards, expand, index_shard
 from cwrgp.data.subsets import ImageSubset
@@ -58,7 +60,7 @@ def write_shards(folder: Path, counts=(5, 3, 8), *, broken=()) -> str:
 
 
 def numbers(images) -> list[int]:
-    return [images.load(index).getpixel((0, 0))[0] for index in range(len(images))]
+    return [load_rgb(images, index).getpixel((0, 0))[0] for index in range(len(images))]
 
 
 def to_tensor(image: Image.Image) -> torch.Tensor:
@@ -71,9 +73,9 @@ def test_the_samples_are_those_that_webdataset_reads(tmp_path):
     theirs = webdataset.WebDataset(source, shardshuffle=False)
     expected = [(int(s["cls"]), Image.open(io.BytesIO(s["png"])).getpixel((0, 0))) for s in theirs]
     assert len(expected) == 16
-    ours = [(shards.labels[i], shards.load(i).getpixel((0, 0))) for i in range(len(shards))]
+    ours = [(shards.labels[i], load_rgb(shards, i).getpixel((0, 0))) for i in range(len(shards))]
     assert ours == expected
-    assert shards.load(0).mode == "RGB"
+    assert load_rgb(shards, 0).mode == "RGB"
     name = shards.name(6)
     assert name.startswith(str(tmp_path / "part-001.tar at byte "))
     with open(tmp_path / "part-001.tar", "rb") as file:
@@ -137,7 +139,7 @@ def run_of(source: str, rank: int, world: int, *, workers: int, start: int = 0) 
     sampler = StepSampler(
         len(shards), 8, start_step=start, total_steps=6, seed=3, rank=rank, world_size=world
     )
-    views = Views(shards, [to_tensor], seed=3)
+    views = Views(shards, ReferenceViews([to_tensor], seed=3))
     batches = iterate_views(views, sampler, num_workers=workers, pin_memory=False)
     return [batch[0][:, 0, 0, 0].tolist() for batch in batches]
 
@@ -164,12 +166,12 @@ def test_a_resume_in_the_middle_of_an_epoch_is_exact(tmp_path, start):
 def test_images_that_cannot_be_decoded_are_counted(tmp_path):
     source = write_shards(tmp_path, broken=(4, 11))
     sampler = StepSampler(16, 16, start_step=0, total_steps=1, seed=0)
-    views = Views(Shards(source), [to_tensor], seed=0, max_unreadable=2)
+    views = Views(Shards(source), ReferenceViews([to_tensor], seed=0), max_unreadable=2)
     (batch,) = iterate_views(views, sampler, num_workers=2, pin_memory=False)
     assert len(views.reader.unreadable) == 2
     shown = sorted(batch[0][:, 0, 0, 0].tolist())
     assert shown == sorted([*(set(range(16)) - {4, 11}), 5, 12])  # the next ones, twice
-    strict = Views(Shards(source), [to_tensor], seed=0, max_unreadable=1)
+    strict = Views(Shards(source), ReferenceViews([to_tensor], seed=0), max_unreadable=1)
     with pytest.raises(ValueError, match=r"2 of 16 .* max_unreadable 1; the first is .*part"):
         list(iterate_views(strict, sampler, num_workers=2, pin_memory=False))
     probe = ProbeImages(ImageSubset(Shards(source), [3, 4]), to_tensor, max_unreadable=1)
@@ -256,7 +258,9 @@ def test_a_missing_shard_is_said(tmp_path):
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_shard_that_goes_away_stops_the_run_and_is_no_broken_image(tmp_path, workers):
-    views = Views(Shards(write_shards(tmp_path)), [to_tensor], seed=0, max_unreadable=16)
+    views = Views(
+        Shards(write_shards(tmp_path)), ReferenceViews([to_tensor], seed=0), max_unreadable=16
+    )
     sampler = StepSampler(16, 16, start_step=0, total_steps=1, seed=0)
     shutil.move(tmp_path / "part-002.tar", tmp_path / "elsewhere.tar")
     with pytest.raises(StorageError, match=r"^shard .*part-002.tar cannot be read: [^\n]*$"):
@@ -324,13 +328,13 @@ def test_shards_at_urls(tmp_path, cache):
         assert run_of(source, 1, 2, workers=2) == run_of(str(tmp_path), 1, 2, workers=0)
 
         server.states = [500]  # once: it is tried again
-        assert shards.load(7).getpixel((0, 0)) == (7, 7, 7)
+        assert load_rgb(shards, 7).getpixel((0, 0)) == (7, 7, 7)
         server.states = [500] * 3
         with pytest.raises(StorageError, match=r"part-001.tar cannot be read: 500"):
-            shards.load(7)
+            load_rgb(shards, 7)
         server.ranges = False
         with pytest.raises(StorageError, match="or does its server not support ranges"):
-            shards.load(7)
+            load_rgb(shards, 7)
         del server.files["/part-001.tar"]
         with pytest.raises(FileNotFoundError, match=r"http.*part-001.tar does not exist"):
             Shards(source)

@@ -8,17 +8,18 @@ import torch
 from images import write_images
 from PIL import Image, ImageOps
 
-from cwrgp.builders.data import build_transforms
+from cwrgp.builders.data import build_specs, build_views
 from cwrgp.cli import load_config
 from cwrgp.config import get_cfg, validate_cfg
-from cwrgp.data.augment import (
-    Normalize,
-    blur_kernel_size,
+from cwrgp.data.augment.reference import (
+    ReferenceViews,
     build_test_transform,
     build_view_transform,
 )
+from cwrgp.data.augment.spec import ViewSpec, blur_kernel_size
 from cwrgp.data.folders import ImageFolder
 from cwrgp.data.loaders import iterate_views
+from cwrgp.data.normalize import Normalize
 from cwrgp.data.samplers import StepSampler
 from cwrgp.data.subsets import ImageSubset
 from cwrgp.data.views import ProbeImages, Views
@@ -44,6 +45,10 @@ USUAL = NOTHING | {
 }
 
 
+def view_transform(**values):
+    return build_view_transform(ViewSpec(**values))
+
+
 def to_tensor(image: Image.Image) -> torch.Tensor:
     return torch.from_numpy(np.array(image)).permute(2, 0, 1)
 
@@ -51,8 +56,7 @@ def to_tensor(image: Image.Image) -> torch.Tensor:
 def views_of(folder, *, limit=0, seed=3, transform=None):
     return Views(
         ImageFolder(folder),
-        [transform or build_view_transform(**USUAL)] * 2,
-        seed=seed,
+        ReferenceViews([transform or view_transform(**USUAL)] * 2, seed=seed),
         max_unreadable=limit,
     )
 
@@ -123,7 +127,7 @@ def test_probe_images_mark_what_cannot_be_read(tmp_path):
 )
 def test_transforms_that_make_no_sense_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
-        build_view_transform(**USUAL | arguments)
+        ViewSpec(**USUAL | arguments)
 
 
 def test_normalization():
@@ -140,14 +144,14 @@ def random_image(side=16):
 
 def test_solarization_inverts_the_upper_half_of_the_range():
     image = random_image()
-    assert torch.equal(build_view_transform(**NOTHING)(image), to_tensor(image))
+    assert torch.equal(view_transform(**NOTHING)(image), to_tensor(image))
     pixels = to_tensor(image)
     expected = torch.where(pixels >= 128, 255 - pixels, pixels)
-    always = build_view_transform(**NOTHING | {"solarize_prob": 1.0})
+    always = view_transform(**NOTHING | {"solarize_prob": 1.0})
     assert torch.equal(always(image), expected)
     assert torch.equal(to_tensor(ImageOps.solarize(image)), expected)  # as INTL's code has it
     torch.manual_seed(0)
-    sometimes = build_view_transform(**NOTHING | {"solarize_prob": 0.2})
+    sometimes = view_transform(**NOTHING | {"solarize_prob": 0.2})
     hits = sum(torch.equal(sometimes(image), expected) for _ in range(1000))
     assert abs(hits - 200) < 50  # 4 standard deviations
 
@@ -157,7 +161,7 @@ def test_solarization_inverts_the_upper_half_of_the_range():
 )
 def test_the_blur_reaches_three_sigma(side, taps):
     assert blur_kernel_size(side) == taps
-    blurred = build_view_transform(**NOTHING | {"image_size": side, "blur_prob": 1.0})
+    blurred = view_transform(**NOTHING | {"image_size": side, "blur_prob": 1.0})
     assert blurred(random_image(side)).shape == (3, side, side)
 
 
@@ -169,7 +173,8 @@ def config_of(**keys):
     return cfg
 
 
-def test_views_that_differ(image_folder):
+@pytest.mark.parametrize("backend", ["reference", "fast"])
+def test_views_that_differ(image_folder, backend):
     sizes = [24, 24, 16, 12]
     per_view = [
         {"IMAGE_SIZE": 24, "BLUR_PROB": 1.0},
@@ -178,7 +183,8 @@ def test_views_that_differ(image_folder):
         {"IMAGE_SIZE": 12, "FLIP_PROB": 0},
     ]
     cfg = config_of(DATA__NUM_VIEWS=4, AUGMENT__PER_VIEW=per_view)
-    views = Views(ImageFolder(image_folder), build_transforms(cfg), seed=0)
+    cfg.DATA.ROOT, cfg.AUGMENT.BACKEND, cfg.SOLVER.BATCH_SIZE = str(image_folder), backend, 32
+    views = build_views(cfg)
     sampler = StepSampler(128, 32, start_step=0, total_steps=2, seed=0)
     for num_workers in (0, 2):
         batches = list(iterate_views(views, sampler, num_workers=num_workers, pin_memory=False))
@@ -188,19 +194,13 @@ def test_views_that_differ(image_folder):
 
 
 def test_a_view_differs_in_what_its_dictionary_names_only():
-    """Each view is the transform that these values give where they are those of all views."""
+    """Each view is what these values give where they are those of all views."""
     changes = [{"SOLARIZE_PROB": 1.0, "IMAGE_SIZE": 8}, {}, {"CROP_SCALE": [0.1, 0.2]}]
-    image = random_image(32)
     common = {"DATA__NUM_VIEWS": 3, "DATA__IMAGE_SIZE": 12}
-    different = build_transforms(config_of(**common, AUGMENT__PER_VIEW=changes))
-    for change, transform in zip(changes, different, strict=True):
+    different = build_specs(config_of(**common, AUGMENT__PER_VIEW=changes))
+    for change, spec in zip(changes, different, strict=True):
         keys = {("DATA__" if k == "IMAGE_SIZE" else "AUGMENT__") + k: v for k, v in change.items()}
-        (alike, *_) = build_transforms(config_of(**common | keys))
-        outputs = []
-        for function in (transform, alike):
-            torch.manual_seed(1)
-            outputs.append(function(image))
-        assert torch.equal(*outputs)
+        assert build_specs(config_of(**common | keys)) == [spec] * 3
 
 
 @pytest.mark.parametrize(
@@ -209,6 +209,7 @@ def test_a_view_differs_in_what_its_dictionary_names_only():
         ([{}], "AUGMENT.PER_VIEW describes 1 views, DATA.NUM_VIEWS is 2; give one dictionary for"),
         ([{}, {"BLUR": 0.1}], "PER_VIEW, view 1: unknown key BLUR; choose from BLUR_PROB, CROP_FI"),
         ([{"PER_VIEW": []}, {}], "AUGMENT.PER_VIEW, view 0: unknown key PER_VIEW"),
+        ([{"BACKEND": "fast"}, {}], "AUGMENT.PER_VIEW, view 0: unknown key BACKEND"),
         ([{}, {"BLUR_PROB": 2}], r"view 1: BLUR_PROB 2 is outside \[0, 1\]"),
         ([{}, {"BLUR_PROB": "x"}], "view 1: BLUR_PROB 'x' must be of type float"),
         ([{}, {"IMAGE_SIZE": 9.5}], "view 1: IMAGE_SIZE 9.5 must be of type int"),
@@ -233,11 +234,10 @@ def test_views_from_a_command_line(tmp_path):
     ):
         cfg = get_cfg()
         load_config(cfg, str(file), opts)
-        transforms = build_transforms(cfg)
-        assert [t(random_image()).shape for t in transforms] == [(3, s, s) for s in sizes]
+        assert [spec.image_size for spec in build_specs(cfg)] == sizes
 
 
-def test_no_default_of_the_transform_contradicts_the_configuration():
+def test_no_default_of_a_view_contradicts_the_configuration():
     """It has none."""
     with pytest.raises(TypeError, match="missing 9 required keyword-only arguments"):
-        build_view_transform(image_size=16)
+        ViewSpec(image_size=16)

@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor, nn
 from two_processes import in_two_processes
 
+from cwrgp.data.reader import load_rgb
 from cwrgp.data.views import ProbeImages
 from cwrgp.engine.precision import Precision
 from cwrgp.evaluation.features import extract_features
@@ -30,11 +31,11 @@ class Noise:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def load(self, index: int) -> Image.Image:
+    def read(self, index: int) -> np.ndarray:
         if index % 7 == 3:
             raise OSError("unreadable")
         rng = np.random.default_rng(index)
-        return Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8))
+        return rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)
 
     def name(self, index: int) -> str:
         return f"noise {index}"
@@ -75,17 +76,17 @@ def test_features_are_the_encoders_in_evaluation_mode_in_the_images_order():
     encoder.eval()
     for feature, label in zip(features, labels.tolist(), strict=True):
         with torch.no_grad():
-            alone = encoder(to_tensor(Noise(9).load(label))[None].float() / 255)[0]
+            alone = encoder(to_tensor(load_rgb(Noise(9), label))[None].float() / 255)[0]
         torch.testing.assert_close(feature, alone, rtol=1e-4, atol=1e-5)
 
 
 class Signalled(Noise):
     """Tells the worker that loads it to stop, as a scheduler does."""
 
-    def load(self, index):
+    def read(self, index):
         if torch.utils.data.get_worker_info() is not None:  # not where the size is measured
             os.kill(os.getpid(), signal.SIGTERM)
-        return super().load(index)
+        return super().read(index)
 
 
 def test_a_signal_to_the_workers_does_not_end_them():

@@ -22,8 +22,10 @@ from cwrgp.checkpoints.extract import extract_encoder
 from cwrgp.checkpoints.reader import read_checkpoint
 from cwrgp.cli import load_config
 from cwrgp.config import get_cfg
-from cwrgp.data.augment import Normalize, build_test_transform
+from cwrgp.data.augment.reference import build_test_transform
 from cwrgp.data.folders import ImageFolder
+from cwrgp.data.normalize import Normalize
+from cwrgp.data.reader import load_rgb
 from cwrgp.spectrum import covariance_spectrum
 from cwrgp.trackers.jsonl import read_metrics
 from d2_transfer.proof import TOLERANCE_FLOAT64, verify
@@ -105,7 +107,7 @@ def _spectra(root: Path) -> tuple[list[float], list[float]]:
     transform = build_test_transform(
         image_size=cfg.DATA.IMAGE_SIZE, resize=cfg.DATA.PROBE_RESIZE, interpolation="bicubic"
     )
-    batch = torch.stack([transform(images.load(i)) for i in range(len(images))])
+    batch = torch.stack([transform(load_rgb(images, i)) for i in range(len(images))])
     inputs = Normalize(cfg.DATA.MEAN, cfg.DATA.STD)(batch)
     spectra = []
     for checkpoint in (None, root / "pretrain" / "model_final.pth"):
