@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from fvcore.common.config import CfgNode
 
-from cwrgp.builders.probes import PROBES, ProbeResult, build_probe_data
+from cwrgp.builders.probes import ProbeResult, build_probe_data
 from cwrgp.builders.solver import build_precision
 from cwrgp.checkpoints.formats import BRANCHES, source_names
 from cwrgp.checkpoints.load import Origin, load_encoder
@@ -29,6 +29,7 @@ from cwrgp.cli import (
     run_main,
 )
 from cwrgp.comm import get_rank, get_world_size
+from cwrgp.commands.probes import PROBES
 from cwrgp.config import get_cfg, unused_keys, validate_cfg
 from cwrgp.config_files import PRETRAINING, read_config
 from cwrgp.engine.precision import Precision

@@ -113,7 +113,7 @@ def test_equal_counts_divide_a_share_of_all_images(place):
 
 
 def test_the_encoder_stays_in_linear_probes_and_moves_in_fine_tuning(place, monkeypatch):
-    import cwrgp.builders.probes as probes
+    import cwrgp.commands.probes as probes
 
     seen = {}
     for name in ("linear", "finetune"):
@@ -148,7 +148,7 @@ STEPS = ["EVAL.LINEAR.EPOCHS", 4, "EVAL.LINEAR.STEPS", "[1,3]", "EVAL.LINEAR.WEI
 def test_the_values_of_a_probe_reach_its_training(
     place, monkeypatch, probe, trainer, opts, rates, values
 ):
-    import cwrgp.builders.probes as probes
+    import cwrgp.commands.probes as probes
 
     seen = {}
     original = getattr(probes, trainer)
@@ -182,7 +182,7 @@ def test_images_are_shown_as_the_protocol_has_it(place, monkeypatch, probe, opts
 
 def kinds_of_batch_norm(rank: int, place: Path) -> list[str]:
     """Of the encoder that is fine-tuned."""
-    import cwrgp.builders.probes as probes
+    import cwrgp.commands.probes as probes
 
     seen: list[str] = []
 
