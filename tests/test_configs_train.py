@@ -13,7 +13,7 @@ from repository import REPOSITORY
 from two_processes import in_two_processes
 
 from cwrgp.cli import load_config
-from cwrgp.commands.pretrain import run_pretraining
+from cwrgp.commands.pretraining_run import run_pretraining
 from cwrgp.config import get_cfg
 from cwrgp.trackers.jsonl import read_metrics
 

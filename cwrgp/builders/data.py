@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from typing import Any
 
 import torch
 from fvcore.common.config import CfgNode
+from torch import Tensor
 
+from cwrgp.builders.automatic import has_fast_packages
 from cwrgp.builders.errors import config_key, config_section
 from cwrgp.data.augment.reference import ReferenceViews, build_view_transform
 from cwrgp.data.augment.spec import ViewSpec
 from cwrgp.data.base import LabelledImages
 from cwrgp.data.datasets import build_dataset
 from cwrgp.data.folders import read_class_list
+from cwrgp.data.loaders import iterate_views
 from cwrgp.data.normalize import Normalize
+from cwrgp.data.resident import DifferentSizes, ResidentViews, iterate_resident, load_images
+from cwrgp.data.samplers import StepSampler
 from cwrgp.data.subsets import ImageSubset, sample_indices
 from cwrgp.data.views import ViewMaker, Views
 from cwrgp.seeding import Stream
@@ -87,6 +93,37 @@ def build_views(cfg: CfgNode) -> Views:
     )
 
 
+def build_batches(
+    cfg: CfgNode, views: Views, sampler: StepSampler, device: torch.device
+) -> Generator[list[Tensor], None, None]:
+    """Batches of V views, uint8 (B, 3, H, W), in the loader's processes or on the device.
+
+    Args:
+        cfg: its AUGMENT.DEVICE is not auto any more.
+        views: of :func:`build_views`.
+        sampler: the keys of the samples of each batch.
+        device: of the training.
+
+    Raises:
+        ValueError: AUGMENT.DEVICE training for images of different sizes.
+    """
+    if cfg.AUGMENT.DEVICE == "workers":
+        return iterate_views(
+            views,
+            sampler,
+            num_workers=cfg.DATA.NUM_WORKERS,
+            pin_memory=device.type == "cuda",
+        )
+    try:
+        images = load_images(views.reader, cfg.DATA.NUM_WORKERS)
+    except DifferentSizes as error:
+        raise ValueError(
+            f"AUGMENT.DEVICE training needs images of one size: {error}; set AUGMENT.DEVICE workers"
+        ) from error
+    resident = ResidentViews(images.to(device), build_specs(cfg), seed=cfg.SEED)
+    return iterate_resident(resident, sampler)
+
+
 def build_specs(cfg: CfgNode) -> list[ViewSpec]:
     """The augmentation of each of the V views; ``validate_cfg`` has checked the values."""
     common = {name: getattr(cfg.AUGMENT, name) for name in cfg.AUGMENT if name not in _HOW}
@@ -108,7 +145,7 @@ def _spec(values: dict[str, Any]) -> ViewSpec:
 
 
 def _build_view_maker(cfg: CfgNode, specs: list[ViewSpec]) -> ViewMaker:
-    if cfg.AUGMENT.BACKEND == "reference":
+    if cfg.AUGMENT.BACKEND == "reference" or not has_fast_packages():
         return ReferenceViews([build_view_transform(spec) for spec in specs], seed=cfg.SEED)
     from cwrgp.data.augment.fast import FastViews  # needs the optional packages
 

@@ -13,7 +13,6 @@ from cwrgp.builders.methods import build_method
 from cwrgp.builders.probes import build_probe
 from cwrgp.builders.solver import build_learning_rate, build_plan, build_solver
 from cwrgp.data.views import Views
-from cwrgp.engine.checkpoint import Checkpoints
 from cwrgp.engine.loop import Plan
 from cwrgp.engine.precision import Precision
 from cwrgp.models.batch_norm import synchronize_batch_norm
@@ -34,7 +33,6 @@ class Run:
         optimizer: over its parameters.
         scaler: of its losses.
         probe: the k-NN accuracy of its encoder; {} without labels.
-        checkpoints: of OUTPUT_DIR.
     """
 
     cfg: CfgNode
@@ -46,7 +44,6 @@ class Run:
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     probe: Callable[[], dict[str, float]]
-    checkpoints: Checkpoints
 
 
 def build_run(cfg: CfgNode, precision: Precision, *, probe: bool) -> Run:
@@ -76,5 +73,4 @@ def build_run(cfg: CfgNode, precision: Precision, *, probe: bool) -> Run:
         optimizer=build_solver(cfg, method, learning_rate(0)),
         scaler=precision.scaler(),
         probe=build_probe(cfg, method.encoder, precision) if probe else dict,
-        checkpoints=Checkpoints(cfg.OUTPUT_DIR, keep=cfg.CHECKPOINTS_TO_KEEP),
     )

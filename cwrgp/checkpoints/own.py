@@ -16,7 +16,7 @@ from cwrgp.checkpoints.pixel_statistics import (
     from_unit_range,
     is_three_numbers,
 )
-from cwrgp.config.aliases import upgrade
+from cwrgp.config.aliases import upgrade_saved
 
 _REQUIRED = {"model": dict, "iteration": int, "config": str, "torch_version": str}
 _SECTIONS = ("DATA", "MODEL", "METHOD", "SOLVER")
@@ -146,7 +146,7 @@ def read_config(content: Mapping[str, Any]) -> dict[str, Any] | None:
         config = yaml.safe_load(text)
     except yaml.YAMLError:
         return None
-    return upgrade(config, warn=False) if isinstance(config, dict) else None
+    return upgrade_saved(config) if isinstance(config, dict) else None
 
 
 def read_pixels(content: Mapping[str, Any]) -> PixelStatistics | None:

@@ -1,4 +1,4 @@
-"""Keys that were renamed: old configurations and checkpoints still load."""
+"""Keys that were renamed or added: old configurations and checkpoints still load."""
 
 from __future__ import annotations
 
@@ -16,6 +16,9 @@ RENAMED: dict[str, str] = {
 
 # Key -> old value -> new value.
 RENAMED_VALUES: dict[str, dict[str, str]] = {"METHOD.NAME": {"zero_icl": "zca_cw"}}
+
+# Key that was added -> what runs did before.
+ADDED: dict[str, Any] = {"AUGMENT.BACKEND": "reference", "AUGMENT.DEVICE": "workers"}
 
 
 def current_name(key: str) -> str:
@@ -65,6 +68,24 @@ def upgrade(config: Mapping[str, Any], *, warn: bool = True) -> dict[str, Any]:
                 if not warn:
                     warnings.simplefilter("ignore")
                 section[name] = current_value(key, section[name])
+    return result
+
+
+def upgrade_saved(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration of a checkpoint with all of today's keys that change its results.
+
+    Args:
+        config: nested dictionaries.
+
+    Returns:
+        A copy with today's names, as :func:`upgrade` gives it; a key that the checkpoint does not
+        have, since it is older, has the value of what its run did.
+    """
+    result = upgrade(config, warn=False)
+    for key, value in ADDED.items():
+        section, name = _find(result, key)
+        if section:
+            section.setdefault(name, value)
     return result
 
 

@@ -31,12 +31,14 @@ class TrainingMonitor:
     """Statistics of the embeddings, and warnings, each given once.
 
     Args:
-        num_workers: processes that load images.
+        num_workers: processes that load images; None: none do, and nobody waits for them.
         keys: what the user sets to change "learning rate", "eps", "num_workers" or "crop scale",
             for the advice.
     """
 
-    def __init__(self, *, num_workers: int = 0, keys: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, *, num_workers: int | None = 0, keys: Mapping[str, str] | None = None
+    ) -> None:
         self._num_workers = num_workers
         self._keys = keys or {}
         self._warned: set[str] = set()
@@ -122,7 +124,7 @@ class TrainingMonitor:
         The first record does not count: the workers start during it.
         """
         started, self._started = self._started, True
-        if started and data_seconds > _DATA_BOUND * step_seconds:
+        if self._num_workers is not None and started and data_seconds > _DATA_BOUND * step_seconds:
             self._warn(
                 "data",
                 f"{100 * data_seconds / step_seconds:.0f} % of the time is spent waiting for "

@@ -9,9 +9,9 @@ from repository import REPOSITORY
 from torch import nn
 from two_processes import in_two_processes
 
-import cwrgp.commands.pretrain
+import cwrgp.commands.pretraining_run
 from cwrgp.cli import load_config
-from cwrgp.commands.pretrain import run_pretraining
+from cwrgp.commands.pretraining_run import run_pretraining
 from cwrgp.config import get_cfg
 from cwrgp.models.batch_norm import CPUSyncBatchNorm
 
@@ -38,11 +38,11 @@ def begin(rank: int, images: str, output: str, *opts: object) -> dict[str, objec
     cfg = get_cfg()
     pairs = ["DATA.ROOT", images, "OUTPUT_DIR", output, "DATA.NUM_WORKERS", 0, *opts]
     load_config(cfg, QUICK, [str(word) for word in pairs])
-    original, cwrgp.commands.pretrain.train = cwrgp.commands.pretrain.train, loop
+    original, cwrgp.commands.pretraining_run.train = cwrgp.commands.pretraining_run.train, loop
     try:
         run_pretraining(cfg)
     finally:
-        cwrgp.commands.pretrain.train = original
+        cwrgp.commands.pretraining_run.train = original
     return seen
 
 

@@ -13,7 +13,7 @@ import torch
 from repository import REPOSITORY
 
 from cwrgp.cli import load_config
-from cwrgp.commands.pretrain import run_pretraining
+from cwrgp.commands.pretraining_run import run_pretraining
 from cwrgp.config import get_cfg
 from cwrgp.preemption import Preempted, StopRequest
 from cwrgp.trackers.jsonl import read_metrics
@@ -86,7 +86,7 @@ def test_told_to_stop_in_the_middle_of_an_epoch(image_folder, tmp_path, tell, nu
 
 
 DEFECT = """
-import cwrgp.commands.pretrain
+import cwrgp.commands.pretraining_run
 from cwrgp.cli import load_config
 from cwrgp.config import get_cfg
 
@@ -94,10 +94,10 @@ def defect(method, optimizer, batches, **rest):
     next(batches)
     raise RuntimeError("a defect")
 
-cwrgp.commands.pretrain.train = defect
+cwrgp.commands.pretraining_run.train = defect
 cfg = get_cfg()
 load_config(cfg, {config!r}, ["DATA.ROOT", {images!r}, "OUTPUT_DIR", {output!r}])
-cwrgp.commands.pretrain.run_pretraining(cfg)
+cwrgp.commands.pretraining_run.run_pretraining(cfg)
 """
 
 

@@ -18,7 +18,7 @@ from images import write_images
 from repository import REPOSITORY
 
 from cwrgp.cli import load_config, run_main
-from cwrgp.commands.pretrain import run_pretraining
+from cwrgp.commands.pretraining_run import run_pretraining
 from cwrgp.config import get_cfg
 from cwrgp.trackers.jsonl import read_metrics
 

@@ -10,7 +10,7 @@ from repository import REPOSITORY
 from wandb_files import offline_files, read_history
 
 from cwrgp.cli import load_config
-from cwrgp.commands.pretrain import run_pretraining
+from cwrgp.commands.pretraining_run import run_pretraining
 from cwrgp.config import get_cfg
 from cwrgp.trackers.build import TRACKERS
 from cwrgp.trackers.jsonl import read_metrics
