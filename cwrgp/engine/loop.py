@@ -158,7 +158,7 @@ def train(
             for group in optimizer.param_groups:
                 group["lr"] = step_config.learning_rate(step)
             output, losses = _accumulated(model, views, optimizer, step_config)
-            if step == start_step:
+            if step == 0:
                 monitor.start(output.embeddings)
             # The scaler takes care of its own gradients.
             gradients = [] if scaler.is_enabled() else _gradients(optimizer)
@@ -183,19 +183,17 @@ def train(
                 advice = monitor.advice(method, output.embeddings)
                 raise FloatingPointError(f"{error} and are not saved. {advice}") from error
         if logged:
-            parts = {name: _mean_over_processes(part) for name, part in losses.items()}
-            if writer is not None:
-                line, eta = writer.progress(step)
-                values = {"total_loss": mean_loss, "lr": step_config.learning_rate(step), **parts}
-                values |= monitor.statistics(method, output.embeddings)
-                num_views, batch_size = output.embeddings.shape[:2]
-                chance = method.chance_loss(batch_size * get_world_size(), num_views=num_views)
-                monitor.learning(step, mean_loss, values["embedding/effective_rank"], chance)
-                values["time"], values["data_time"] = timer.means()
-                monitor.timing(values["time"], values["data_time"])
-                if device.type == "cuda":
-                    values["max_mem_mb"] = torch.cuda.max_memory_allocated() / 2**20
-                writer.write(step, {**values, "eta_seconds": eta}, line=line)
+            _record(
+                step,
+                method,
+                output.embeddings,
+                losses,
+                mean_loss,
+                learning_rate=step_config.learning_rate(step),
+                timer=timer,
+                monitor=monitor,
+                writer=writer,
+            )
             guard.clear()
             timer.reset()
         if saved or plan.due(plan.eval_period, step):
@@ -251,6 +249,35 @@ def _accumulated(
     return output, sums
 
 
+def _record(
+    step: int,
+    method: Method,
+    embeddings: Tensor,
+    losses: dict[str, Tensor],
+    mean_loss: float,
+    *,
+    learning_rate: float,
+    timer: StepTimer,
+    monitor: TrainingMonitor,
+    writer: MetricWriter | None,
+) -> None:
+    """Reports a step and what the monitor finds; every process takes part."""
+    parts = {name: _mean_over_processes(part) for name, part in losses.items()}
+    if writer is None:
+        return
+    line, eta = writer.progress(step)
+    values = {"total_loss": mean_loss, "lr": learning_rate, **parts}
+    values |= monitor.statistics(method, embeddings)
+    num_views, batch_size = embeddings.shape[:2]
+    chance = method.chance_losses(batch_size * get_world_size(), num_views=num_views)
+    monitor.learning(step, parts, values["embedding/effective_rank"], chance)
+    values["time"], values["data_time"] = timer.means()
+    monitor.timing(values["time"], values["data_time"])
+    if embeddings.device.type == "cuda":
+        values["max_mem_mb"] = torch.cuda.max_memory_allocated() / 2**20
+    writer.write(step, {**values, "eta_seconds": eta}, line=line)
+
+
 def _gradients(optimizer: torch.optim.Optimizer) -> list[Tensor]:
     parameters = (p for group in optimizer.param_groups for p in group["params"])
     return [p.grad for p in parameters if p.grad is not None]
@@ -266,7 +293,11 @@ def _update(
     fused = all(group.get("fused") for group in optimizer.param_groups)
     if fused and not guard.at_once and not scaler.is_enabled():
         optimizer.found_inf = guard.found_inf  # type: ignore[attr-defined]
-    scale = scaler.get_scale()
+    if not scaler.is_enabled():
+        optimizer.step()
+        method.update_target()
+        return
+    scale = scaler.get_scale()  # waits for the GPU
     scaler.step(optimizer)
     scaler.update()
     if scaler.get_scale() >= scale:  # it falls where the scaler has skipped the step

@@ -72,18 +72,24 @@ class TrainingMonitor:
         self._first = embeddings[0]
 
     def learning(
-        self, step: int, loss: float, effective_rank: float, chance_loss: float | None
+        self,
+        step: int,
+        losses: Mapping[str, float],
+        effective_rank: float,
+        chance_losses: Mapping[str, float],
     ) -> None:
         """Warns if the loss stays at chance while the effective rank falls.
 
         Args:
             step: number of the step.
-            loss: mean since the last record.
+            losses: of this step, by name.
             effective_rank: of the embeddings of this step.
-            chance_loss: of unrelated embeddings; None: not known.
+            chance_losses: of unrelated embeddings, for those of the losses where it is known.
         """
-        if chance_loss is None or self._first is None or step + 1 < _SETTLING_STEPS:
+        # A resumed run has no first step, and is past the beginning.
+        if not chance_losses or self._first is None or step + 1 < _SETTLING_STEPS:
             return
+        loss, chance_loss = sum(losses[name] for name in chance_losses), sum(chance_losses.values())
         first = float(embedding_statistics(self._first)["embedding/effective_rank"])
         if loss > _CHANCE_LOSS * chance_loss and effective_rank < _FALLEN_RANK * first:
             self._warn(

@@ -26,7 +26,12 @@ class Loss(nn.Module):
     """Base class of the losses: what a training loop may ask of any of them.
 
     Every hook has a default, so a subclass overrides only those that apply to it.
+
+    Attributes:
+        alignment: name of the part that compares views, for a loss of several named parts.
     """
+
+    alignment = ""
 
     def set_progress(self, *, step: int, total_steps: int, steps_per_epoch: int) -> None:
         """Called before every step, for losses that change in the course of a run.
@@ -70,8 +75,8 @@ class Loss(nn.Module):
             num_views: V.
 
         Returns:
-            The value; None where it depends on more than N and V, such as the scale or the width
-            of the embedding.
+            The value, for a loss of several parts that of :attr:`alignment`; None where it depends
+            on more than N and V, such as the scale or the width of the embedding.
         """
         return None
 

@@ -119,11 +119,17 @@ class INTLLoss(GatheredLoss):
         ValueError: fewer than one iteration.
     """
 
+    alignment = "loss_intl"
+
     def __init__(self, iterations: int = 4, weight: float | None = None) -> None:
         if iterations < 1:
             raise ValueError(f"iterations {iterations} is below 1")
         super().__init__(functools.partial(intl_loss, iterations=iterations, weight=weight))
         self.weight = weight
+
+    def value_for_unrelated(self, num_samples: int, *, num_views: int = 2) -> float | None:
+        """2, of ``loss_intl``: whitening keeps the symmetry about zero; the mean cosine is 0."""
+        return 2.0
 
     def check(self, batch_size: int, num_channels: int) -> None:
         """Checks that the global batch gives the trace loss a weight; see :meth:`Loss.check`."""

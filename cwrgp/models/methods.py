@@ -61,18 +61,18 @@ class Method(nn.Module):
         """
         return None
 
-    def chance_loss(self, batch_size: int, *, num_views: int = 2) -> float | None:
-        """The sum of the losses when the views of a sample have nothing in common.
+    def chance_losses(self, batch_size: int, *, num_views: int = 2) -> dict[str, float]:
+        """The losses when the views of a sample have nothing in common.
 
         Args:
             batch_size: samples that the loss sees, over all processes.
             num_views: V.
 
         Returns:
-            The value; None where it depends on more than the arguments, see
+            Name -> value, for the losses whose value depends on the arguments only, see
             :meth:`cwrgp.losses.base.Loss.value_for_unrelated`.
         """
-        return None
+        return {}
 
 
 def embed(
@@ -129,9 +129,10 @@ class JointEmbedding(Method):
         """That of the loss."""
         return self.loss.smallest_eigenvalue(embeddings)
 
-    def chance_loss(self, batch_size: int, *, num_views: int = 2) -> float | None:
+    def chance_losses(self, batch_size: int, *, num_views: int = 2) -> dict[str, float]:
         """That of the loss."""
-        return self.loss.value_for_unrelated(batch_size, num_views=num_views)
+        value = self.loss.value_for_unrelated(batch_size, num_views=num_views)
+        return {} if value is None else {self.loss.alignment or f"loss_{self.name}": value}
 
     def forward(self, views: Sequence[Tensor]) -> Output:
         """Computes the losses of a batch.
@@ -166,9 +167,9 @@ class SimSiam(Method):
         # Halved: the gradient is that of the paper's -cos, to which its learning rates belong.
         return Output({"loss_simsiam": regression_loss(predictions, z) / 2}, z.detach())
 
-    def chance_loss(self, batch_size: int, *, num_views: int = 2) -> float | None:
+    def chance_losses(self, batch_size: int, *, num_views: int = 2) -> dict[str, float]:
         """1, since the mean cosine is 0."""
-        return 1.0
+        return {"loss_simsiam": 1.0}
 
 
 class MomentumMethod(Method):
@@ -237,9 +238,9 @@ class BYOL(MomentumMethod):
         predictions = torch.stack([self.predictor(view) for view in z])
         return Output({"loss_byol": regression_loss(predictions, self.targets(views))}, z.detach())
 
-    def chance_loss(self, batch_size: int, *, num_views: int = 2) -> float | None:
+    def chance_losses(self, batch_size: int, *, num_views: int = 2) -> dict[str, float]:
         """2, since the mean cosine is 0."""
-        return 2.0
+        return {"loss_byol": 2.0}
 
 
 class MomentumINTL(MomentumMethod):
@@ -280,3 +281,8 @@ class MomentumINTL(MomentumMethod):
         """Computes the losses of V >= 2 image batches (B, 3, H, W); V - 1 embeddings to watch."""
         z = embed(self.encoder, self.projector, views[1:], joint=False)
         return Output(self.loss(z, self.targets(views[:1])[0]), z.detach())
+
+    def chance_losses(self, batch_size: int, *, num_views: int = 2) -> dict[str, float]:
+        """That of the loss."""
+        value = self.loss.value_for_unrelated(batch_size, num_views=num_views)
+        return {} if value is None else {self.loss.alignment: value}

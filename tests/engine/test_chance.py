@@ -25,9 +25,9 @@ class Shrinking(Method):
         super().__init__()
         self.weight, self.learns, self.steps = nn.Parameter(torch.ones(())), learns, 0
 
-    def chance_loss(self, batch_size: int, *, num_views: int = 2) -> float:
+    def chance_losses(self, batch_size: int, *, num_views: int = 2) -> dict[str, float]:
         assert batch_size == 64
-        return 2.0
+        return {"loss_shrinking": 2.0}
 
     def forward(self, views: list[Tensor]) -> Output:
         self.steps += 1
@@ -37,8 +37,8 @@ class Shrinking(Method):
         return Output({"loss_shrinking": loss + 0 * self.weight}, embeddings)
 
 
-@pytest.mark.parametrize("learns", [False, True])
-def test_a_loss_at_chance_is_warned_of_within_a_hundred_steps(monkeypatch, learns):
+def warnings_of(monkeypatch, *, learns: bool, start_step: int = 0) -> list[int]:
+    """The steps at which a run warns that nothing is learnt."""
     method, found = Shrinking(learns), []
     logger, handler = logging.getLogger("cwrgp"), logging.Handler()
     handler.emit = lambda record: found.append((method.steps, record.getMessage()))
@@ -60,13 +60,22 @@ def test_a_loss_at_chance_is_warned_of_within_a_hundred_steps(monkeypatch, learn
             accumulate=1,
             seed=0,
         ),
-        start_step=0,
+        start_step=start_step,
         checkpoints=None,
         config="",
-        writer=MetricWriter([], start_step=0, total_steps=100, steps_per_epoch=1),
+        writer=MetricWriter([], start_step=start_step, total_steps=100, steps_per_epoch=1),
         monitor=TrainingMonitor(),
         evaluate=dict,
         stop=StopRequest(),
     )  # fmt: skip
-    warned = [(step, text) for step, text in found if text.startswith("nothing is learnt")]
-    assert [step for step, _ in warned] == ([] if learns else [40])
+    return [step for step, text in found if text.startswith("nothing is learnt")]
+
+
+@pytest.mark.parametrize(("learns", "steps"), [(False, [40]), (True, [])])
+def test_a_loss_at_chance_is_warned_of_within_a_hundred_steps(monkeypatch, learns, steps):
+    assert warnings_of(monkeypatch, learns=learns) == steps
+
+
+def test_a_resumed_run_does_not_take_its_first_rank_for_that_of_a_start(monkeypatch):
+    """The rank falls from there on, too."""
+    assert warnings_of(monkeypatch, learns=False, start_step=5) == []

@@ -59,12 +59,12 @@ def low_rank(rank: int) -> torch.Tensor:
 @pytest.mark.parametrize(
     ("step", "loss", "rank", "chance", "warned"),
     [
-        (59, 1.95, 8, 2.0, True),
-        (59, 2.3, 8, 2.0, True),
-        (59, 1.2, 8, 2.0, False),  # it learns
-        (59, 1.95, 30, 2.0, False),  # the embedding is as wide as before
-        (19, 1.95, 8, 2.0, False),  # too early to tell
-        (59, 1.95, 8, None, False),  # a method that does not know
+        (59, 1.95, 8, {"a": 2.0}, True),
+        (59, 2.3, 8, {"a": 2.0}, True),
+        (59, 1.2, 8, {"a": 2.0}, False),  # it learns
+        (59, 1.95, 30, {"a": 2.0}, False),  # the embedding is as wide as before
+        (19, 1.95, 8, {"a": 2.0}, False),  # too early to tell
+        (59, 1.95, 8, {}, False),  # a method that does not know
     ],
 )
 def test_a_loss_at_chance_is_warned_of_where_the_rank_falls(
@@ -75,12 +75,19 @@ def test_a_loss_at_chance_is_warned_of_where_the_rank_falls(
     monitor.start(draw(2, 64, 32))
     found = monitor.statistics(Method(), low_rank(rank))["embedding/effective_rank"]
     for _ in range(2):
-        monitor.learning(step, loss, found, chance)
+        monitor.learning(step, {"a": loss, "b": 9.0}, found, chance)
     assert len(warnings) == warned
     if warned:
         assert f"the loss, {loss:.3g}, is near that of unrelated embeddings, 2" in warnings[0]
         assert "raise crop scale (AUGMENT.CROP_SCALE)" in warnings[0]
         assert "too large a learning rate (SOLVER.BASE_LR)" in warnings[0]
+
+
+def test_nobody_waits_for_images_that_are_on_the_device(warnings):
+    monitor = TrainingMonitor(num_workers=None, keys=KEYS)
+    for _ in range(2):
+        monitor.timing(1.0, 0.9)
+    assert warnings == []
 
 
 def test_a_collapse_and_waiting_for_data_are_warned_of_once(warnings):

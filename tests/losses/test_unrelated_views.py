@@ -16,7 +16,7 @@ from cwrgp.losses.cwrgp import CWRGPLoss
 from cwrgp.losses.intl import INTLLoss
 from cwrgp.losses.regression import regression_loss
 from cwrgp.losses.vicreg import VICRegLoss
-from cwrgp.models.methods import BYOL, JointEmbedding, SimSiam
+from cwrgp.models.methods import BYOL, JointEmbedding, MomentumINTL, SimSiam
 
 
 def mean_and_error(loss, shape, repetitions=200):
@@ -60,7 +60,6 @@ def test_a_contrastive_loss_of_unrelated_views_is_a_uniform_choice(num_views):
     "loss",
     [
         Loss(),
-        INTLLoss(),
         BarlowTwinsLoss(),
         VICRegLoss(),
         CWRGPLoss(4, 8, normalize=False),
@@ -80,10 +79,24 @@ def test_the_value_is_back_once_the_covariance_penalty_has_ended():
     assert loss.value_for_unrelated(64) == 2
 
 
+def test_the_value_of_intl_is_that_of_the_part_that_compares_views():
+    """Without and with a momentum network."""
+    loss = INTLLoss()
+    assert loss.value_for_unrelated(16) == 2
+    mean, error = mean_and_error(lambda x: loss(x)["loss_intl"], (3, 16, 64))
+    assert abs(mean - 2) < 4 * error < 0.1
+    mean, error = mean_and_error(lambda x: loss(x[:2], x[2])["loss_intl"], (3, 16, 64))
+    assert abs(mean - 2) < 4 * error < 0.1
+    networks = nn.Identity(), nn.Identity()
+    for method in (JointEmbedding(*networks, loss, "intl"), MomentumINTL(*networks, loss, 0.9)):
+        assert method.chance_losses(16) == {"loss_intl": 2}
+
+
 def test_a_method_has_the_value_of_its_loss():
     networks = nn.Identity(), nn.Identity()
-    assert JointEmbedding(*networks, NTXentLoss()).chance_loss(8, num_views=4) == math.log(31)
-    assert JointEmbedding(*networks, INTLLoss()).chance_loss(8) is None
+    contrastive = JointEmbedding(*networks, NTXentLoss(), "simclr")
+    assert contrastive.chance_losses(8, num_views=4) == {"loss_simclr": math.log(31)}
+    assert JointEmbedding(*networks, VICRegLoss()).chance_losses(8) == {}
 
     def mean_of(method):
         def loss(views):
@@ -97,7 +110,9 @@ def test_a_method_has_the_value_of_its_loss():
         (JointEmbedding(*networks, CWRGPLoss(1, 4)), 2),
     ):
         mean, error = mean_of(method)
-        assert method.chance_loss(16) == expected
+        (name,) = method.chance_losses(16)
+        assert method.chance_losses(16) == {name: expected}
+        assert name in method(list(torch.randn(2, 16, 8))).losses
         assert abs(mean - expected) < 4 * error < 0.1
     mean, error = mean_and_error(lambda x: regression_loss(x[0:2], x[2:4]), (4, 16, 8))
     assert abs(mean - 2) < 4 * error
