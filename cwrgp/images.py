@@ -10,7 +10,7 @@ from PIL import Image
 
 # Pillow's errors for a file that it cannot decode (UnidentifiedImageError is an OSError).
 UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".tif", ".tiff"})
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".tif", ".tiff")
 
 
 def open_rgb(file: str | os.PathLike[str] | IO[bytes], name: str) -> Image.Image:
