@@ -77,9 +77,18 @@ def launch(
         )
     if count * num_machines <= 1:
         return main(*args)
+    place = (init_method or _free_address(), machine_rank * count, num_machines * count, count)
+    _spawn(main, args, place)
+    return None
+
+
+def _spawn(
+    main: Callable[..., Any], args: tuple[Any, ...], place: tuple[str, int, int, int]
+) -> None:
+    """Starts the processes of this machine and waits for them; ``place`` is as in `_spawned`."""
+    count = place[-1]
     mistakes = torch.multiprocessing.get_context("spawn").SimpleQueue()
-    first_rank, world_size = machine_rank * count, num_machines * count
-    work = (main, args, init_method or _free_address(), first_rank, world_size, count, mistakes)
+    work = (main, args, *place, mistakes)
     context = torch.multiprocessing.spawn(_spawned, work, nprocs=count, join=False)
     try:
         with forwarded_to(context.pids()):
@@ -99,7 +108,6 @@ def launch(
             if process.is_alive():
                 process.kill()
                 process.join()
-    return None
 
 
 def _free_address() -> str:
