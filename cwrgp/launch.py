@@ -20,13 +20,46 @@ def local_device() -> torch.device:
     return torch.device("cpu")
 
 
-def launch(main: Callable[..., Any], num_gpus: int | None, args: tuple[Any, ...]) -> Any:
+def check_num_gpus(num_gpus: int) -> None:
+    """Checks ``--num-gpus``; one process may run without a GPU.
+
+    Raises:
+        ValueError: more processes than GPUs, or a negative number.
+    """
+    available = torch.cuda.device_count()
+    if num_gpus < 0:
+        raise ValueError(
+            f"--num-gpus {num_gpus} is negative; this machine shows {available} GPU(s)"
+        )
+    if num_gpus > max(available, 1):
+        raise ValueError(
+            f"--num-gpus {num_gpus}: this machine shows {available} GPU(s); several processes on "
+            f"the CPU start with torchrun --nproc_per_node {num_gpus}"
+        )
+
+
+def launch(
+    main: Callable[..., Any],
+    num_gpus: int | None,
+    args: tuple[Any, ...],
+    *,
+    num_machines: int = 1,
+    machine_rank: int = 0,
+    init_method: str | None = None,
+) -> Any:
     """Runs ``main(*args)`` in as many processes as asked for, or joins those that torchrun started.
 
     Args:
         main: the worker; picklable.
         num_gpus: processes on this machine, one for each GPU; None: one.
         args: its arguments.
+        num_machines: of the run; each calls this function.
+        machine_rank: number of this machine.
+        init_method: URL at which the processes meet, ``tcp://HOST:PORT``; None: a free port of this
+            machine.
+
+    Returns:
+        What ``main`` returns; None if it ran in processes that were started here.
 
     Raises:
         ValueError: more processes than GPUs, or the user's mistake in one of the processes.
@@ -35,26 +68,27 @@ def launch(main: Callable[..., Any], num_gpus: int | None, args: tuple[Any, ...]
             others have been ended.
     """
     if "LOCAL_RANK" in os.environ:  # torchrun
-        return _worker(None, main, args)
+        return _worker(main, args, "env://")
     count = 1 if num_gpus is None else num_gpus
-    available = torch.cuda.device_count()
-    if count > max(available, 1) or count < 0:
-        raise ValueError(
-            f"--num-gpus {count}: this machine shows {available} GPU(s); several processes on the "
-            f"CPU start with torchrun --nproc_per_node {count}"
-        )
-    if num_gpus == 0 and available:
+    check_num_gpus(count)
+    if num_gpus == 0 and torch.cuda.device_count():
         raise ValueError(
             "--num-gpus 0: set CUDA_VISIBLE_DEVICES= (to nothing) to run on this machine's CPU"
         )
-    if count <= 1:
+    if count * num_machines <= 1:
         return main(*args)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(count)}
+    place = (init_method or _free_address(), machine_rank * count, num_machines * count, count)
+    _spawn(main, args, place)
+    return None
+
+
+def _spawn(
+    main: Callable[..., Any], args: tuple[Any, ...], place: tuple[str, int, int, int]
+) -> None:
+    """Starts the processes of this machine and waits for them; ``place`` is as in `_spawned`."""
+    count = place[-1]
     mistakes = torch.multiprocessing.get_context("spawn").SimpleQueue()
-    work = (main, args, mistakes)
+    work = (main, args, *place, mistakes)
     context = torch.multiprocessing.spawn(_spawned, work, nprocs=count, join=False)
     try:
         with forwarded_to(context.pids()):
@@ -74,13 +108,31 @@ def launch(main: Callable[..., Any], num_gpus: int | None, args: tuple[Any, ...]
             if process.is_alive():
                 process.kill()
                 process.join()
-    return None
+
+
+def _free_address() -> str:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return f"tcp://127.0.0.1:{probe.getsockname()[1]}"
 
 
 def _spawned(
-    local_rank: int, main: Callable[..., Any], args: tuple[Any, ...], mistakes: Any
+    local_rank: int,
+    main: Callable[..., Any],
+    args: tuple[Any, ...],
+    init_method: str,
+    first_rank: int,
+    world_size: int,
+    local_size: int,
+    mistakes: Any,
 ) -> None:
     """Hands a user's mistake to the parent, where it is one line, not a traceback of processes."""
+    os.environ |= {  # as torchrun sets them
+        "RANK": str(first_rank + local_rank),
+        "WORLD_SIZE": str(world_size),
+        "LOCAL_RANK": str(local_rank),
+        "LOCAL_WORLD_SIZE": str(local_size),
+    }
 
     def reporting(*args: Any) -> None:
         try:
@@ -91,17 +143,20 @@ def _spawned(
             mistakes.put(str(error))  # before the others can notice that this process is gone
             raise SystemExit(2) from error
 
-    _worker(local_rank, reporting, args)
+    _worker(reporting, args, init_method)
 
 
-def _worker(local_rank: int | None, main: Callable[..., Any], args: tuple[Any, ...]) -> Any:
-    if local_rank is not None:
-        os.environ |= {"RANK": str(local_rank), "LOCAL_RANK": str(local_rank)}
+def _worker(main: Callable[..., Any], args: tuple[Any, ...], init_method: str) -> Any:
+    place: dict[str, Any] = {
+        "init_method": init_method,
+        "rank": int(os.environ["RANK"]),
+        "world_size": int(os.environ["WORLD_SIZE"]),
+    }
     if torch.cuda.is_available():
         torch.cuda.set_device(local_device())
-        dist.init_process_group("nccl", device_id=local_device())
+        dist.init_process_group("nccl", device_id=local_device(), **place)
     else:
-        dist.init_process_group("gloo")
+        dist.init_process_group("gloo", **place)
     try:
         return main(*args)
     finally:

@@ -10,7 +10,7 @@ from detectron2.checkpoint import DetectionCheckpointer
 
 from cwrgp.checkpoints.last_checkpoint import read_last_checkpoint, write_last_checkpoint
 from cwrgp.checkpoints.writer import write_checkpoint
-from d2_transfer.weights import check_weights, describe, read_weights
+from d2_transfer.weights import check_weights, describe, forget_weights, read_weights
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +26,10 @@ class TransferCheckpointer(DetectionCheckpointer):
 
     def load(self, path: str, checkpointables: list[str] | None = None) -> dict[str, Any]:
         self._loading, self._complete = path, checkpointables is None
-        return super().load(path, checkpointables)
+        try:
+            return super().load(path, checkpointables)
+        finally:
+            forget_weights()
 
     def save(self, name: str, **kwargs: Any) -> None:
         if not self.save_dir or not self.save_to_disk:

@@ -26,15 +26,20 @@ from d2_transfer.proof import Verification, verify
 
 SUFFIXES = (".pkl", ".pth", ".safetensors")
 
-AUTHOR = "cwrgp tools/convert_to_d2.py"  # Detectron2 logs it, and d2_transfer.weights knows it
+# Marks the files that this module writes for Detectron2, which logs it. `d2_transfer.weights`
+# compares a config with the conventions of such a file only.
+AUTHOR = "cwrgp tools/convert_to_d2.py"
 
 
 @dataclass(frozen=True)
 class Conversion:
-    """What `convert_file` did.
+    """What a conversion wrote, and what was found in the input.
 
     Attributes:
+        output: the file.
         encoder: what was found in the input, without its tensors.
+        pixels: mean and standard deviation of the input in pretraining, for MODEL.PIXEL_MEAN and
+            MODEL.PIXEL_STD; None if they are not known.
         num_tensors_in: tensors in the input, heads and all.
         num_tensors_out: tensors in the output.
         dropped: key in the input -> why it is not in the output.
@@ -44,7 +49,9 @@ class Conversion:
         sha256_out: of the output file.
     """
 
+    output: Path
     encoder: Encoder
+    pixels: PixelStatistics | None
     num_tensors_in: int
     num_tensors_out: int
     dropped: dict[str, str]
@@ -67,16 +74,13 @@ def convert_file(
 ) -> Conversion:
     """Converts a checkpoint's encoder into a file that Detectron2 loads, and proves the result.
 
-    The output is written under a temporary name in the same folder, read back, verified, and only
-    then renamed: after any failure an existing output is unchanged and there is no new one.
+    After any failure an existing output is unchanged and there is no new one.
 
     Args:
         input_file: a checkpoint of one of `cwrgp.checkpoints.formats.SOURCES`; for the
             export to torchvision, a Detectron2 file, also a fine-tuned detector.
         output_file: ``.pkl`` (NumPy arrays, Detectron2's classic format), ``.pth`` or
-            ``.safetensors`` (tensors). All are float32. Those for Detectron2 carry
-            ``matching_heuristics``, with which it finds res5 in a C4 detector's head as well as in
-            an FPN's backbone.
+            ``.safetensors`` (tensors), all float32.
         source: name of the input's format, or ``"auto"``.
         branch: "online" or "momentum"; None takes what the format's publishers evaluate.
         to: "detectron2", or "torchvision" to export a Detectron2 backbone.
@@ -85,14 +89,24 @@ def convert_file(
         pixels: normalisation of the input in pretraining, in place of what the file states or its
             format is known for.
 
-    Returns:
-        An account of the conversion.
-
     Raises:
         FileNotFoundError: no such input.
         ValueError: the input is refused, the output's name is wrong, or the proof failed.
     """
     output = Path(output_file)
+    local = _check_arguments(input_file, output, source, branch, to)
+    checkpoint, sha256_in = read_with_digest(local, unsafe=unsafe)
+    encoder = _find_encoder(checkpoint, input_file, source, branch, to)
+    encoder = encoder if pixels is None else replace(encoder, pixels=pixels)
+    num_tensors_in = count_tensors(checkpoint)
+    del checkpoint  # what is not used of it takes memory
+    return _convert(encoder, output, to, check, num_tensors_in, sha256_in)
+
+
+def _check_arguments(
+    input_file: str | Path, output: Path, source: str, branch: str | None, to: str
+) -> Path:
+    """Raises as `convert_file` does, before anything is read. Returns the input's local path."""
     if output.is_dir():
         raise ValueError(f"OUTPUT {output} is a folder; name a file")
     if output.suffix not in SUFFIXES:
@@ -104,7 +118,13 @@ def convert_file(
         raise ValueError(f"OUTPUT {output} is the INPUT file: choose another name")
     if to == "torchvision" and (source != "auto" or branch is not None):
         raise ValueError("a source and a branch can be chosen for conversions to Detectron2 only")
-    checkpoint, sha256_in = read_with_digest(local, unsafe=unsafe)
+    return local
+
+
+def _find_encoder(
+    checkpoint: Mapping[str, Any], input_file: str | Path, source: str, branch: str | None, to: str
+) -> Encoder:
+    """The ResNet in the input; raises ValueError if Detectron2 has no such network."""
     if to == "detectron2":
         encoder = extract_encoder(checkpoint, source, branch)
     else:
@@ -115,10 +135,17 @@ def convert_file(
             " stride 1 (made for small images), that of Detectron2's ResNets is 7x7 with stride 2;"
             " pretrain with the ImageNet stem"
         )
-    if pixels is not None:
-        encoder = replace(encoder, pixels=pixels)
-    num_tensors_in = count_tensors(checkpoint)
-    del checkpoint
+    return encoder
+
+
+def _convert(
+    encoder: Encoder, output: Path, to: str, check: bool, num_tensors_in: int, sha256_in: str
+) -> Conversion:
+    """Writes the output under a temporary name, reads it back, proves it, and only then renames it.
+
+    Files for Detectron2 carry ``matching_heuristics``, with which it finds res5 in a C4 detector's
+    head as well as in an FPN's backbone.
+    """
     dropped = dict(encoder.dropped)
     tensors, cast = _to_float32(_without_counters(encoder, dropped))
     weights = to_detectron2(tensors) if to == "detectron2" else tensors
@@ -128,7 +155,9 @@ def convert_file(
         written, sha256_out = read_with_digest(temporary)
         verification = _prove(written, tensors, encoder.arch, to) if check else None
     return Conversion(
-        encoder=encoder,
+        output=output,
+        encoder=replace(encoder, state_dict={}),
+        pixels=encoder.pixels,
         num_tensors_in=num_tensors_in,
         num_tensors_out=len(weights),
         dropped=dropped,

@@ -16,7 +16,7 @@ _UNKNOWN_PIXELS = (
 )
 
 
-def as_table(conversion: Conversion, output: str) -> str:
+def as_table(conversion: Conversion) -> str:
     """A line for each thing that was found or done."""
     reasons: dict[str, list[str]] = defaultdict(list)
     for key, reason in conversion.dropped.items():
@@ -26,7 +26,7 @@ def as_table(conversion: Conversion, output: str) -> str:
         ("source", f"{encoder.source} ({encoder.branch} branch)"),
         ("architecture", encoder.arch),
         ("MODEL.RESNETS", " ".join(f"{k} {v}" for k, v in resnet_config(encoder.arch).items())),
-        ("input", str(encoder.pixels or _UNKNOWN_PIXELS)),
+        ("pixels", str(conversion.pixels or _UNKNOWN_PIXELS)),
         ("tensors in", str(conversion.num_tensors_in)),
         ("tensors used", f"{conversion.num_tensors_out}, each once"),
         *(
@@ -44,24 +44,24 @@ def as_table(conversion: Conversion, output: str) -> str:
     rows += [
         ("sha256 in", conversion.sha256_in),
         ("sha256 out", conversion.sha256_out),
-        ("written", output),
+        ("written", str(conversion.output)),
     ]
     width = max(len(name) for name, _ in rows)
     return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
 
 
-def as_json(conversion: Conversion, input_file: str, output_file: str) -> dict[str, Any]:
+def as_json(conversion: Conversion, input_file: str) -> dict[str, Any]:
     """The same, complete: every dropped key with its reason."""
-    encoder, proof = conversion.encoder, conversion.verification
+    encoder, proof, pixels = conversion.encoder, conversion.verification, conversion.pixels
     return {
         "input": input_file,
-        "output": output_file,
+        "output": str(conversion.output),
         "source": encoder.source.split(", "),
         "branch": encoder.branch,
         "architecture": encoder.arch,
         "resnets": resnet_config(encoder.arch),
-        "pixel_mean": encoder.pixels and list(encoder.pixels.mean),
-        "pixel_std": encoder.pixels and list(encoder.pixels.std),
+        "pixel_mean": pixels and list(pixels.mean),
+        "pixel_std": pixels and list(pixels.std),
         "tensors_in": conversion.num_tensors_in,
         "tensors_used": conversion.num_tensors_out,
         "dropped": conversion.dropped,

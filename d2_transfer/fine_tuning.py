@@ -1,104 +1,146 @@
-"""A whole fine-tuning, from the command's arguments to the results."""
+"""A whole fine-tuning: from a config to the results, in one process or several."""
 
 from __future__ import annotations
 
-import argparse
+import os
 import pickle
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
+import torch.distributed as dist
 from detectron2.config import CfgNode
-from detectron2.engine import default_setup, launch
+from detectron2.engine import default_setup
+from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
-from cwrgp.cli import load_config
+from cwrgp.checkpoints.last_checkpoint import read_last_checkpoint
+from cwrgp.launch import check_num_gpus, launch
 from cwrgp.shared_memory import worker_errors_end_the_run
 from d2_transfer.checkpoint import TransferCheckpointer, starting_point
-from d2_transfer.config import choose_device, get_cfg, validate_cfg
+from d2_transfer.config import choose_device, validate_cfg
 from d2_transfer.data.registry import register_custom
 from d2_transfer.trainer import Trainer
 from d2_transfer.weights import check_weights_for
 
 
-def setup(args: argparse.Namespace) -> CfgNode:
-    """Merges, checks and freezes the config of a command; writes nothing."""
-    cfg = get_cfg()
-    # Detectron2 reads the file again for its log, and knows no names of packaged ones.
-    args.config_file = str(load_config(cfg, args.config_file, args.opts))
-    return prepare(cfg, args)
+@dataclass(frozen=True)
+class RunOptions:
+    """How a fine-tuning is run, beside its config.
+
+    Attributes:
+        config_file: for the log; "" if there is none.
+        resume: go on from the last checkpoint of OUTPUT_DIR.
+        or_start: with ``resume``, start where there is none.
+        eval_only: evaluate MODEL.WEIGHTS, or with ``resume`` the last checkpoint; do not train.
+        num_gpus: processes on this machine, one for each GPU; 1 without a GPU, or 0: the CPU.
+            torchrun sets the number itself.
+        num_machines: of the run.
+        machine_rank: number of this machine.
+        dist_url: where several machines meet, ``tcp://HOST:PORT``.
+    """
+
+    config_file: str = ""
+    resume: bool = False
+    or_start: bool = False
+    eval_only: bool = False
+    num_gpus: int = 1
+    num_machines: int = 1
+    machine_rank: int = 0
+    dist_url: str = "auto"
+
+    def num_processes(self) -> int:
+        """Of the whole run; torchrun has started them already."""
+        if "LOCAL_RANK" in os.environ:
+            return int(os.environ["WORLD_SIZE"])
+        return max(self.num_gpus, 1) * self.num_machines
 
 
-def prepare(cfg: CfgNode, args: argparse.Namespace) -> CfgNode:
+def prepare(cfg: CfgNode, options: RunOptions) -> CfgNode:
     """Chooses the device, checks and freezes a config, in place, and returns it; writes nothing.
 
     Raises:
-        FileNotFoundError: weights or data are missing.
+        FileNotFoundError: weights or data are missing, or there is nothing to resume.
         ValueError: what cannot work, in one line that names the key or the argument.
     """
-    check_num_gpus(args.num_gpus)
-    if args.num_machines > 1 and args.dist_url == "auto":
-        raise ValueError(f"--num-machines {args.num_machines} needs --dist-url tcp://HOST:PORT")
-    if args.num_gpus == 0:
+    check_num_gpus(options.num_gpus)
+    if options.num_machines > 1 and options.dist_url == "auto":
+        raise ValueError(f"--num-machines {options.num_machines} needs --dist-url tcp://HOST:PORT")
+    if options.num_gpus == 0:
         cfg.MODEL.DEVICE = "cpu"
     choose_device(cfg)
     register_custom(cfg.DATASETS.CUSTOM)
-    processes = max(args.num_gpus, 1) * args.num_machines
-    validate_cfg(cfg, eval_only=args.eval_only, num_processes=processes)
-    path, resumed = starting_point(cfg.OUTPUT_DIR, cfg.MODEL.WEIGHTS, args.resume)
-    if args.eval_only and not path:
+    validate_cfg(cfg, eval_only=options.eval_only, num_processes=options.num_processes())
+    path, resumed = starting_point(cfg.OUTPUT_DIR, cfg.MODEL.WEIGHTS, options.resume)
+    if options.resume and not (resumed or options.or_start):
+        raise FileNotFoundError(
+            f"OUTPUT_DIR {cfg.OUTPUT_DIR} holds no checkpoint to go on from; omit --resume, or give"
+            " --resume-or-start"
+        )
+    if options.eval_only and not path:
         raise ValueError("--eval-only needs weights to evaluate: MODEL.WEIGHTS FILE, or --resume")
-    check_weights_for(cfg, path, complete=resumed or args.eval_only)
+    if not (options.resume or options.eval_only) and read_last_checkpoint(Path(cfg.OUTPUT_DIR)):
+        raise ValueError(
+            f"OUTPUT_DIR {cfg.OUTPUT_DIR} holds a run already; add --resume, or choose another"
+            " folder"
+        )
+    check_weights_for(cfg, path, complete=resumed or options.eval_only)
     cfg.freeze()
     return cfg
 
 
-def check_num_gpus(num_gpus: int) -> None:
-    """Raises ValueError unless there are as many GPUs; one process may also run on the CPU."""
-    available = torch.cuda.device_count()
-    if num_gpus < 0 or (num_gpus > 1 and num_gpus > available):
-        raise ValueError(f"--num-gpus {num_gpus}: this machine has {available} GPUs")
+def fine_tune(cfg: CfgNode, options: RunOptions) -> Any:
+    """Evaluates, or trains and evaluates: in this process, in those of torchrun, or in new ones.
 
-
-def fine_tune(cfg: CfgNode, args: argparse.Namespace) -> Any:
-    """Runs in this process, or starts one for each GPU.
+    Args:
+        cfg: merged; checked and frozen here.
+        options: how it is run.
 
     Returns:
-        The results of the last evaluation, also if other processes made it.
+        The results of the last evaluation, also if other processes made it; None without one, and
+        on all but the main process of torchrun.
+
+    Raises:
+        FileNotFoundError: weights or data are missing, or there is nothing to resume.
+        ValueError: what cannot work, in one line that names the key or the argument.
+        FloatingPointError: a loss is not finite.
+        OSError: a file cannot be read or written, or a data loader worker died.
     """
-    if args.num_gpus * args.num_machines <= 1:
-        return run(cfg, args)
+    prepare(cfg, options)
     with tempfile.TemporaryDirectory() as aside:
-        results = Path(aside, "results.pkl")
+        file = Path(aside, "results.pkl")
         launch(
-            _run_and_save,
-            args.num_gpus,
-            num_machines=args.num_machines,
-            machine_rank=args.machine_rank,
-            dist_url=args.dist_url,
-            args=(results, cfg, args),
+            _run_in_group,
+            max(options.num_gpus, 1),
+            (cfg, options, file),
+            num_machines=options.num_machines,
+            machine_rank=options.machine_rank,
+            init_method=None if options.dist_url == "auto" else options.dist_url,
         )
-        return pickle.loads(results.read_bytes()) if results.is_file() else None
+        return pickle.loads(file.read_bytes()) if file.is_file() else None
+
+
+def _run_in_group(cfg: CfgNode, options: RunOptions, results_file: Path) -> None:
+    """`run` in one of several processes, or alone. Only the main process of the run has results."""
+    if dist.is_initialized():
+        comm.create_local_process_group(int(os.environ["LOCAL_WORLD_SIZE"]))
+    results = run(cfg, options)
+    if results and comm.is_main_process():
+        results_file.write_bytes(pickle.dumps(results))
 
 
 @worker_errors_end_the_run("DATALOADER.NUM_WORKERS")
-def run(cfg: CfgNode, args: argparse.Namespace) -> Any:
+def run(cfg: CfgNode, options: RunOptions) -> Any:
     """What each process does: evaluates, or trains and evaluates. Returns the results."""
     register_custom(cfg.DATASETS.CUSTOM)  # a spawned process starts with an empty catalog
-    default_setup(cfg, args)
+    default_setup(cfg, options)
     setup_logger(cfg.OUTPUT_DIR, name="d2_transfer")
-    if args.eval_only:
+    if options.eval_only:
         model = Trainer.build_model(cfg)
-        path, _ = starting_point(cfg.OUTPUT_DIR, cfg.MODEL.WEIGHTS, args.resume)
+        path, _ = starting_point(cfg.OUTPUT_DIR, cfg.MODEL.WEIGHTS, options.resume)
         TransferCheckpointer(model).load(path)
         return Trainer.test(cfg, model)
     trainer = Trainer(cfg)
-    trainer.resume_or_load(resume=args.resume)
+    trainer.resume_or_load(resume=options.resume)
     return trainer.train()
-
-
-def _run_and_save(file: Path, cfg: CfgNode, args: argparse.Namespace) -> None:
-    """`run` in a process of its own. Only the main process of the run has results."""
-    if results := run(cfg, args):
-        file.write_bytes(pickle.dumps(results))

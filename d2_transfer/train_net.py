@@ -12,20 +12,24 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fvcore.common.config import CfgNode
 
-from cwrgp.cli import add_config_arguments, add_num_gpus, make_parser, run_main
+from cwrgp.cli import add_config_arguments, add_num_gpus, load_config, make_parser, run_main
 from cwrgp.config_files import DETECTION, find_config, read_config
 from d2_transfer.requirement import require_detectron2
+
+if TYPE_CHECKING:
+    from d2_transfer.fine_tuning import RunOptions
 
 _DESCRIPTION = """\
 Fine-tunes and evaluates a detector. --list-configs shows the protocols.
 
   %(prog)s --num-gpus 8 --config-file detection/pascal_voc_R_50_C4_24k.yaml \\
       MODEL.WEIGHTS output/encoder.pkl
-  %(prog)s --eval-only --config-file FILE MODEL.WEIGHTS output/voc/model_final.pth"""
+  %(prog)s --eval-only --config-file FILE MODEL.WEIGHTS output/voc/model_final.pth
+  torchrun --nproc_per_node 4 --no-python %(prog)s --config-file FILE MODEL.WEIGHTS ENCODER"""
 
 
 @dataclass(frozen=True)
@@ -68,7 +72,7 @@ def train(
         weights: ``MODEL.WEIGHTS``: what `convert` wrote, or ``cwrgp://NAME``; "" for random
             weights. None leaves the config's.
         output_dir: ``OUTPUT_DIR``; None leaves the config's.
-        resume: go on from the last checkpoint of the output folder, or start if there is none.
+        resume: go on from the last checkpoint of the output folder.
         num_gpus: processes on this machine, one for each GPU; 1 without a GPU, or 0: the CPU. With
             several, the calling script needs its ``if __name__ == "__main__":``.
         **overrides: keys of the config. Sections are dicts, as in YAML:
@@ -76,28 +80,22 @@ def train(
 
     Raises:
         MissingPackage: Detectron2 is not installed.
-        ValueError: an unknown key, or a value or weights that cannot work.
-        FileNotFoundError: no such config, weights or data.
+        ValueError: an unknown key, a value or weights that cannot work, or an output folder that is
+            in use.
+        FileNotFoundError: no such config, weights or data, or nothing to resume.
+        FloatingPointError: a loss became infinite or NaN.
     """
     require_detectron2()
     from detectron2.evaluation.testing import flatten_results_dict  # noqa: PLC0415
 
     from d2_transfer.config import get_cfg  # noqa: PLC0415
-    from d2_transfer.fine_tuning import fine_tune, prepare  # noqa: PLC0415
+    from d2_transfer.fine_tuning import RunOptions, fine_tune  # noqa: PLC0415
 
     given = {"MODEL.WEIGHTS": weights, "OUTPUT_DIR": output_dir}
     overrides |= {key: value for key, value in given.items() if value is not None}
     cfg = read_config(get_cfg(), config, overrides)
-    args = argparse.Namespace(
-        config_file="" if isinstance(config, CfgNode) else str(find_config(config)),
-        resume=resume,
-        eval_only=False,
-        num_gpus=num_gpus,
-        num_machines=1,
-        machine_rank=0,
-        dist_url="auto",
-    )
-    results = fine_tune(prepare(cfg, args), args)
+    file = "" if isinstance(config, CfgNode) else str(find_config(config))
+    results = fine_tune(cfg, RunOptions(file, resume=resume, num_gpus=num_gpus))
     folder = Path(cfg.OUTPUT_DIR)
     return FineTuning(folder, folder / "model_final.pth", flatten_results_dict(results or {}))
 
@@ -106,6 +104,11 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Command-line arguments: those of Detectron2's ``train_net.py``, and a few more."""
     parser = make_parser("cwrgp-train-net", _DESCRIPTION)
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
+    parser.add_argument(
+        "--resume-or-start",
+        action="store_true",
+        help="the same, or start if there is none: for jobs that requeue",
+    )
     parser.add_argument("--eval-only", action="store_true", help="evaluate MODEL.WEIGHTS")
     add_num_gpus(parser, default=1)
     parser.add_argument("--num-machines", type=int, default=1, metavar="N", help="of the run")
@@ -124,9 +127,28 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _start(args: argparse.Namespace) -> None:
     require_detectron2()
-    from d2_transfer.fine_tuning import fine_tune, setup  # noqa: PLC0415
+    from d2_transfer.fine_tuning import fine_tune  # noqa: PLC0415
 
-    fine_tune(setup(args), args)
+    fine_tune(*from_arguments(args))
+
+
+def from_arguments(args: argparse.Namespace) -> tuple[CfgNode, RunOptions]:
+    """The merged config and the options of the command."""
+    from d2_transfer.config import get_cfg  # noqa: PLC0415
+    from d2_transfer.fine_tuning import RunOptions  # noqa: PLC0415
+
+    cfg = get_cfg()
+    file = load_config(cfg, args.config_file, args.opts)
+    return cfg, RunOptions(
+        config_file=str(file),
+        resume=args.resume or args.resume_or_start,
+        or_start=args.resume_or_start,
+        eval_only=args.eval_only,
+        num_gpus=args.num_gpus,
+        num_machines=args.num_machines,
+        machine_rank=args.machine_rank,
+        dist_url=args.dist_url,
+    )
 
 
 if __name__ == "__main__":

@@ -11,7 +11,13 @@ from typing import Any
 import yaml
 from detectron2.config import CfgNode
 from detectron2.data import DatasetMapper, build_detection_test_loader, build_detection_train_loader
-from detectron2.engine import DefaultTrainer, HookBase
+from detectron2.engine import (
+    AMPTrainer,
+    DefaultTrainer,
+    SimpleTrainer,
+    TrainerBase,
+    create_ddp_model,
+)
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 from detectron2.utils.events import (
@@ -20,6 +26,7 @@ from detectron2.utils.events import (
     JSONWriter,
     TensorboardXWriter,
 )
+from detectron2.utils.logger import setup_logger
 
 from cwrgp.shared_memory import check_shared_memory, exit_on_queue_errors, worker_failure
 from d2_transfer.checkpoint import TransferCheckpointer, starting_point
@@ -61,14 +68,25 @@ class Trainer(DefaultTrainer):
     last evaluation.
     """
 
-    def build_hooks(self) -> list[HookBase]:
+    def __init__(self, cfg: CfgNode) -> None:
+        # DefaultTrainer's constructor makes its own checkpointer, and fails in several processes
+        # without GPUs: it passes the number of a GPU to DistributedDataParallel.
+        TrainerBase.__init__(self)
+        if not logging.getLogger("detectron2").isEnabledFor(logging.INFO):
+            setup_logger()
+        cfg = self.auto_scale_workers(cfg, comm.get_world_size())
+        model = self.build_model(cfg)
+        optimizer = self.build_optimizer(cfg, model)
+        loader = self.build_train_loader(cfg)
+        device = {} if cfg.MODEL.DEVICE.startswith("cuda") else {"device_ids": None}
+        model = create_ddp_model(model, broadcast_buffers=False, **device)
+        loop = AMPTrainer if cfg.SOLVER.AMP.ENABLED else SimpleTrainer
+        self._trainer = loop(model, loader, optimizer)
+        self.scheduler = self.build_lr_scheduler(cfg, optimizer)
+        self.checkpointer = TransferCheckpointer(model, cfg.OUTPUT_DIR, trainer=weakref.proxy(self))
+        self.cfg, self.start_iter, self.max_iter = cfg, 0, cfg.SOLVER.MAX_ITER
         self._tracker_writers: list[TrackerWriter] = []
-        # DefaultTrainer's constructor has just made its own checkpointer; the hooks keep what they
-        # are given here.
-        self.checkpointer = TransferCheckpointer(
-            self.model, self.cfg.OUTPUT_DIR, trainer=weakref.proxy(self)
-        )
-        return super().build_hooks()
+        self.register_hooks(self.build_hooks())
 
     def build_writers(self) -> list[EventWriter]:
         """The log, ``metrics.json``, and what LOGGERS names."""
@@ -93,7 +111,7 @@ class Trainer(DefaultTrainer):
         """
         path, resumed = starting_point(self.cfg.OUTPUT_DIR, self.cfg.MODEL.WEIGHTS, resume)
         if resume and not resumed:
-            logger.info(f"--resume: {self.cfg.OUTPUT_DIR} has no checkpoint, a new run is started")
+            logger.info(f"{self.cfg.OUTPUT_DIR} has no checkpoint: a new run is started")
         if not path:
             logger.info('MODEL.WEIGHTS is "": the whole detector starts from random weights')
         super().resume_or_load(resume)
@@ -151,7 +169,10 @@ class Trainer(DefaultTrainer):
 
 
 def _in_one_line(record: logging.LogRecord) -> bool:
-    """Logs an error that is not a defect without its traceback; the command reports it.
+    """Logs an error without its traceback if the command reports it.
+
+    Of several processes, one may fail only because another has ended. The traceback of a defect is
+    in the error that `cwrgp.launch` raises.
 
     The failure of a worker is not logged at all: torch raises the death of a worker wherever the
     main thread is, in the middle of logging too.
@@ -159,6 +180,7 @@ def _in_one_line(record: logging.LogRecord) -> bool:
     error = record.exc_info[1] if record.exc_info else None
     if error is not None and worker_failure(error) is not None:
         return False
-    if isinstance(error, OSError | ValueError | FloatingPointError):
+    reported = isinstance(error, OSError | ValueError | FloatingPointError)
+    if reported or (error is not None and comm.get_world_size() > 1):
         record.msg, record.args, record.exc_info = f"Training stopped: {error}", None, None
     return True

@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -30,39 +32,40 @@ _NEW_BESIDE_BACKBONE = ("backbone.fpn_", "backbone.top_block.", "roi_heads.res5.
 _UNCONVERTED = re.compile(r"(?:^|\.)layer1\.0\.conv1\.weight$")
 
 
-# What was read last with `keep`: local path, time and size of the file, and its content. A run
-# checks a file before it builds anything and loads it afterwards; both take one reading.
-_checked: tuple[tuple[str, int, int], dict[str, Any]] | None = None
-
-
-def read_weights(path: str, *, keep: bool = False) -> dict[str, Any]:
+def read_weights(path: str) -> dict[str, Any]:
     """Reads a file for a detector, safely, in the form that Detectron2's checkpointer expects.
+
+    A run checks a file before it builds anything and loads it afterwards; both take one reading.
 
     Args:
         path: a file, or a URL that Detectron2 knows (``detectron2://``, ``https://``).
-        keep: whether the same file will be read once more by this process: that call gets the
-            content without reading, if the file has not changed.
 
     Returns:
-        The file's dictionary, with the tensors under ``"model"``.
+        The file's dictionary, with the tensors under ``"model"``. They are not to be changed.
 
     Raises:
         FileNotFoundError: no such file.
         ValueError: the file cannot be read safely, see `cwrgp.checkpoints.reader`.
     """
-    global _checked
     # Detectron2's handler of https:// takes files of the same path on two servers for one.
     ours = path.startswith(("http://", "https://"))
     local = local_file(path if ours else PathManager.get_local_path(path))
-    version = str(local), local.stat().st_mtime_ns, local.stat().st_size
-    kept, _checked = _checked, None
-    content = kept[1] if kept and kept[0] == version else read_checkpoint(local)
-    if keep:
-        _checked = version, content
+    state = local.stat()
+    content = _read_once(local, state.st_mtime_ns, state.st_size)
     for container in ("model", "state_dict"):
         if isinstance(content.get(container), dict):
             return {**content, "model": dict(content[container])}
     return {"model": dict(content)}
+
+
+def forget_weights() -> None:
+    """Frees what `read_weights` has read."""
+    _read_once.cache_clear()
+
+
+@lru_cache(maxsize=1)
+def _read_once(local: Path, _mtime: int, _size: int) -> dict[str, Any]:
+    return read_checkpoint(local)
 
 
 def check_weights(
@@ -163,7 +166,7 @@ def check_weights_for(cfg: CfgNode, path: str, complete: bool = False) -> None:
     if not path:
         return
     try:
-        weights = read_weights(path, keep=True)
+        weights = read_weights(path)
     except FileNotFoundError as error:
         raise FileNotFoundError(f"MODEL.WEIGHTS {error}") from error
     if weights.get("__author__") == AUTHOR:

@@ -7,7 +7,17 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-_NORM = r"(weight|bias|running_mean|running_var|num_batches_tracked)"
+# Modules: torchvision's name -> Detectron2's, of the stem and within a block.
+_STEM = {"conv1": "stem.conv1", "bn1": "stem.conv1.norm"}
+_BLOCK = {
+    **{f"conv{number}": f"conv{number}" for number in (1, 2, 3)},
+    **{f"bn{number}": f"conv{number}.norm" for number in (1, 2, 3)},
+    "downsample.0": "shortcut",
+    "downsample.1": "shortcut.norm",
+}
+_STEM_BACK = {new: name for name, new in _STEM.items()}
+_BLOCK_BACK = {new: name for name, new in _BLOCK.items()}
+_NORM = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
 
 
 def to_detectron2(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -36,36 +46,27 @@ def to_torchvision(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def detectron2_name(name: str) -> str:
     """The name of one tensor; raises ValueError as `to_detectron2` does."""
-    if name == "conv1.weight":
-        return "stem.conv1.weight"
-    if match := re.fullmatch(rf"bn1\.{_NORM}", name):
-        return f"stem.conv1.norm.{match[1]}"
-    if block := re.fullmatch(r"layer([1-4])\.(\d+)\.(.+)", name):
-        prefix, part = f"res{int(block[1]) + 1}.{block[2]}", block[3]
-        if match := re.fullmatch(r"conv([1-3])\.weight", part):
-            return f"{prefix}.conv{match[1]}.weight"
-        if match := re.fullmatch(rf"bn([1-3])\.{_NORM}", part):
-            return f"{prefix}.conv{match[1]}.norm.{match[2]}"
-        if part == "downsample.0.weight":
-            return f"{prefix}.shortcut.weight"
-        if match := re.fullmatch(rf"downsample\.1\.{_NORM}", part):
-            return f"{prefix}.shortcut.norm.{match[1]}"
-    raise ValueError(f"{name!r} is not a tensor of a torchvision ResNet without its classifier")
+    module, _, leaf = name.rpartition(".")
+    if block := re.fullmatch(r"layer([1-4])\.(\d+)\.(.+)", module):
+        place, new = f"res{int(block[1]) + 1}.{block[2]}.", _BLOCK.get(block[3])
+    else:
+        place, new = "", _STEM.get(module)
+    if new is None or leaf not in _leaves(new):
+        raise ValueError(f"{name!r} is not a tensor of a torchvision ResNet without its classifier")
+    return f"{place}{new}.{leaf}"
 
 
 def _torchvision_name(name: str) -> str:
-    if name == "stem.conv1.weight":
-        return "conv1.weight"
-    if match := re.fullmatch(rf"stem\.conv1\.norm\.{_NORM}", name):
-        return f"bn1.{match[1]}"
-    if block := re.fullmatch(r"res([2-5])\.(\d+)\.(.+)", name):
-        prefix, part = f"layer{int(block[1]) - 1}.{block[2]}", block[3]
-        if match := re.fullmatch(r"conv([1-3])\.weight", part):
-            return f"{prefix}.conv{match[1]}.weight"
-        if match := re.fullmatch(rf"conv([1-3])\.norm\.{_NORM}", part):
-            return f"{prefix}.bn{match[1]}.{match[2]}"
-        if part == "shortcut.weight":
-            return f"{prefix}.downsample.0.weight"
-        if match := re.fullmatch(rf"shortcut\.norm\.{_NORM}", part):
-            return f"{prefix}.downsample.1.{match[1]}"
-    raise ValueError(f"{name!r} is not a tensor of a Detectron2 ResNet backbone")
+    module, _, leaf = name.rpartition(".")
+    if block := re.fullmatch(r"res([2-5])\.(\d+)\.(.+)", module):
+        place, new = f"layer{int(block[1]) - 1}.{block[2]}.", _BLOCK_BACK.get(block[3])
+    else:
+        place, new = "", _STEM_BACK.get(module)
+    if new is None or leaf not in _leaves(module):
+        raise ValueError(f"{name!r} is not a tensor of a Detectron2 ResNet backbone")
+    return f"{place}{new}.{leaf}"
+
+
+def _leaves(module: str) -> tuple[str, ...]:
+    """Names of the tensors of a module, whose name is Detectron2's."""
+    return _NORM if module.endswith(".norm") else ("weight",)

@@ -2,23 +2,36 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from cwrgp.file_io.download import is_web_page
 
-START = 512  # bytes from which the kind is told
+START = 512  # bytes that the kind is recognised by
 
-# How a file begins -> its kind, and what to do.
-_COMPRESSED = {
-    b"\x1f\x8b": ("compressed with gzip", "gunzip"),
-    b"BZh": ("compressed with bzip2", "bunzip2"),
-    b"\xfd7zXZ\x00": ("compressed with xz", "unxz"),
-    b"\x28\xb5\x2f\xfd": ("compressed with zstd", "unzstd"),
-    b"7z\xbc\xaf\x27\x1c": ("a 7z archive", "7z x"),
+_UNPACK = "unpack it ({}) and give the file in it"
+_NO_CHECKPOINT = "not a checkpoint"
+
+# How a file of another kind begins (a regular expression) -> its kind, and what to do.
+_KINDS = {
+    rb"version https://git-lfs.github.com/spec/": (
+        "a Git LFS pointer, not the checkpoint: run git lfs pull in its repository"
+    ),
+    rb"\x89HDF\r\n\x1a\n": "an HDF5 file (Keras?), not a checkpoint of PyTorch",
+    rb".{257}ustar": f"a tar archive: {_UNPACK.format('tar -xf')}",
+    rb"\x1f\x8b": f"compressed with gzip: {_UNPACK.format('gunzip')}",
+    rb"BZh": f"compressed with bzip2: {_UNPACK.format('bunzip2')}",
+    rb"\xfd7zXZ\x00": f"compressed with xz: {_UNPACK.format('unxz')}",
+    rb"\x28\xb5\x2f\xfd": f"compressed with zstd: {_UNPACK.format('unzstd')}",
+    rb"7z\xbc\xaf\x27\x1c": f"a 7z archive: {_UNPACK.format('7z x')}",
+    rb"\x89PNG\r\n\x1a\n": f"a PNG image, {_NO_CHECKPOINT}",
+    rb"\xff\xd8\xff": f"a JPEG image, {_NO_CHECKPOINT}",
+    rb"GIF8[79]a": f"a GIF image, {_NO_CHECKPOINT}",
+    rb"RIFF.{4}WEBP": f"a WebP image, {_NO_CHECKPOINT}",
+    rb"II\*\x00|MM\x00\*": f"a TIFF image, {_NO_CHECKPOINT}",
+    rb"%PDF-": f"a PDF document, {_NO_CHECKPOINT}",
+    rb"\x93NUMPY": f"a single NumPy array, {_NO_CHECKPOINT}",
 }
-_LFS = b"version https://git-lfs.github.com/spec/"
-_HDF5 = b"\x89HDF\r\n\x1a\n"
-_TAR_MARK = slice(257, 262)
 
 
 def refuse_other_file(start: bytes, path: str | Path) -> None:
@@ -33,14 +46,6 @@ def refuse_other_file(start: bytes, path: str | Path) -> None:
             f"{path} is a web page (HTML), not a checkpoint: the address was that of a page, or the"
             " server asked for a login; download the file itself"
         )
-    if start.startswith(_LFS):
-        raise ValueError(
-            f"{path} is a Git LFS pointer, not the checkpoint: run git lfs pull in its repository"
-        )
-    if start.startswith(_HDF5):
-        raise ValueError(f"{path} is an HDF5 file (Keras?), not a checkpoint of PyTorch")
-    if start[_TAR_MARK] == b"ustar":
-        raise ValueError(f"{path} is a tar archive: unpack it (tar -xf) and give the file in it")
-    for mark, (kind, command) in _COMPRESSED.items():
-        if start.startswith(mark):
-            raise ValueError(f"{path} is {kind}: unpack it ({command}) and give the file in it")
+    for beginning, kind in _KINDS.items():
+        if re.match(beginning, start, re.DOTALL):
+            raise ValueError(f"{path} is {kind}")

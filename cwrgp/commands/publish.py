@@ -21,7 +21,7 @@ from torch import Tensor
 
 from cwrgp.checkpoints.extract import Encoder, extract_encoder
 from cwrgp.checkpoints.model_card import model_card
-from cwrgp.checkpoints.own import pack_published, unpack
+from cwrgp.checkpoints.own import OwnCheckpoint, pack_published, unpack
 from cwrgp.checkpoints.reader import read_checkpoint, read_with_digest
 from cwrgp.checkpoints.writer import write_checkpoint
 from cwrgp.cli import make_parser, run_main
@@ -72,7 +72,7 @@ def publish(
 ) -> Publication:
     """Writes the weights of a checkpoint of this project, with config, versions and metrics.
 
-    The file is written aside, read back as a stranger would read it, and named only when its
+    The file is written aside, read back as any other file is, and named only when its
     encoder is bit for bit that of the input.
 
     Args:
@@ -100,7 +100,13 @@ def publish(
     encoder = extract_encoder(state, "cwrgp")
     beside = [str(p) for p in (local.parent / "metrics.json",) if p.is_file()]
     values = read_given_metrics(metrics or beside, saved.iteration)
-    content = pack_published(
+    content = _content(saved, values, encoder_only)
+    return _write(Path(output_dir), name, content, encoder, licence)
+
+
+def _content(saved: OwnCheckpoint, metrics: dict[str, float], encoder_only: bool) -> dict[str, Any]:
+    """What the published file holds. Tensors are copied: a view's whole storage would be saved."""
+    return pack_published(
         saved,
         model={
             key: tensor.detach().clone(memory_format=torch.contiguous_format)
@@ -113,9 +119,14 @@ def publish(
             "torchvision": str(torchvision.__version__),
             "cwrgp": __version__,
         },
-        metrics=values,
+        metrics=metrics,
     )
-    folder = Path(output_dir)
+
+
+def _write(
+    folder: Path, name: str, content: dict[str, Any], encoder: Encoder, licence: str
+) -> Publication:
+    """Writes aside, reads back, compares with the input's encoder, and names the file."""
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".publish-", dir=folder) as aside:
         written = Path(aside) / "checkpoint.pth"
@@ -131,7 +142,7 @@ def publish(
             raise FileExistsError(f"{card} exists with other contents; remove it first")
         move_into_place(written, checkpoint)
         write_text(card, text)
-    return Publication(checkpoint, card, digest, values)
+    return Publication(checkpoint, card, digest, content["metrics"])
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:

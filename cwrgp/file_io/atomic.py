@@ -66,11 +66,11 @@ def write_text(path: Path, text: str) -> None:
 
 
 def move_into_place(source: Path, path: Path) -> None:
-    """Renames a complete file to its final name, durably.
+    """Renames a complete file or folder to its final name, durably.
 
     Args:
-        source: a file on the same file system.
-        path: its new name; a file of that name is replaced.
+        source: a file or folder on the same file system.
+        path: its new name; a file, or an empty folder, of that name is replaced.
     """
     _sync(source)
     os.replace(source, path)

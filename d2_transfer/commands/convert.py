@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,21 +23,8 @@ Converts a checkpoint's ResNet encoder for Detectron2, and proves that it is the
   %(prog)s output/pretrain/model_final.pth output/encoder.pkl
   %(prog)s --list
 
-OUTPUT (.pkl, .pth or .safetensors) is what MODEL.WEIGHTS of cwrgp-train-net takes. With
---to torchvision the other way: from Detectron2's file, also that of a fine-tuned detector."""
-
-
-@dataclass(frozen=True)
-class Converted:
-    """What `convert` wrote.
-
-    Attributes:
-        output: the file.
-        details: what was found in the input and what became of it, and the proof.
-    """
-
-    output: Path
-    details: Conversion
+OUTPUT (.pkl, .pth or .safetensors) is what MODEL.WEIGHTS of cwrgp-train-net takes.
+--to torchvision exports the backbone of a Detectron2 file, also of a fine-tuned detector."""
 
 
 def convert(
@@ -50,7 +36,7 @@ def convert(
     to: str = "detectron2",
     check: bool = True,
     unsafe: bool = False,
-) -> Converted:
+) -> Conversion:
     """Converts a checkpoint's encoder for Detectron2, with proof: ``cwrgp-convert`` as a function.
 
     Example::
@@ -63,9 +49,12 @@ def convert(
         output_file: ``.pkl``, ``.pth`` or ``.safetensors``.
         source: format of the input; "auto" detects it.
         branch: "online" or "momentum"; None takes what the format's publishers evaluate.
-        to: "detectron2", or "torchvision" for the other way.
+        to: "detectron2", or "torchvision" to export a Detectron2 backbone.
         check: False omits the proof.
         unsafe: lets the input run code: only for files that you made.
+
+    Returns:
+        What was written, what was found in the input, and the proof.
 
     Raises:
         MissingPackage: Detectron2 is not installed.
@@ -76,10 +65,9 @@ def convert(
         require_detectron2()
     from d2_transfer.conversion import convert_file  # noqa: PLC0415 (imports torch)
 
-    details = convert_file(
+    return convert_file(
         str(input_file), str(output_file), source, branch=branch, to=to, check=check, unsafe=unsafe
     )
-    return Converted(Path(output_file), details)
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -113,7 +101,7 @@ def _convert(args: argparse.Namespace) -> None:
         return
     if args.report:
         _check_report(Path(args.report), args.input, args.output)
-    converted = convert(
+    conversion = convert(
         args.input,
         args.output,
         source=args.source,
@@ -124,9 +112,9 @@ def _convert(args: argparse.Namespace) -> None:
     )
     from d2_transfer.conversion_report import as_json, as_table  # noqa: PLC0415
 
-    print(as_table(converted.details, args.output))
+    print(as_table(conversion))
     if args.report:
-        content = as_json(converted.details, args.input, args.output)
+        content = as_json(conversion, args.input)
         write_text(Path(args.report), json.dumps(content, indent=2) + "\n")
 
 

@@ -44,27 +44,12 @@ def check_coco(json_file: str, image_root: str, mask_format: str | None, evaluat
         raise ValueError(f"{json_file} lists no images")
     if not content["annotations"]:
         raise ValueError(f"{json_file} has no annotations")
-    images: dict[Any, list[int]] = {}
-    for image in content["images"]:
-        number = image.get("id")
-        if not isinstance(number, int | str | None):
-            raise ValueError(f"{json_file}: the image id {number} is not a number")
-        if lacking := [key for key in ("id", "file_name", "height", "width") if key not in image]:
-            raise ValueError(f"{json_file}: image {number} lacks {', '.join(lacking)}")
-        if number in images:
-            raise ValueError(f"{json_file}: the image id {number} occurs twice")
-        if not all(isinstance(image[key], int) and image[key] > 0 for key in ("height", "width")):
-            size = f"{image['width']!r} x {image['height']!r}"
-            raise ValueError(f"{json_file}: image {number} has the size {size}")
-        images[number] = [image["height"], image["width"]]
-        path = os.path.join(image_root, str(image["file_name"]))
-        if not os.path.isfile(path):
-            raise FileNotFoundError(f"{path}, listed in {json_file}, does not exist")
+    sizes = _check_images(json_file, content["images"], image_root)
     categories = {category["id"] for category in content["categories"]}
-    seen = set()
     needed = ["id", "image_id", "category_id", "bbox"]
     needed += ["segmentation"] if mask_format else []
     needed += ["area", "iscrowd"] if evaluate else []
+    seen = set()
     for annotation in content["annotations"]:
         number = annotation.get("id")
         if not isinstance(number, int | None):
@@ -73,21 +58,54 @@ def check_coco(json_file: str, image_root: str, mask_format: str | None, evaluat
         if lacking := [key for key in needed if not _has(annotation, key)]:
             kind = MaskError if lacking == ["segmentation"] else ValueError
             raise kind(f"{where} lacks {', '.join(lacking)}")
-        for key, known in (("image_id", images), ("category_id", categories)):
-            if not isinstance(annotation[key], int | str) or annotation[key] not in known:
-                raise ValueError(f"{where} has the {key} {annotation[key]}, which is not defined")
-        box = annotation["bbox"]
-        if not _is_numbers(box) or len(box) != 4 or min(box[2:]) <= 0:
-            raise ValueError(f"{where} has the bbox {box}; it must be x, y, width, height")
-        if evaluate and not _is_numbers([annotation["area"], annotation["iscrowd"]]):
-            raise ValueError(f"{where}: area and iscrowd must be numbers")
-        if mask_format and not annotation.get("iscrowd", 0):  # crowds are not trained on
-            _check_mask(
-                where, annotation["segmentation"], mask_format, images[annotation["image_id"]]
-            )
+        _check_annotation(where, annotation, sizes, categories, mask_format, evaluate)
         if number in seen:
             raise ValueError(f"{json_file}: the annotation id {number} occurs twice")
         seen.add(number)
+
+
+def _check_images(
+    json_file: str, images: list[dict[str, Any]], image_root: str
+) -> dict[Any, list[int]]:
+    """Checks the entries and that their files exist. Returns id -> [height, width]."""
+    sizes: dict[Any, list[int]] = {}
+    for image in images:
+        number = image.get("id")
+        if not isinstance(number, int | str | None):
+            raise ValueError(f"{json_file}: the image id {number} is not a number")
+        if lacking := [key for key in ("id", "file_name", "height", "width") if key not in image]:
+            raise ValueError(f"{json_file}: image {number} lacks {', '.join(lacking)}")
+        if number in sizes:
+            raise ValueError(f"{json_file}: the image id {number} occurs twice")
+        if not all(isinstance(image[key], int) and image[key] > 0 for key in ("height", "width")):
+            size = f"{image['width']!r} x {image['height']!r}"
+            raise ValueError(f"{json_file}: image {number} has the size {size}")
+        sizes[number] = [image["height"], image["width"]]
+        path = os.path.join(image_root, str(image["file_name"]))
+        if not os.path.isfile(path):
+            raise FileNotFoundError(f"{path}, listed in {json_file}, does not exist")
+    return sizes
+
+
+def _check_annotation(
+    where: str,
+    annotation: dict[str, Any],
+    sizes: dict[Any, list[int]],
+    categories: set[int],
+    mask_format: str | None,
+    evaluate: bool,
+) -> None:
+    """Checks the values of an annotation that lacks none."""
+    for key, known in (("image_id", sizes), ("category_id", categories)):
+        if not isinstance(annotation[key], int | str) or annotation[key] not in known:
+            raise ValueError(f"{where} has the {key} {annotation[key]}, which is not defined")
+    box = annotation["bbox"]
+    if not _is_numbers(box) or len(box) != 4 or min(box[2:]) <= 0:
+        raise ValueError(f"{where} has the bbox {box}; it must be x, y, width, height")
+    if evaluate and not _is_numbers([annotation["area"], annotation["iscrowd"]]):
+        raise ValueError(f"{where}: area and iscrowd must be numbers")
+    if mask_format and not annotation.get("iscrowd", 0):  # crowds are not trained on
+        _check_mask(where, annotation["segmentation"], mask_format, sizes[annotation["image_id"]])
 
 
 def _check_mask(where: str, mask: Any, mask_format: str, size: list[int]) -> None:

@@ -10,11 +10,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from cwrgp.images import IMAGE_SUFFIXES
+
 # The value of detectron2.structures.BoxMode.XYXY_ABS: this module works without Detectron2.
 _XYXY_ABS = 0
 _CORNERS = ("bndbox/xmin", "bndbox/ymin", "bndbox/xmax", "bndbox/ymax")
 _OBJECT_TAGS = ("name", "pose", "truncated", "difficult", *_CORNERS)
-_IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 
 
 def voc_folders(root: str) -> list[str]:
@@ -27,8 +28,9 @@ def voc_folders(root: str) -> list[str]:
 def load_voc(root: str, split: str, classes: Sequence[str]) -> list[dict[str, Any]]:
     """Loads one split of a data set in VOC form as Detectron2's records.
 
-    Unlike Detectron2's own loader, it accepts PNG images and splits of one image, and its errors
-    name the file. "Difficult" objects are used for training, as in Detectron2.
+    Unlike Detectron2's own loader, it accepts every suffix in `IMAGE_SUFFIXES` and splits of one
+    image, and its errors name the file. "Difficult" objects are used for training, as in
+    Detectron2.
 
     Args:
         root: folder with ``Annotations``, ``ImageSets/Main`` and ``JPEGImages``.
@@ -122,10 +124,10 @@ def _required(texts: Mapping[str, str | None], tag: str, parent: str) -> str:
 
 def _voc_image(root: str, image_id: str) -> str:
     base = os.path.join(root, "JPEGImages", image_id)
-    for suffix in _IMAGE_SUFFIXES:
+    for suffix in IMAGE_SUFFIXES:
         if os.path.isfile(base + suffix):
             return base + suffix
-    raise FileNotFoundError(f"{base}{'|'.join(_IMAGE_SUFFIXES)} does not exist")
+    raise FileNotFoundError(f"{base}{'|'.join(IMAGE_SUFFIXES)} does not exist")
 
 
 @dataclass(frozen=True)

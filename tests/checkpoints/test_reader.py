@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 
 from cwrgp.checkpoints.reader import read_checkpoint, read_with_digest
@@ -185,6 +186,18 @@ def as_tar(content: bytes) -> bytes:
     return stream.getvalue()
 
 
+def as_image(kind: str) -> bytes:
+    stream = io.BytesIO()
+    Image.new("RGB", (4, 4)).save(stream, kind)
+    return stream.getvalue()
+
+
+def as_array() -> bytes:
+    stream = io.BytesIO()
+    np.save(stream, np.ones(3))
+    return stream.getvalue()
+
+
 LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
 OTHERS: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     "page": (
@@ -197,6 +210,12 @@ OTHERS: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     "xz": (lzma.compress, "is compressed with xz: unpack it (unxz)"),
     "tar": (as_tar, "is a tar archive: unpack it (tar -xf) and give the file in it"),
     "hdf5": (lambda _: b"\x89HDF\r\n\x1a\n" + bytes(100), "is an HDF5 file (Keras?)"),
+    **{
+        kind: (lambda _, kind=kind: as_image(kind), f"is a {kind} image, not a checkpoint")
+        for kind in ("PNG", "JPEG", "GIF", "WebP", "TIFF")
+    },
+    "pdf": (lambda _: b"%PDF-1.7\n", "is a PDF document, not a checkpoint"),
+    "npy": (lambda _: as_array(), "is a single NumPy array, not a checkpoint"),
 }
 
 

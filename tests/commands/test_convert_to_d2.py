@@ -35,7 +35,7 @@ def test_what_is_printed_is_what_was_done(tmp_path: Path, run_tool: Run) -> None
     assert rows["source"] == "cwrgp-ddp (online branch)"
     assert rows["architecture"] == "resnet18"
     assert rows["MODEL.RESNETS"].startswith("DEPTH 18 RES2_OUT_CHANNELS 64 NUM_GROUPS 1")
-    assert rows["input"] == (
+    assert rows["pixels"] == (
         "mean [123.675, 116.28, 103.53], std [58.395, 57.12, 57.375] (RGB, 0..255)"
     )
     # 20 convolutions, 20 x 5 of BatchNorm, 2 of the head, 1 of the optimizer.

@@ -9,13 +9,14 @@ from typing import Any
 
 import pytest
 import torch
+from detectron2.config import CfgNode
 from detectron2.evaluation import DatasetEvaluator
 from opened_files import opened_files
 from repository import REPOSITORY
 from wandb_files import offline_files, read_history
 
-from d2_transfer.fine_tuning import fine_tune, setup
-from d2_transfer.train_net import parse_args
+from d2_transfer.fine_tuning import fine_tune, prepare
+from d2_transfer.train_net import from_arguments, parse_args
 from d2_transfer.trainer import Trainer
 
 QUICK = REPOSITORY / "configs" / "quick"
@@ -53,8 +54,11 @@ def command(config: Path, output: Path, entry: dict[str, Any], *opts: Any) -> li
 
 
 def run(arguments: list[str], *flags: str) -> Any:
-    args = parse_args([*flags, *arguments])
-    return fine_tune(setup(args), args)
+    return fine_tune(*from_arguments(parse_args([*flags, *arguments])))
+
+
+def setup(arguments: list[str]) -> CfgNode:
+    return prepare(*from_arguments(parse_args(arguments)))
 
 
 def log(output: Path) -> str:
@@ -116,14 +120,16 @@ def test_faster_rcnn_c4_on_voc(tmp_path: Path, scenes: Any, encoder_file: Path) 
 
 def test_random_weights_have_to_be_asked_for_and_are_logged(tmp_path: Path, scenes: Any) -> None:
     entry = scenes.voc("c4_random")
-    run(command(C4, tmp_path, entry, "MODEL.WEIGHTS", "", "SOLVER.MAX_ITER", 1), "--resume")
+    run(
+        command(C4, tmp_path, entry, "MODEL.WEIGHTS", "", "SOLVER.MAX_ITER", 1), "--resume-or-start"
+    )
     assert 'MODEL.WEIGHTS is "": the whole detector starts from random weights' in log(tmp_path)
-    assert f"--resume: {tmp_path} has no checkpoint, a new run is started" in log(tmp_path)
+    assert f"{tmp_path} has no checkpoint: a new run is started" in log(tmp_path)
 
 
 def test_the_weights_arrive_in_training(tmp_path: Path, scenes: Any, encoder_file: Path) -> None:
     arguments = command(C4, tmp_path, scenes.coco("arrive"), "MODEL.WEIGHTS", encoder_file)
-    cfg = setup(parse_args(arguments))
+    cfg = setup(arguments)
     trainer = Trainer(cfg)
     trainer.resume_or_load(resume=False)
     expected = torch.load(encoder_file.with_name("model_final.pth"))["model"]
@@ -137,7 +143,7 @@ def test_a_file_that_does_not_fit_stops_the_trainer_itself(
     tmp_path: Path, scenes: Any, checkpoint_file: Path
 ) -> None:
     """Also for those who use the class without train_net."""
-    cfg = setup(parse_args(command(C4, tmp_path, scenes.coco("misfit"))))
+    cfg = setup(command(C4, tmp_path, scenes.coco("misfit")))
     cfg.defrost()
     cfg.MODEL.WEIGHTS = str(checkpoint_file)
     with pytest.raises(ValueError, match="model_final.pth is not converted"):
@@ -184,7 +190,7 @@ def test_resuming_is_going_on(tmp_path: Path, scenes: Any, encoder_file: Path) -
     assert (resumed / "last_checkpoint").read_text() == "model_0000002.pth"
     saved = torch.load(resumed / "model_0000002.pth")  # weights_only: tensors and primitives
 
-    trainer = Trainer(setup(parse_args(arguments)))
+    trainer = Trainer(setup(["--resume", *arguments]))
     trainer.resume_or_load(resume=True)
     assert trainer.start_iter == 3
     optimizer = saved["trainer"]["_trainer"]["optimizer"]
@@ -252,5 +258,5 @@ def test_files_are_not_opened_more_often_than_needed(
 
 
 def test_the_evaluator_is_that_of_the_data_set(tmp_path: Path, scenes: Any) -> None:
-    cfg = setup(parse_args(command(C4, tmp_path, scenes.voc("by_kind"))))
+    cfg = setup(command(C4, tmp_path, scenes.voc("by_kind")))
     assert isinstance(Trainer.build_evaluator(cfg, "by_kind"), DatasetEvaluator)

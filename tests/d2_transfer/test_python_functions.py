@@ -11,10 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
+from encoders import own_checkpoint
 from repository import REPOSITORY
 
 import d2_transfer
+from cwrgp.checkpoints.pixel_statistics import PixelStatistics
+from d2_transfer.commands.convert import main as convert_main
 from d2_transfer.config import get_cfg
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -44,7 +48,8 @@ def test_each_function_again_and_again(tmp_path: Path, scenes: Any, checkpoint_f
         output = tmp_path / str(turn)
         converted = d2_transfer.convert(checkpoint_file, output / "encoder.pkl", source="cwrgp")
         assert converted.output == output / "encoder.pkl" and converted.output.is_file()
-        proof = converted.details.verification
+        assert converted.pixels is None and not converted.encoder.state_dict
+        proof = converted.verification
         assert proof is not None and proof.float64 <= 1e-9
         run = d2_transfer.train(
             C4, weights=converted.output, output_dir=output, num_gpus=0, **tiny(scenes.voc("again"))
@@ -58,6 +63,21 @@ def test_each_function_again_and_again(tmp_path: Path, scenes: Any, checkpoint_f
     assert callable(d2_transfer.convert) and callable(d2_transfer.train)
 
 
+def test_a_conversion_states_the_pixel_statistics_of_the_pretraining(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = "DATA: {MEAN: [0.4914, 0.4822, 0.4465], STD: [0.2023, 0.1994, 0.2010]}"
+    torch.save({**own_checkpoint(18), "config": config}, tmp_path / "model_final.pth")
+    paths = (str(tmp_path / "model_final.pth"), str(tmp_path / "encoder.pkl"))
+    converted = d2_transfer.convert(*paths)
+    expected = PixelStatistics((125.307, 122.961, 113.8575), (51.5865, 50.847, 51.255))
+    assert converted.pixels == expected
+    report = tmp_path / "report.json"
+    assert convert_main([*paths, "--report", str(report)]) == 0
+    assert f"pixels         {expected}\n" in capsys.readouterr().out
+    assert json.loads(report.read_text())["pixel_mean"] == [125.307, 122.961, 113.8575]
+
+
 def test_a_run_is_resumed_and_a_config_object_is_not_changed(tmp_path: Path, scenes: Any) -> None:
     cfg = get_cfg()
     cfg.merge_from_file(str(REPOSITORY / "configs" / C4))
@@ -65,6 +85,8 @@ def test_a_run_is_resumed_and_a_config_object_is_not_changed(tmp_path: Path, sce
     options: dict[str, Any] = {"output_dir": tmp_path, "num_gpus": 0, **tiny(scenes.coco("object"))}
     run = d2_transfer.train(cfg, weights="", **options)
     options["SOLVER"]["MAX_ITER"] = 2
+    with pytest.raises(ValueError, match=f"OUTPUT_DIR {tmp_path} holds a run already; add"):
+        d2_transfer.train(cfg, weights="", **options)
     d2_transfer.train(cfg, resume=True, **options)
     assert f"Resumed from {run.checkpoint}, at iteration 1" in (tmp_path / "log.txt").read_text()
     assert cfg.dump() == before and not cfg.is_frozen()
@@ -74,8 +96,9 @@ def test_mistakes_are_one_line(tmp_path: Path, scenes: Any) -> None:
     for given, error, message in (
         ({"config": "detection/voc.yaml"}, FileNotFoundError, "no packaged config of this name"),
         ({"SOLVER": {"EPOCHS": 1}}, ValueError, "unknown config key SOLVER.EPOCHS; did you mean"),
-        ({"num_gpus": 99}, ValueError, "--num-gpus 99: this machine has"),
-        ({"num_gpus": -1}, ValueError, "--num-gpus -1: this machine has"),
+        ({"num_gpus": 99}, ValueError, "--num-gpus 99: this machine shows"),
+        ({"num_gpus": -1}, ValueError, "--num-gpus -1 is negative"),
+        ({"resume": True}, FileNotFoundError, "holds no checkpoint to go on from; omit --resume"),
         ({"weights": "nowhere.pkl"}, FileNotFoundError, "MODEL.WEIGHTS nowhere.pkl"),
     ):
         arguments = {"config": C4, "num_gpus": 0, **tiny(scenes.voc("mistakes")), **given}

@@ -13,7 +13,7 @@ import torch
 from repository import REPOSITORY
 
 import d2_transfer.train_net as train_net
-from d2_transfer.fine_tuning import setup
+from d2_transfer.fine_tuning import prepare
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 C4 = "configs/quick/detection_faster_rcnn_r18_c4.yaml"
@@ -70,8 +70,8 @@ def test_the_module_says_a_mistake_in_one_line_and_exits_with_2(
         (["--config-file", C4, "SOLVER.BASE_LRR", "1"], "unknown config key SOLVER.BASE_LRR"),
         (["--config-file", C4, "SOLVER.MAX_ITER", "many"], "SOLVER.MAX_ITER 'many'"),
         (["--config-file", C4, "SOLVER.MAX_ITER"], "'SOLVER.MAX_ITER' has no value"),
-        (["--config-file", C4, "--num-gpus", "-1"], "--num-gpus -1: this machine has"),
-        (["--config-file", C4, "--num-gpus", "99"], "--num-gpus 99: this machine has"),
+        (["--config-file", C4, "--num-gpus", "-1"], "--num-gpus -1 is negative"),
+        (["--config-file", C4, "--num-gpus", "99"], "--num-gpus 99: this machine shows"),
         (["--config-file", C4, "DATASETS.TRAIN", "('no_such',)"], "unknown data set 'no_such'"),
         (["--config-file", C4, "DATASETS.CUSTOM", "[{'NAME': 'x'}]"], "DATASETS.CUSTOM: {'NAME'"),
     ],
@@ -97,9 +97,10 @@ def test_evaluation_without_weights_is_an_error(
     base = ("--config-file", C4, "--num-gpus", "0", "--eval-only")
     assert in_process(*base, *arguments) == 2
     assert "--eval-only needs weights to evaluate" in capsys.readouterr().err
-    # Nor is there anything to resume from.
-    assert in_process(*base, "--resume", *arguments) == 2
+    assert in_process(*base, "--resume-or-start", *arguments) == 2
     assert "--eval-only needs weights to evaluate" in capsys.readouterr().err
+    assert in_process(*base, "--resume", *arguments) == 2
+    assert f"OUTPUT_DIR {tmp_path / 'run'} holds no checkpoint" in capsys.readouterr().err
 
 
 def test_a_backbone_is_nothing_to_evaluate(
@@ -138,7 +139,7 @@ def test_the_traceback_is_shown_where_asked(monkeypatch: pytest.MonkeyPatch) -> 
 def test_the_device_without_a_gpu(tmp_path: Path, scenes: Any, monkeypatch: Any) -> None:
     monkeypatch.chdir(REPOSITORY)
     arguments = ["--config-file", C4, *options(scenes.voc("device"), tmp_path / "run")]
-    cfg = setup(train_net.parse_args(arguments))
+    cfg = prepare(*train_net.from_arguments(train_net.parse_args(arguments)))
     assert cfg.MODEL.DEVICE == "cpu"
     assert cfg.is_frozen()
     assert not (tmp_path / "run").exists()  # nothing is written before all is checked

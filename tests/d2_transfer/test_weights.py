@@ -232,7 +232,7 @@ def test_an_encoder_with_other_pixel_values_is_refused_and_the_options_help(
     cfg.merge_from_list(shlex.split(str(error.value).partition("; set ")[2]))
     assert cfg.MODEL.PIXEL_STD == [51.5865, 50.847, 51.255]
     check_weights_for(cfg, str(output))
-    convert_file(source, output, pixels=IMAGENET)  # somebody who knows better
+    convert_file(source, output, pixels=IMAGENET)  # overrides what the file states
     check_weights_for(config(C4), str(output))
 
 

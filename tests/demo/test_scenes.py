@@ -1,4 +1,4 @@
-"""Drawn scenes: their masks are what was painted, a seed gives the same picture again."""
+"""Synthetic scenes: their masks are what was painted, a seed gives the same image again."""
 
 from __future__ import annotations
 
@@ -24,11 +24,14 @@ def test_masks_are_disjoint_inside_the_image_and_fill_their_boxes(index):
     scene = dataset.labelled_scene(SPEC, "train", index)
     size = SPEC.scene_size
     assert scene.image.shape == (size, size, 3) and scene.image.dtype == np.uint8
-    assert len(scene.classes) == len(scene.masks) == len(scene.visible) == len(scene.boxes)
+    annotations = dataset.coco_annotations(scene, 1, 1)
+    assert len(scene.classes) == len(scene.masks) == len(scene.visible) == len(annotations)
     assert 1 <= len(scene.classes) <= SPEC.max_objects
     assert scene.masks.sum(axis=0).max() == 1
     assert min(scene.visible) >= 0.5 and max(scene.visible) <= 1
-    for (x0, y0, x1, y1), mask in zip(scene.boxes, scene.masks, strict=True):
+    for annotation, mask in zip(annotations, scene.masks, strict=True):
+        x0, y0, width, height = map(int, annotation["bbox"])
+        x1, y1 = x0 + width, y0 + height
         outside = mask.copy()
         outside[y0:y1, x0:x1] = False
         assert not outside.any()

@@ -1,7 +1,7 @@
-"""The whole way on drawn pictures: draw, pretrain, convert, fine-tune twice, compare.
+"""The whole pipeline on synthetic images: draw, pretrain, convert, fine-tune twice, compare.
 
-python tools/demo                        # goes on where it stopped; ends in output/demo/report.html
-python tools/demo --again pretrain       # one stage anew, and all that follow
+python tools/demo                        # resumes where it stopped; writes output/demo/report.html
+python tools/demo --again pretrain       # repeat a stage and all that follow
 python tools/demo --seeds 0 1 2          # more fine-tuning runs of each kind
 """
 
@@ -14,22 +14,17 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import stages
-from cwrgp.cli import run_main
+from cwrgp.cli import make_parser, run_main
 
 NAMES = ("scenes", "pretrain", "convert", "finetune", "report")
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python tools/demo",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = make_parser("python tools/demo", __doc__)
     parser.add_argument("--output", type=Path, default=Path("output/demo"), help="folder")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1], help="of fine-tuning")
-    parser.add_argument("--again", choices=NAMES, help="do this stage, and what follows, anew")
+    parser.add_argument("--again", choices=NAMES, help="repeat this stage and all that follow")
     parser.add_argument("--only", choices=NAMES, help="stop after this stage")
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return parser.parse_args()
 
 
@@ -37,7 +32,7 @@ def main(args: argparse.Namespace) -> None:
     root = args.output.absolute()
     recipe = root / "recipe.txt"
     if root.exists() and (not recipe.exists() or recipe.read_text() != stages.recipe()):
-        args.again = NAMES[0]  # what is there came of another version of the demo
+        args.again = NAMES[0]  # the folder holds results of another version of the demo
     if args.again:
         forget(root, args.again)
     root.mkdir(parents=True, exist_ok=True)

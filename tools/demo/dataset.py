@@ -26,7 +26,8 @@ import numpy as np
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from cwrgp.cli import run_main
+from cwrgp.cli import make_parser, run_main
+from cwrgp.file_io.atomic import move_into_place
 from scenes import Scene, draw_portrait, draw_scene
 from shapes import CLASS_NAMES
 
@@ -78,22 +79,21 @@ def labelled_scene(spec: DatasetSpec, split: str, index: int) -> Scene:
 
 def coco_annotations(scene: Scene, image_id: int, first_id: int) -> list[dict[str, Any]]:
     """COCO annotations of a scene, with ids from ``first_id`` on; masks as compressed RLE."""
-    annotations: list[dict[str, Any]] = []
-    objects = zip(scene.boxes.tolist(), scene.masks, scene.classes, strict=True)
-    for offset, ((x0, y0, x1, y1), mask, class_index) in enumerate(objects):
-        rle = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))
-        annotations.append(
-            {
-                "id": first_id + offset,
-                "image_id": image_id,
-                "category_id": class_index + 1,
-                "bbox": [x0, y0, x1 - x0, y1 - y0],
-                "area": int(mask.sum()),
-                "segmentation": {"size": rle["size"], "counts": rle["counts"].decode("ascii")},
-                "iscrowd": 0,
-            }
+    masks = coco_mask.encode(np.asfortranarray(scene.masks.transpose(1, 2, 0), np.uint8))
+    return [
+        {
+            "id": number,
+            "image_id": image_id,
+            "category_id": class_index + 1,
+            "bbox": coco_mask.toBbox(rle).tolist(),
+            "area": int(coco_mask.area(rle)),
+            "segmentation": {"size": rle["size"], "counts": rle["counts"].decode("ascii")},
+            "iscrowd": 0,
+        }
+        for number, (rle, class_index) in enumerate(
+            zip(masks, scene.classes, strict=True), first_id
         )
-    return annotations
+    ]
 
 
 def _write_images(root: Path, spec: DatasetSpec) -> Iterator[None]:
@@ -109,21 +109,20 @@ def _write_images(root: Path, spec: DatasetSpec) -> Iterator[None]:
             _save(scene, folder / f"{index:05d}.png", compress_level=3)
             yield
     categories = [{"id": k, "name": name} for k, name in enumerate(CLASS_NAMES, start=1)]
+    (root / "coco" / "annotations").mkdir(parents=True)
+    size = {"height": spec.scene_size, "width": spec.scene_size}
     for split, count in (("train", spec.train), ("val", spec.val)):
         images: list[dict[str, Any]] = []
         annotations: list[dict[str, Any]] = []
-        for image_id in range(1, count + 1):
-            scene = labelled_scene(spec, split, image_id - 1)
-            name = f"{split}_{image_id - 1:05d}.png"
+        for index in range(count):
+            scene = labelled_scene(spec, split, index)
+            name = f"{split}_{index:05d}.png"
+            images.append({"id": index + 1, "file_name": name, **size})
+            annotations += coco_annotations(scene, index + 1, len(annotations) + 1)
             _save(scene, root / "coco" / split / name, compress_level=3)
-            height, width = scene.image.shape[:2]
-            images.append({"id": image_id, "file_name": name, "height": height, "width": width})
-            annotations += coco_annotations(scene, image_id, len(annotations) + 1)
             yield
         content = {"images": images, "annotations": annotations, "categories": categories}
-        path = root / "coco" / "annotations" / f"{split}.json"
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(json.dumps(content))
+        (root / "coco" / "annotations" / f"{split}.json").write_text(json.dumps(content))
 
 
 def _save(scene: Scene, path: Path, **options: Any) -> None:
@@ -158,10 +157,9 @@ def write_dataset(
             if progress is not None:
                 progress(done, total)
         (partial / STAMP).write_text(json.dumps(asdict(spec), indent=2) + "\n")
-        partial.rename(root)
-    except BaseException:
+        move_into_place(partial, root)
+    finally:
         shutil.rmtree(partial, ignore_errors=True)
-        raise
 
 
 def _print_progress(done: int, total: int) -> None:
@@ -171,10 +169,9 @@ def _print_progress(done: int, total: int) -> None:
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Draws the demo's data set.")
+    parser = make_parser("python tools/demo/dataset.py", "Draws the demo's data set.")
     parser.add_argument("root", type=Path, help="folder of the data set")
     parser.add_argument("--seed", type=int, default=0, help="of everything that is drawn")
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return parser.parse_args()
 
 

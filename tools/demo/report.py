@@ -27,6 +27,8 @@ from d2_transfer.visualize import class_colour, draw_detections
 METRICS = {"bbox/AP": "Box AP", "bbox/AP50": "Box AP50", "bbox/AP75": "Box AP75"}
 METRICS |= {"segm/AP": "Mask AP", "segm/AP50": "Mask AP50", "segm/AP75": "Mask AP75"}
 PRETRAINED, RANDOM = 0, 1  # their styles on every chart
+_ARMS = (("Random weights", RANDOM), ("Pretrained", PRETRAINED))  # labels in the text
+_SERIES = (("random", RANDOM), ("pretrained", PRETRAINED))  # labels in the charts
 _ITERATION = "pretraining iteration"
 
 
@@ -137,7 +139,7 @@ class Comparison(NamedTuple):
 
 def mean(values: Sequence[float]) -> float:
     """Arithmetic mean; NaN of nothing."""
-    return math.fsum(values) / len(values) if values else math.nan
+    return statistics.fmean(values) if values else math.nan
 
 
 def spread_text(values: Sequence[float]) -> Markup:
@@ -163,7 +165,7 @@ def count_found(truth: Detections, found: Detections, iou: float = 0.5) -> int:
 
 def render(data: ReportData) -> str:
     """The page as a string."""
-    arms = (("Random weights", RANDOM, data.random), ("Pretrained", PRETRAINED, data.pretrained))
+    arms = zip(_ARMS, (data.random, data.pretrained), strict=True)
     runs = (*data.random, *data.pretrained)
     present = {k: label for k, label in METRICS.items() if any(k in run.metrics for run in runs)}
     mask = data.compare("segm/AP")
@@ -183,7 +185,7 @@ def render(data: ReportData) -> str:
         seconds=sum(c.seconds or 0 for c in data.commands) or math.nan,
         head=["", *present.values()],
         rows=[(label, *_row(data.compare(key))) for key, label in present.items()],
-        groups=[(page.key(label, style), _seeds(runs, present)) for label, style, runs in arms],
+        groups=[(page.key(*arm), _seeds(runs, present)) for arm, runs in arms],
         strip=_strip(data, present),
         ap_curves=_ap_curves(data),
         loss=_loss(data.loss),
@@ -223,8 +225,7 @@ def _strip(data: ReportData, present: dict[str, str]) -> Markup:
 
 def _ap_curves(data: ReportData) -> Markup:
     series = []
-    arms = (("random", RANDOM, data.random), ("pretrained", PRETRAINED, data.pretrained))
-    for label, style, runs in arms:
+    for (label, style), runs in zip(_SERIES, (data.random, data.pretrained), strict=True):
         # A resumed run may have measured an iteration twice: the last one counts.
         curves = [dict(zip(*run.box_ap, strict=True)) for run in runs]
         # A mean over fewer seeds than the other points have would not be comparable with them.
@@ -258,7 +259,7 @@ def _knn(curve: Curve, chance: float) -> Markup:
 def _spectrum(spectra: Sequence[Sequence[float]], ranks: Sequence[float]) -> Markup:
     effective = " and ".join(map(text.number, ranks))
     return spectrum_chart(
-        [("random", RANDOM, spectra[0]), ("pretrained", PRETRAINED, spectra[1])],
+        [(*arm, values) for arm, values in zip(_SERIES, spectra, strict=True)],
         x_label="eigenvalue, largest first",
         y_label="share of the variance",
         alt=f"Spectrum of the embedding before and after pretraining; effective ranks {effective}",
@@ -279,15 +280,11 @@ def _sample(
     total = len(sample.truth.classes)
     drawn = _drawn(sample.image, sample.truth, data)
     cells = [("Truth", text.plural(total, "object"), drawn, f"Image {number}, the true objects")]
-    arms = (
-        ("Random weights", RANDOM, sample.random),
-        ("Pretrained", PRETRAINED, sample.pretrained),
-    )
-    for label, style, objects in arms:
+    for arm, objects in zip(_ARMS, (sample.random, sample.pretrained), strict=True):
         kept = objects.above(data.score_threshold)
         hits = count_found(sample.truth, kept)
         wrong = len(kept.classes) - hits
         note = f"{hits} of {total} found" + (f", {wrong} wrong" if wrong else "")
-        alt = f"Image {number}, detections of the {label.lower()} detector: {note}"
-        cells.append((page.key(label, style), note, _drawn(sample.image, kept, data), alt))
+        alt = f"Image {number}, detections of the {arm[0].lower()} detector: {note}"
+        cells.append((page.key(*arm), note, _drawn(sample.image, kept, data), alt))
     return cells

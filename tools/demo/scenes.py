@@ -13,17 +13,15 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
-from torchvision.ops import masks_to_boxes
 
 from shapes import CLASS_NAMES, paint
 from textures import Floats, background, fractal_noise, lighting, oklab_to_srgb, random_lab, turned
 
 SUPERSAMPLE = 3  # an odd number: a pixel shared by two surfaces always has one that covers more
 MIN_VISIBLE = 0.5  # share of an object's own area that must stay visible
-_PLACEMENTS = 8  # positions tried before an object is left out
+_PLACEMENTS = 8  # positions tried before an object is omitted
 
 
 @dataclass(frozen=True)
@@ -34,11 +32,6 @@ class Scene:
     masks: NDArray[np.bool_]  # (N, H, W), each object's visible pixels; no pixel belongs to two
     classes: tuple[int, ...]  # N indices into `shapes.CLASS_NAMES`
     visible: tuple[float, ...]  # N shares (0.5..1) of the objects' areas that can be seen
-
-    @property
-    def boxes(self) -> NDArray[np.int64]:
-        """(N, 4) boxes x0, y0, x1, y1 in pixels; x1 and y1 are one past the last pixel."""
-        return masks_to_boxes(torch.from_numpy(self.masks)).long().numpy() + [0, 0, 1, 1]
 
 
 @dataclass(frozen=True)
@@ -77,7 +70,7 @@ def _draw_sprite(
     )
     tones = paint(rng, CLASS_NAMES[class_index], x + bent_x, y + bent_y)
     lab = _palette(rng, surround)[tones]
-    # The same surface noise and light for every class: they say nothing about which one it is.
+    # The same surface noise and light for every class: they do not depend on it.
     relief = fractal_noise(rng, pixels, rng.uniform(2, 7), 2) - 0.5
     relief *= np.float32(rng.uniform(0.02, 0.22))
     turn = rng.uniform(0, 2 * np.pi)
@@ -121,7 +114,7 @@ def _place(
     canvas: int,
     centred: float | None,
 ) -> list[_Sprite]:
-    """Puts ``sprite`` in front of the others where everything stays visible; else leaves it out."""
+    """Puts ``sprite`` in front of the others where everything stays visible; else omits it."""
     pixels = sprite.inside.shape[0]
     for _ in range(_PLACEMENTS):
         if centred is None:
@@ -144,7 +137,7 @@ def _mean_pool(values: NDArray[Any], factor: int = SUPERSAMPLE) -> Floats:
 
 
 def _compose(rng: np.random.Generator, surface: Floats, sprites: list[_Sprite]) -> Scene:
-    """Paints sprites on an OKLab surface (size, size, 3); adds light and grain, reads off masks."""
+    """Paints sprites on an OKLab surface (size, size, 3); adds light and grain, finds the masks."""
     size = surface.shape[0]
     canvas = size * SUPERSAMPLE
     owner = _owner(sprites, canvas)
@@ -188,7 +181,7 @@ def draw_scene(
         rng: the only source of randomness.
         size: side of the square image, in pixels.
         num_objects: objects wanted; one that finds no place where it and all others stay at least
-            half visible is left out, so crowded scenes can have fewer (never none).
+            half visible is omitted, so crowded scenes can have fewer (never none).
         scale: smallest and largest size of an object, relative to the image's side.
 
     Raises:
@@ -227,6 +220,6 @@ def draw_portrait(rng: np.random.Generator, size: int, class_index: int) -> Scen
         )
         sprites = _place(rng, sprites, other, canvas, None)
     trial = _place(rng, sprites, main, canvas, 0.08)
-    if len(trial) == len(sprites):  # the one behind would be hidden: do without it
+    if len(trial) == len(sprites):  # the other would be hidden: omit it
         trial = _place(rng, [], main, canvas, 0.05)
     return _compose(rng, surface, trial)

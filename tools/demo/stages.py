@@ -25,7 +25,7 @@ class Stage(NamedTuple):
     kind: str  # which of the demo's steps it belongs to
     name: str
     command: tuple[str, ...]  # its words, after the interpreter
-    folder: Path  # what it writes; may be thrown away to do it again
+    folder: Path  # what it writes; may be deleted to do it again
     done: Path  # exists when, and only when, the command came to its end
 
     def log(self, root: Path) -> Path:
@@ -39,7 +39,7 @@ class Stage(NamedTuple):
 
 
 def recipe() -> str:
-    """A digest of the configs and the data set's specification: what the demo's numbers come of."""
+    """A digest of the configs and the data specification, which the demo's numbers depend on."""
     configs = REPOSITORY / "configs"
     files = sorted([*configs.glob("quick/*.yaml"), *configs.glob("detection/Base*.yaml")])
     parts = [path.read_bytes() for path in files] + [repr((VERSION, DatasetSpec())).encode()]
@@ -58,13 +58,13 @@ def plan(root: Path, seeds: list[int]) -> list[Stage]:
     draw = ("tools/demo/dataset.py", str(scenes))
     train = (
         *("tools/pretrain.py", "--config-file", "configs/quick/demo_pretrain_r18.yaml"),
-        *resume_flag(pretrain),
+        "--resume-or-start",
         *("DATA.ROOT", str(scenes / "unlabelled"), "EVAL.ROOT", str(scenes / "classes")),
         *("OUTPUT_DIR", str(pretrain)),
     )
     convert = ("tools/convert_to_d2.py", str(final), str(encoder))
     return [
-        Stage("scenes", "draw the pictures", draw, scenes, scenes / STAMP),
+        Stage("scenes", "draw the images", draw, scenes, scenes / STAMP),
         Stage("pretrain", "pretrain without labels", train, pretrain, final),
         Stage("convert", "convert for Detectron2", convert, encoder, encoder),
         *(_finetune(root, arm, seed) for seed in seeds for arm in ARMS),
@@ -84,17 +84,12 @@ def _finetune(root: Path, arm: str, seed: int) -> Stage:
     ]
     command = (
         *("d2_transfer/train_net.py", "--config-file", "configs/quick/demo_mask_rcnn_r18.yaml"),
-        *resume_flag(folder),
+        "--resume-or-start",
         *("MODEL.WEIGHTS", str(root / "encoder.pkl") if arm == "pretrained" else ""),
         *("DATASETS.CUSTOM", json.dumps(custom), "SEED", str(seed), "OUTPUT_DIR", str(folder)),
     )
     name = f"fine-tune from {arm} weights, seed {seed}"
     return Stage("finetune", name, command, folder, folder / "DONE")
-
-
-def resume_flag(folder: Path) -> tuple[str, ...]:
-    """``--resume`` where a killed run left a checkpoint."""
-    return ("--resume",) if (folder / "last_checkpoint").exists() else ()
 
 
 def forget(stage: Stage, root: Path) -> None:
@@ -142,5 +137,4 @@ def run(stage: Stage, root: Path, num_threads: int) -> None:
 
 def shown(command: tuple[str, ...]) -> str:
     """A command as it can be pasted into a shell at the repository's root."""
-    words = (str(word).replace(f"{REPOSITORY}/", "") for word in command)
-    return shlex.join(word for word in words if word != "--resume")
+    return shlex.join(word.replace(f"{REPOSITORY}/", "") for word in command)

@@ -61,7 +61,7 @@ def value_noise(rng: np.random.Generator, size: int, cells: tuple[float, float])
     """
     rows, columns = (int(np.ceil(c)) + 3 for c in cells)
     lattice = Image.fromarray(rng.random((rows, columns), dtype=np.float32))
-    # A margin of one cell keeps the kernel's border handling out of the picture.
+    # A margin of one cell keeps the kernel's border handling out of the image.
     box = (1.0, 1.0, 1.0 + cells[1], 1.0 + cells[0])
     return np.asarray(lattice.resize((size, size), Image.Resampling.BICUBIC, box=box))
 
