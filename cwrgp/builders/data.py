@@ -89,29 +89,35 @@ def build_views(cfg: CfgNode) -> Views:
 
 def build_transforms(cfg: CfgNode) -> list[Callable[[Image.Image], Tensor]]:
     """The random transform of each of the V views; ``validate_cfg`` has checked the values."""
-    common: dict[str, Any] = {name: getattr(cfg.AUGMENT, name) for name in cfg.AUGMENT}
-    common["IMAGE_SIZE"] = cfg.DATA.IMAGE_SIZE
-    changes: list[dict[str, Any]] = common.pop("PER_VIEW")
+    changes: list[dict[str, Any]] = cfg.AUGMENT.PER_VIEW
     if not changes:
         with config_section(cfg, "AUGMENT"):
-            return [_transform(common)] * cfg.DATA.NUM_VIEWS
+            return [_transform(cfg, {})] * cfg.DATA.NUM_VIEWS
     transforms = []
     for view, change in enumerate(changes):
         with config_key(f"AUGMENT.PER_VIEW, view {view}"):
-            transforms.append(_transform(common | change))
+            transforms.append(_transform(cfg, change))
     return transforms
 
 
-def _transform(values: dict[str, Any]) -> Callable[[Image.Image], Tensor]:
+def _transform(cfg: CfgNode, change: dict[str, Any]) -> Callable[[Image.Image], Tensor]:
+    """The transform of AUGMENT with the values of one view in their place."""
+
+    def value(name: str) -> Any:
+        # Only what a view uses is read: a key of AUGMENT that every view replaces has no effect.
+        if name in change:
+            return change[name]
+        return cfg.DATA.IMAGE_SIZE if name == "IMAGE_SIZE" else getattr(cfg.AUGMENT, name)
+
     return build_view_transform(
-        image_size=values["IMAGE_SIZE"],
-        crop_scale=tuple(values["CROP_SCALE"]),
-        interpolation=values["INTERPOLATION"],
-        crop_first=values["CROP_FIRST"],
-        jitter=tuple(values["JITTER"]),
-        jitter_prob=values["JITTER_PROB"],
-        grayscale_prob=values["GRAYSCALE_PROB"],
-        blur_prob=values["BLUR_PROB"],
-        solarize_prob=values["SOLARIZE_PROB"],
-        flip_prob=values["FLIP_PROB"],
+        image_size=value("IMAGE_SIZE"),
+        crop_scale=tuple(value("CROP_SCALE")),
+        interpolation=value("INTERPOLATION"),
+        crop_first=value("CROP_FIRST"),
+        jitter=tuple(value("JITTER")),
+        jitter_prob=value("JITTER_PROB"),
+        grayscale_prob=value("GRAYSCALE_PROB"),
+        blur_prob=value("BLUR_PROB"),
+        solarize_prob=value("SOLARIZE_PROB"),
+        flip_prob=value("FLIP_PROB"),
     )
