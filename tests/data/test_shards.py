@@ -23,6 +23,7 @@ from cwrgp.data.datasets import build_dataset
 from cwrgp.data.loaders import iterate_views
 from cwrgp.data.samplers import StepSampler
 from cwrgp.data.shards import Shards, expand, index_shard
+from cwrgp.data.string_array import StringArray
 from cwrgp.data.subsets import ImageSubset
 from cwrgp.data.views import ProbeImages, Views
 
@@ -121,6 +122,13 @@ def test_sources(tmp_path, monkeypatch):
         FileNotFoundError, match=r"no shard matches .*/c-\*.tar; name the .tar file"
     ):
         expand(str(tmp_path / "c-*.tar"))
+
+
+def test_names_and_positions_are_arrays_which_workers_share(tmp_path):
+    images = Shards(write_shards(tmp_path))
+    assert type(images.urls) is StringArray
+    assert [Path(url).name for url in images.urls] == [Path(u).name for u in expand(str(tmp_path))]
+    assert not [name for name, v in vars(images).items() if isinstance(v, list | tuple | dict)]
 
 
 def test_the_number_of_samples_is_checked(tmp_path):
