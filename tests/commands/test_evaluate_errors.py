@@ -12,6 +12,7 @@ from encoders import own_checkpoint
 from images import write_images
 
 from cwrgp.cli import run_main
+from cwrgp.commands.evaluate import main
 
 MISTAKES = [
     ("knn", ["EVAL.KNN_K", 50], "EVAL.KNN_K: k 50 is more than the 49 labelled images"),
@@ -96,24 +97,21 @@ def test_features_that_are_no_numbers_are_refused(place, tmp_path):
         run(place, "knn", weights=str(tmp_path / "huge.pth"))
 
 
-def test_the_command_says_what_is_wrong_in_one_line(place, tmp_path, run_tool):
-    base = ["tools/evaluate.py", "--config-file", place / "config.yaml"]
+def test_the_command_says_what_is_wrong_in_one_line(place, tmp_path, capsys, run_tool):
+    base = ["--config-file", place / "config.yaml", "--weights"]
     data = ["knn", "DATA.ROOT", place / "images"]
-    good = ["--weights", place / "weights.pth"]
-    for options, message in [
-        (["--weights", tmp_path / "none.pth"], "none.pth: no such file"),
-    ]:
-        done = run_tool(*base, *options, *data)
-        assert (done.returncode, done.stdout) == (2, "")
-        assert done.stderr.startswith("error: ") and message in done.stderr
-        assert done.stderr.count("\n") == 1
+    done = run_tool("tools/evaluate.py", *base, tmp_path / "none.pth", *data)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: ") and "none.pth: no such file" in done.stderr
+    assert done.stderr.count("\n") == 1
+    with pytest.raises(SystemExit, match="2"):
+        main([str(word) for word in (*base, place / "weights.pth", "--source", "x", *data)])
+    assert "argument --source: invalid choice: 'x' (choose from" in capsys.readouterr().err
+
+
+def test_the_output_must_be_a_json_file(place, tmp_path):
     (tmp_path / "folder.json").mkdir()
     with pytest.raises(ValueError, match="must end in .json"):
         run(place, "knn", output=str(tmp_path))
     with pytest.raises(ValueError, match="folder.json is a folder; name a file"):
         run(place, "knn", output=str(tmp_path / "folder.json"))
-    done = run_tool(*base, *good, "--source", "x", *data)
-    assert (
-        done.returncode == 2
-        and "argument --source: invalid choice: 'x' (choose from" in done.stderr
-    )

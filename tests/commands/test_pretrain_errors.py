@@ -8,7 +8,7 @@ from images import write_images
 from quick_run import QUICK, make_cfg
 
 from cwrgp.cli import run_main
-from cwrgp.commands.pretrain import run_pretraining
+from cwrgp.commands.pretrain import main, run_pretraining
 
 # Given, but of another method, optimizer, schedule, data set or command.
 UNUSED = {
@@ -110,38 +110,40 @@ MISTAKES = [
 
 @pytest.mark.parametrize(("opts", "message"), MISTAKES, ids=[" ".join(m[0]) for m in MISTAKES])
 def test_a_mistake_is_one_line_and_exit_code_2(image_folder, tmp_path, capsys, opts, message):
-    def main(args):
+    def command(args):
         run_pretraining(make_cfg(image_folder, tmp_path / "run", *opts))
 
     args = type("Arguments", (), {"debug": False})()
-    assert run_main(main, args) == 2
+    assert run_main(command, args) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ") and error.count("\n") == 1 and message in error
     assert not (tmp_path / "run").exists()
     args.debug = True
     with pytest.raises((ValueError, OSError)):
-        run_main(main, args)
+        run_main(command, args)
 
 
-def test_the_command_itself_says_it_in_one_line(image_folder, tmp_path, run_tool):
+def test_the_command_itself_says_it_in_one_line(image_folder, tmp_path, capsys, run_tool):
+    done = run_tool("tools/pretrain.py", "--config-file", QUICK, "DATA.ROOT", tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: ") and "holds no image" in done.stderr
+    assert done.stderr.count("\n") == 1
     file = tmp_path / "broken.yaml"
     file.write_text("SOLVER: {EPOCHS: 3\n")
     empty = tmp_path / "empty.yaml"
     empty.write_text("# nothing\n")
-    for config, opts, message in [
-        (empty, [], "empty.yaml is not a config: it must hold sections with keys"),
-        (tmp_path / "none.yaml", [], "none.yaml: no such file"),
-        (file, [], "is not valid YAML"),
-        (QUICK, ["OUTPUT_DIR", tmp_path, "DATA.ROOT", tmp_path], "holds no image"),
+    for config, message in [
+        (empty, "empty.yaml is not a config: it must hold sections with keys"),
+        (tmp_path / "none.yaml", "none.yaml: no such file"),
+        (file, "is not valid YAML"),
     ]:
-        done = run_tool("tools/pretrain.py", "--config-file", config, *opts)
-        assert (done.returncode, done.stdout) == (2, "")
-        assert done.stderr.startswith("error: ") and message in done.stderr
-        assert done.stderr.count("\n") == 1
-    done = run_tool("tools/pretrain.py", "--resume", "--debug", "--config-file", QUICK,
-                    "OUTPUT_DIR", tmp_path, "DATA.ROOT", image_folder)  # fmt: skip
-    assert done.returncode == 1 and "Traceback" in done.stderr
-    assert "holds no checkpoint to go on from" in done.stderr
+        assert main(["--config-file", str(config)]) == 2
+        output, errors = capsys.readouterr()
+        assert output == "" and errors.startswith("error: ") and message in errors
+        assert errors.count("\n") == 1
+    pairs = ("OUTPUT_DIR", tmp_path, "DATA.ROOT", image_folder)
+    with pytest.raises(FileNotFoundError, match="holds no checkpoint to go on from"):
+        main(["--resume", "--debug", "--config-file", str(QUICK), *map(str, pairs)])
 
 
 def test_a_full_disk_is_one_line_and_the_run_goes_on_once_there_is_room(
@@ -150,10 +152,10 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on_once_there_is_room(
     opts = ["SOLVER.EPOCHS", 3, "EVAL.PERIOD", 0, "DATA.NUM_WORKERS", 0]
     run_pretraining(make_cfg(image_folder, tmp_path, *opts, "SOLVER.EPOCHS", 2))
     before = {path.name: path.read_bytes() for path in tmp_path.glob("*.pth")}
-    command = ("tools/pretrain.py", "--resume", "--config-file", QUICK)
     given = ("DATA.ROOT", image_folder, "OUTPUT_DIR", tmp_path, *opts)
+    command = ("--resume", "--config-file", QUICK, *given)
     limited = ("tests/helpers/small_disk.py", 1_000_000)
-    result = run_tool(*limited, *command, *given)
+    result = run_tool(*limited, "tools/pretrain.py", *command)
     assert result.returncode == 2, result.stderr
     last = result.stderr.splitlines()[-1]  # after the progress
     assert last.startswith(f"error: {tmp_path}/model_final.pth was not written: the file")
@@ -161,6 +163,6 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on_once_there_is_room(
     assert "Traceback" not in result.stderr + result.stdout
     assert {path.name: path.read_bytes() for path in tmp_path.glob("*.pth")} == before
     assert not list(tmp_path.glob(".*"))
-    run_tool(*command, *given, check=True)
+    assert main([str(word) for word in command]) == 0
     assert (tmp_path / "last_checkpoint").read_text() == "model_final.pth"
     assert torch.load(tmp_path / "model_final.pth", weights_only=True)["iteration"] == 5
