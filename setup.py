@@ -67,6 +67,9 @@ EXTRAS_REQUIRE = {
         "pytest-timeout>=2.2",
         "pytest-xdist>=3.5",
         "scikit-learn>=1.5",
+        # Their own modules write files that the converter reads.
+        "timm>=1.0",
+        "lightly>=1.5",
         "ruff>=0.9",
         "mypy>=1.14",
         "setuptools>=64",

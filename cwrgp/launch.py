@@ -11,6 +11,7 @@ import torch
 import torch.distributed as dist
 
 from cwrgp.preemption import EXIT_CODE, Preempted, forwarded_to
+from cwrgp.shared_memory import WorkerError
 
 
 def local_device() -> torch.device:
@@ -157,7 +158,14 @@ def _worker(main: Callable[..., Any], args: tuple[Any, ...], init_method: str) -
         dist.init_process_group("nccl", device_id=local_device(), **place)
     else:
         dist.init_process_group("gloo", **place)
+    alone = False
     try:
         return main(*args)
+    except WorkerError:
+        # The other processes go on. They fail when this one closes its connections, which must not
+        # be before it has printed its error: torchrun ends all processes at the first failure.
+        alone = True
+        raise
     finally:
-        dist.destroy_process_group()
+        if not alone:
+            dist.destroy_process_group()

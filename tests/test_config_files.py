@@ -32,9 +32,10 @@ def test_each_config_that_can_be_run_is_listed_by_one_command() -> None:
     pretraining, detection = set(packaged_configs(PRETRAINING)), set(packaged_configs(DETECTION))
     assert not pretraining & detection
     assert files - pretraining - detection == {"detection/Base-RCNN-C4-BN.yaml"}
-    for names, command in ((pretraining, "tools/pretrain.py"), (detection, "train_net.py")):
+    for names, command in ((pretraining, "cwrgp-pretrain"), (detection, "cwrgp-train-net")):
         for name in names:
-            assert command in (REPOSITORY / "configs" / name).read_text(), name
+            text = (REPOSITORY / "configs" / name).read_text()
+            assert f"{command} " in text and f"--config-file {name}" in text, name
 
 
 def test_the_list_has_a_line_for_each_config() -> None:

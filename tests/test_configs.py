@@ -9,7 +9,7 @@ import pytest
 import torch
 from repository import REPOSITORY
 
-from cwrgp.builders.data import build_transforms
+from cwrgp.builders.data import build_specs
 from cwrgp.builders.methods import build_method, build_networks
 from cwrgp.builders.solver import build_learning_rate, build_plan, build_precision, build_solver
 from cwrgp.cli import load_config
@@ -142,7 +142,7 @@ def test_a_config_builds_at_its_full_size(path):
         features = method.encoder(torch.zeros(2, 3, 32, 32))
         assert features.shape == (2, method.encoder.inplanes)
         assert method.projector(features).shape == (2, cfg.MODEL.PROJECTOR.OUT)
-    assert len(build_transforms(cfg)) == cfg.DATA.NUM_VIEWS
+    assert len(build_specs(cfg)) == cfg.DATA.NUM_VIEWS
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
@@ -153,7 +153,7 @@ def test_a_config_sets_no_key_without_effect(path):
         method = build_method(cfg)
     plan = build_plan(cfg, 10_000_000)
     build_solver(cfg, method, build_learning_rate(cfg, plan)(0))
-    build_transforms(cfg)
+    build_specs(cfg)
     build_precision(cfg, torch.device("cpu"))
     built = ("MODEL.", "METHOD.", "SOLVER.", "AUGMENT.")
     assert not [key for key in unused_keys(cfg) if key.startswith(built)]
@@ -162,8 +162,8 @@ def test_a_config_sets_no_key_without_effect(path):
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_a_config_starts_with_its_command_and_what_to_expect(path):
     header = header_of(path)
-    assert re.search(r"^# Command: python tools/pretrain.py .*--config-file configs/", header, re.M)
-    assert f"--config-file configs/{path.parent.name}/{path.name} " in header
+    name = re.escape(f"{path.parent.name}/{path.name}")
+    assert re.search(rf"^# Command: cwrgp-pretrain .*--config-file {name} ", header, re.M)
     assert "# Expected: " in header
     if path.parent == FOLDER:
         assert re.search("^# Time and hardware: ", header, re.M)

@@ -1,4 +1,4 @@
-"""What can be installed, which versions are pinned, and which way imports may go."""
+"""setup.py's metadata, pins, imports of cwrgp and the linter's bans; test_wheel.py installs."""
 
 from __future__ import annotations
 

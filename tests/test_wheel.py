@@ -1,4 +1,4 @@
-"""The wheel in a fresh environment, far from the checkout: the whole way from images to AP."""
+"""The wheel in a fresh environment, far from the checkout: every command from images to AP."""
 
 from __future__ import annotations
 
@@ -34,6 +34,14 @@ def refuse(event, args):
             raise RuntimeError(f"{{path}} is a file of the checkout")
 
 sys.addaudithook(refuse)
+"""
+
+# A page from the installed templates.
+PAGE = '{% extends "base.html.j2" %}{% block title %}A page{% endblock %}'
+RENDER = """
+from pathlib import Path
+from cwrgp.report.page import render
+print(render(Path("page.html.j2")))
 """
 
 
@@ -187,7 +195,7 @@ def test_from_images_to_ap(environment: Environment) -> None:
     assert "installed detectron2 0.6 at" in run("cwrgp-install-detectron2")
     quick = ("--config-file", "quick/pretrain_cwrgp_r18.yaml")
     options = ("DATA.ROOT", "images", "DATA.NUM_WORKERS", 0, "SOLVER.EPOCHS", 2)
-    assert "knn/top1" in run("cwrgp-pretrain", *quick, *options, "OUTPUT_DIR", "run")
+    assert "knn_leave_one_out/top1" in run("cwrgp-pretrain", *quick, *options, "OUTPUT_DIR", "run")
     assert "proof float64" in run("cwrgp-convert", "run/model_final.pth", "encoder.pkl")
     custom = {"NAME": "drawn", "FORMAT": "coco", "JSON": "coco.json", "IMAGES": "images"}
     pairs = {
@@ -207,5 +215,7 @@ def test_from_images_to_ap(environment: Environment) -> None:
     assert "copypaste: AP,AP50,AP75" in run("cwrgp-train-net", *detection, *given)
     assert (environment.folder / "detector" / "model_final.pth").is_file()
     published = run("cwrgp-publish", "run/model_final.pth", "published", "--name", "tiny")
-    assert "metric   knn/top1" in published
-    # Reports: render one here, from the templates that are installed.
+    assert "metric   knn_leave_one_out/top1" in published
+    (environment.folder / "page.html.j2").write_text(PAGE)
+    html = run("python", "-c", RENDER)
+    assert html.startswith("<!doctype html>") and "<title>A page</title>" in html

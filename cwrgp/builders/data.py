@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Generator
 from typing import Any
 
@@ -23,8 +24,6 @@ from cwrgp.data.samplers import StepSampler
 from cwrgp.data.subsets import ImageSubset, sample_indices
 from cwrgp.data.views import ViewMaker, Views
 from cwrgp.seeding import Stream
-
-_HOW = ("BACKEND", "DEVICE")  # of AUGMENT: how views are made, not which
 
 
 def build_images(cfg: CfgNode, split: str) -> LabelledImages | None:
@@ -126,22 +125,30 @@ def build_batches(
 
 def build_specs(cfg: CfgNode) -> list[ViewSpec]:
     """The augmentation of each of the V views; ``validate_cfg`` has checked the values."""
-    common = {name: getattr(cfg.AUGMENT, name) for name in cfg.AUGMENT if name not in _HOW}
-    common["IMAGE_SIZE"] = cfg.DATA.IMAGE_SIZE
-    changes: list[dict[str, Any]] = common.pop("PER_VIEW")
+    changes: list[dict[str, Any]] = cfg.AUGMENT.PER_VIEW
     if not changes:
         with config_section(cfg, "AUGMENT"):
-            return [_spec(common)] * cfg.DATA.NUM_VIEWS
+            return [_spec(cfg, {})] * cfg.DATA.NUM_VIEWS
     specs = []
     for view, change in enumerate(changes):
         with config_key(f"AUGMENT.PER_VIEW, view {view}"):
-            specs.append(_spec(common | change))
+            specs.append(_spec(cfg, change))
     return specs
 
 
-def _spec(values: dict[str, Any]) -> ViewSpec:
-    lists = {k: tuple(v) for k, v in values.items() if isinstance(v, list | tuple)}
-    return ViewSpec(**{name.lower(): value for name, value in (values | lists).items()})
+def _spec(cfg: CfgNode, change: dict[str, Any]) -> ViewSpec:
+    """The values of AUGMENT with those of one view in their place."""
+
+    def value(name: str) -> Any:
+        # Only what a view uses is read: a key of AUGMENT that every view replaces has no effect.
+        if name in change:
+            found = change[name]
+        else:
+            found = cfg.DATA.IMAGE_SIZE if name == "IMAGE_SIZE" else getattr(cfg.AUGMENT, name)
+        return tuple(found) if isinstance(found, list) else found
+
+    names = [field.name for field in dataclasses.fields(ViewSpec)]
+    return ViewSpec(**{name: value(name.upper()) for name in names})
 
 
 def _build_view_maker(cfg: CfgNode, specs: list[ViewSpec]) -> ViewMaker:

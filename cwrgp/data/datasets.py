@@ -37,6 +37,8 @@ class TorchvisionImages:
         self.dataset = dataset
         labels = dataset.labels if hasattr(dataset, "labels") else dataset.targets
         self.labels = np.asarray(labels, dtype=np.int64)
+        if hasattr(dataset, "targets"):  # a list, which each worker would copy
+            dataset.targets = self.labels
 
     def __len__(self) -> int:
         return len(self.dataset)

@@ -17,6 +17,7 @@ import numpy as np
 
 from cwrgp.data.base import StorageError
 from cwrgp.data.shard_index import cached, shared_among_processes
+from cwrgp.data.string_array import StringArray
 from cwrgp.images import IMAGE_SUFFIXES
 
 if TYPE_CHECKING:
@@ -43,8 +44,9 @@ class Shards:
     """
 
     def __init__(self, source: str, *, num_samples: int = 0) -> None:
-        self.urls = expand(source)
-        parts = shared_among_processes(self.urls, index_shard)
+        urls = expand(source)
+        self.urls = StringArray(urls)
+        parts = shared_among_processes(urls, index_shard)
         sizes = [len(part) for part in parts]
         self._shards = np.repeat(np.arange(len(parts), dtype=np.int32), sizes)
         table = np.concatenate(parts)

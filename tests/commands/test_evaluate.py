@@ -1,69 +1,24 @@
-"""tools/evaluate.py: every probe on tiny images, two processes against one, seeds, mistakes."""
+"""cwrgp-evaluate: every probe on tiny images, two processes against one, seeds."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import math
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 import webdataset
-from encoders import own_checkpoint
+from colour_probe import CLASSES, ON_IMAGES, TEST, TRAIN, run
 from images import write_images
-from PIL import Image
 from repository import REPOSITORY
 from two_processes import in_two_processes
 
-from cwrgp.cli import load_config, run_main
-from cwrgp.commands.evaluate import as_line, run_evaluation
-from cwrgp.config import get_cfg
-
-CONFIG = """
-DATA: {NUM_WORKERS: 0, IMAGE_SIZE: 32, PROBE_RESIZE: 32}
-MODEL: {ARCH: resnet18}
-SOLVER: {AMP: {ENABLED: False}}
-EVAL:
-  BATCH_SIZE: 8
-  LINEAR: {EPOCHS: 8, BATCH_SIZE: 20}
-  FINETUNE: {FRACTION: 0.5, EPOCHS: 8, BATCH_SIZE: 8}
-"""
-ON_IMAGES = ["EVAL.LINEAR.OPTIMIZER", "larc", "EVAL.LINEAR.LR", 0.4, "EVAL.LINEAR.FINAL_LR", 0.0,
-             "EVAL.LINEAR.WEIGHT_DECAY", 0.0, "EVAL.LINEAR.EPOCHS", 2]  # fmt: skip
-TRAIN, TEST, CLASSES = 7, 3, 7  # images of a class, odd on purpose
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory) -> Path:
-    """Images of seven colours in train and val, a config, and weights."""
-    root = tmp_path_factory.mktemp("evaluate")
-    rng = np.random.default_rng(0)
-    tints = rng.integers(60, 200, (CLASSES, 3))
-    for split, count in (("train", TRAIN), ("val", TEST)):
-        for label, tint in enumerate(tints):
-            folder = root / "images" / split / f"class{label}"
-            folder.mkdir(parents=True)
-            for i in range(count):
-                noise = rng.normal(tint, 25, (36, 36, 3)).clip(0, 255).astype(np.uint8)
-                Image.fromarray(noise).save(folder / f"{i}.png")
-    (root / "config.yaml").write_text(CONFIG)
-    torch.manual_seed(0)
-    torch.save(own_checkpoint(), root / "weights.pth")
-    return root
-
-
-def run(place: Path, probe: str, *opts: object, weights: str | None = None, **options):
-    cfg = get_cfg()
-    opts = ("DATA.ROOT", place / "images", *opts)
-    load_config(cfg, str(place / "config.yaml"), [str(opt) for opt in opts])
-    return run_evaluation(cfg, probe, weights or str(place / "weights.pth"), **options)
+from cwrgp.commands.evaluate import as_line
 
 
 @pytest.mark.parametrize(
@@ -293,113 +248,7 @@ def test_the_command_under_torchrun_prints_one_line(place, tmp_path):
     assert done.stdout == as_line(record) + "\n" and record["processes"] == 2
 
 
-MISTAKES = [
-    ("knn", ["EVAL.KNN_K", 50], "EVAL.KNN_K: k 50 is more than the 49 labelled images"),
-    ("knn", ["MODEL.ARCH", "resnet34"], "MODEL.ARCH resnet18 MODEL.STEM imagenet would fit"),
-    ("knn", ["DATA.ROOT", "/nowhere"], "DATA.ROOT: image folder /nowhere does not exist"),
-    ("linear", ["EVAL.LINEAR.OPTIMIZER", "lars"], "EVAL.LINEAR.OPTIMIZER 'lars' is unknown"),
-    ("linear", ["EVAL.LINEAR.EPOCHS", 0], "EVAL.LINEAR.EPOCHS 0 is below 1"),
-    ("linear", ["EVAL.LINEAR.BATCH_SIZE", 0], "EVAL.LINEAR.BATCH_SIZE 0 is below 1"),
-    ("linear", ["EVAL.LINEAR.LR", -1.0], "EVAL.LINEAR.LR -1.0 is not positive"),
-    ("linear", ["EVAL.LINEAR.FINAL_LR", 0.0], "is not positive; 0 is for OPTIMIZER sgd and larc"),
-    ("linear", [*ON_IMAGES, "EVAL.LINEAR.STEPS", "[1,2]"], "[1, 2] must be in ascending"),
-    ("linear", ["EVAL.LINEAR.STEPS", "['a']"], "EVAL.LINEAR.STEPS ['a'] must be a list of numbers"),
-    ("linear", ["EVAL.LINEAR.WEIGHT_DECAY", -1.0], "EVAL.LINEAR.WEIGHT_DECAY -1.0 is below 0"),
-    ("linear", [*ON_IMAGES, "EVAL.LINEAR.OPTIMIZER", "sgd", "EVAL.LINEAR.LR", 1e38],
-     "EVAL.LINEAR.LR: the loss is nan in epoch 1; lower the learning rate, now 1e+38"),
-    ("finetune", ["EVAL.FINETUNE.FRACTION", 0.0], "EVAL.FINETUNE.FRACTION 0.0 is outside (0, 1]"),
-    ("finetune", ["EVAL.FINETUNE.LR_ENCODER", -0.1], "EVAL.FINETUNE.LR_ENCODER -0.1 is below 0"),
-    ("finetune", ["EVAL.FINETUNE.BATCH_SIZE", 1], "EVAL.FINETUNE.BATCH_SIZE: a batch of 1 does"),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize(("probe", "opts", "message"), MISTAKES, ids=[str(m[1]) for m in MISTAKES])
-def test_a_mistake_is_one_line_and_exit_code_2(place, capsys, probe, opts, message):
-    args = type("Arguments", (), {"debug": False})()
-    assert run_main(lambda args: run(place, probe, *opts), args) == 2
-    error = capsys.readouterr().err
-    assert error.startswith("error: ") and error.count("\n") == 1 and message in error
-
-
-def test_keys_without_effect_are_named(place, caplog, monkeypatch):
-    monkeypatch.setattr(logging.getLogger("cwrgp"), "propagate", True)
-    others = {"EVAL.TEST_ROOT": "shards", "EVAL.LINEAR.LR": 0.5, "EVAL.LINEAR.OPTIMIZER": "sgd"}
-    others |= {"EVAL.LINEAR.STEPS": "[60]", "EVAL.LINEAR.FINAL_LR": 0.5}
-    run(place, "knn", *(word for pair in others.items() for word in pair), "EVAL.KNN_K", 3)
-    message = f"keys without effect for the probe knn: {', '.join(others)}"
-    assert [m for m in caplog.messages if "without effect" in m] == [message]
-
-
-def test_an_error_names_the_key_that_caused_it(place, tmp_path):
-    shutil.copytree(place / "images", tmp_path / "images")
-    (tmp_path / "images" / "train" / "class0" / "0.png").write_bytes(b"no image")
-    with pytest.raises(ValueError, match="^1 of .* cannot be read, more than DATA.MAX_UNREADABLE"):
-        run(place, "linear", *ON_IMAGES, "DATA.ROOT", tmp_path / "images")
-
-
-def test_images_without_labels_are_refused(place, tmp_path):
-    write_images(tmp_path, 6)
-    with pytest.raises(
-        ValueError, match="DATA.ROOT .*: the images of the probe's train split have no la"
-    ):
-        run(place, "knn", "DATA.ROOT", tmp_path)
-
-
-def test_images_beside_the_class_folders_are_named_and_omitted(place, tmp_path, caplog):
-    shutil.copytree(place / "images", tmp_path / "images")
-    for split, count in (("train", 1), ("val", 2)):
-        write_images(tmp_path / "images" / split, count)
-    for probe, opts in (("knn", []), ("linear", ON_IMAGES), ("finetune", [])):
-        caplog.clear()
-        found = run(place, probe, *opts, "DATA.ROOT", tmp_path / "images")
-        assert found == run(place, probe, *opts)
-        train, test = (r.getMessage() for r in caplog.records if r.levelname == "WARNING")
-        assert f"1 of the {CLASSES * TRAIN + 1} images of the probe's train split have no" in train
-        assert "omitted; the first is" in train and train.endswith("images/train/000.png")
-        assert "2 of the" in test and test.endswith("images/val/000.png")
-
-
-def test_held_out_images_without_labels_are_refused(place, tmp_path):
-    shutil.copytree(place / "images" / "train", tmp_path / "train")
-    write_images(tmp_path / "val", 3)
-    with pytest.raises(ValueError, match="DATA.ROOT .*: the images of the probe's test split have"):
-        run(place, "knn", "DATA.ROOT", tmp_path)
-
-
-def test_features_that_are_no_numbers_are_refused(place, tmp_path):
-    checkpoint = own_checkpoint()
-    checkpoint["model"]["encoder.layer4.1.bn2.weight"] = torch.full((512,), 3e38)
-    torch.save(checkpoint, tmp_path / "huge.pth")
-    with pytest.raises(
-        FloatingPointError, match="SOLVER.AMP.ENABLED: the encoder's features are not fi"
-    ):
-        run(place, "knn", weights=str(tmp_path / "huge.pth"))
-
-
 def test_random_weights_have_no_digest(place):
     record = run(place, "knn", weights="random")
     assert record["weights"]["sha256"] is None and as_line(record).endswith("weights random")
     assert math.isfinite(record["top1"])
-
-
-def test_the_command_says_what_is_wrong_in_one_line(place, tmp_path, run_tool):
-    base = ["tools/evaluate.py", "--config-file", place / "config.yaml"]
-    data = ["knn", "DATA.ROOT", place / "images"]
-    good = ["--weights", place / "weights.pth"]
-    for options, message in [
-        (["--weights", tmp_path / "none.pth"], "none.pth: no such file"),
-    ]:
-        done = run_tool(*base, *options, *data)
-        assert (done.returncode, done.stdout) == (2, "")
-        assert done.stderr.startswith("error: ") and message in done.stderr
-        assert done.stderr.count("\n") == 1
-    (tmp_path / "folder.json").mkdir()
-    with pytest.raises(ValueError, match="must end in .json"):
-        run(place, "knn", output=str(tmp_path))
-    with pytest.raises(ValueError, match="folder.json is a folder; name a file"):
-        run(place, "knn", output=str(tmp_path / "folder.json"))
-    done = run_tool(*base, *good, "--source", "x", *data)
-    assert (
-        done.returncode == 2
-        and "argument --source: invalid choice: 'x' (choose from" in done.stderr
-    )

@@ -1,4 +1,4 @@
-"""A run that is told to stop, in the middle of an epoch, and goes on: SLURM's preemption."""
+"""A run that receives a stop signal in the middle of an epoch, and resumes: SLURM's preemption."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import torch
 from repository import REPOSITORY
 
 from cwrgp.cli import load_config
+from cwrgp.commands.pretrain import main
 from cwrgp.commands.pretraining_run import run_pretraining
 from cwrgp.config import get_cfg
 from cwrgp.preemption import Preempted, StopRequest
@@ -62,11 +63,20 @@ def assert_same_model(a, b):
     assert a["iteration"] == b["iteration"]
 
 
+@pytest.fixture(scope="module")
+def whole(image_folder, tmp_path_factory):
+    """The last checkpoint of a run that nobody interrupted."""
+    output = tmp_path_factory.mktemp("whole")
+    opts = ["DATA.NUM_WORKERS", "1"]
+    assert main(command(image_folder, output, "--resume-or-start", opts=opts)[2:]) == 0
+    return final(output)
+
+
 # A scheduler signals the process, or its whole group with the workers that load images.
 @pytest.mark.parametrize(
     ("tell", "number"), [(os.killpg, signal.SIGTERM), (os.kill, signal.SIGUSR1)]
 )
-def test_told_to_stop_in_the_middle_of_an_epoch(image_folder, tmp_path, tell, number):
+def test_told_to_stop_in_the_middle_of_an_epoch(image_folder, whole, tmp_path, tell, number):
     process = subprocess.Popen(
         command(image_folder, tmp_path / "run", opts=["DATA.NUM_WORKERS", "2"]), cwd=REPOSITORY,
         env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
@@ -80,9 +90,9 @@ def test_told_to_stop_in_the_middle_of_an_epoch(image_folder, tmp_path, tell, nu
     last = (tmp_path / "run" / "last_checkpoint").read_text()
     assert last.startswith("model_") and last != "model_final.pth"
     # A requeued job starts or goes on by the same command; here with other workers.
-    run(image_folder, tmp_path / "run", "--resume-or-start", opts=["DATA.NUM_WORKERS", "0"])
-    run(image_folder, tmp_path / "whole", "--resume-or-start", opts=["DATA.NUM_WORKERS", "1"])
-    assert_same_model(final(tmp_path / "run"), final(tmp_path / "whole"))
+    opts = ["DATA.NUM_WORKERS", "0"]
+    assert main(command(image_folder, tmp_path / "run", "--resume-or-start", opts=opts)[2:]) == 0
+    assert_same_model(final(tmp_path / "run"), whole)
 
 
 DEFECT = """

@@ -160,9 +160,10 @@ def test_undamaged_files_convert(whole: dict[str, Path], tmp_path: Path) -> None
         convert_file(path, tmp_path / "out.pkl")
 
 
-@pytest.mark.parametrize(
-    "seeds", [range(30), pytest.param(range(1000), marks=pytest.mark.slow)], ids=len
-)
+SLOW = [pytest.param(range(n, n + 250), marks=pytest.mark.slow) for n in range(0, 1000, 250)]
+
+
+@pytest.mark.parametrize("seeds", [range(30), *SLOW], ids=lambda r: f"{r.start}-{r.stop}")
 def test_converted_with_proof_or_refused(
     whole: dict[str, Path], tmp_path: Path, seeds: range
 ) -> None:

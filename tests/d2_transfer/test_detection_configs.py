@@ -106,8 +106,7 @@ def test_effective_values(path: Path) -> None:
 def test_the_header_tells_what_a_reader_needs(path: Path) -> None:
     comments = [line for line in path.read_text().splitlines() if line.startswith("#")]
     header = "\n".join(comments)
-    assert f"python d2_transfer/train_net.py --config-file configs/{path.parent.name}/" in header
-    assert path.name in header
+    assert f"cwrgp-train-net --config-file {path.parent.name}/{path.name}" in header
     assert "# Expected" in header
     assert "# Hardware" in header
     assert load(path).OUTPUT_DIR.endswith(path.stem)  # two recipes never share a folder

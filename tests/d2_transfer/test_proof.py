@@ -119,6 +119,28 @@ class Numbered(nn.Module):
         return self._feature_blocks(images)
 
 
+class Lightly(nn.Module):
+    """That of lightly's tutorials: a numbered backbone, and a head of the package."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        from lightly.models.modules.heads import SimCLRProjectionHead
+
+        children = list(torchvision.models.resnet18().children())
+        self.backbone = nn.Sequential(*children[:-1])
+        self.projection_head = SimCLRProjectionHead(512, 32, 16)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.projection_head(self.backbone(images).flatten(start_dim=1))
+
+
+def timm_resnet18() -> nn.Module:
+    """timm's own implementation of the network."""
+    import timm  # takes seconds
+
+    return timm.create_model("resnet18", num_classes=10)
+
+
 def _in_data_parallel(module: nn.Module) -> dict[str, Tensor]:
     return nn.DataParallel(module).state_dict()
 
@@ -132,6 +154,8 @@ LAYOUTS: dict[str, tuple[Callable[[], nn.Module], str, Callable[[nn.Module], dic
         lambda m: {"classy_state_dict": {"base_model": {"model": {"trunk": m.state_dict()}}}},
     ),
     "torchvision": (torchvision.models.resnet18, "layer4", lambda m: m.state_dict()),
+    "timm": (timm_resnet18, "layer4", lambda m: {"state_dict": m.state_dict(), "epoch": 1}),
+    "lightly": (Lightly, "backbone.7", lambda m: m.state_dict()),
 }
 
 

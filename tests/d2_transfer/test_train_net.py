@@ -63,6 +63,14 @@ def test_the_module_says_a_mistake_in_one_line_and_exits_with_2(
     assert not (tmp_path / "run").exists()
 
 
+def test_the_module_refuses_a_config_value_in_one_line_and_exits_with_2(run_tool: Run) -> None:
+    command = ("-m", "d2_transfer.train_net", "--config-file", C4, "SOLVER.MAX_ITER", "many")
+    result = run_tool(*command, PYTHONPATH=str(REPOSITORY))
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr.startswith("error: SOLVER.MAX_ITER 'many': ")
+    assert result.stderr.count("\n") == 1
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

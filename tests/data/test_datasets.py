@@ -205,6 +205,7 @@ def test_cifar_and_stl10_have_the_published_splits(tmp_path, monkeypatch):
             images = build_dataset(factory.lower(), str(tmp_path), split)
             assert len(images) == (count if split != "train" else 3 * len(kind.train_list))
             assert images.labels[:3].tolist() == [2, 0, 1]
+        assert images.dataset.targets is images.labels  # an array, no list that workers copy
         expected = pixels[1].reshape(3, 32, 32).transpose(1, 2, 0)
         assert (images.read(1) == expected).all()
 

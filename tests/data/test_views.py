@@ -10,7 +10,7 @@ from PIL import Image, ImageOps
 
 from cwrgp.builders.data import build_specs, build_views
 from cwrgp.cli import load_config
-from cwrgp.config import get_cfg, validate_cfg
+from cwrgp.config import get_cfg, unused_keys, validate_cfg
 from cwrgp.data.augment.reference import (
     ReferenceViews,
     build_test_transform,
@@ -222,6 +222,22 @@ def test_views_that_cannot_be_are_refused(per_view, message):
     cfg = config_of(DATA__ROOT="images", DATA__NUM_VIEWS=2, AUGMENT__PER_VIEW=per_view)
     with pytest.raises(ValueError, match=message):
         validate_cfg(cfg)
+
+
+def test_a_key_that_every_view_replaces_has_no_effect_and_is_listed():
+    cfg = config_of(DATA__NUM_VIEWS=2)
+    cfg.AUGMENT.BLUR_PROB, cfg.AUGMENT.FLIP_PROB = 0.3, 0.4
+    cfg.AUGMENT.PER_VIEW = [{"BLUR_PROB": 0.1, "FLIP_PROB": 0.1}, {"BLUR_PROB": 0.2}]
+    build_specs(cfg)
+    assert unused_keys(cfg) == ["AUGMENT.BLUR_PROB"]
+
+
+def test_every_key_of_the_augmentation_is_read_where_no_view_differs():
+    cfg = config_of(DATA__NUM_VIEWS=2)
+    for name in set(cfg.AUGMENT) - {"PER_VIEW", "BACKEND", "DEVICE"}:
+        cfg.given[f"AUGMENT.{name}"] = "pairs"
+    build_specs(cfg)
+    assert not [name for name in cfg.given if name not in cfg.read]
 
 
 def test_views_from_a_command_line(tmp_path):

@@ -1,46 +1,16 @@
-"""Downloads from a real server that misbehaves, of a real Drive's double, and the digests."""
+"""Downloads from a real server that misbehaves."""
 
 from __future__ import annotations
 
-import hashlib
-import os
-import shutil
-import ssl
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from file_server import FileServer, closed_port, serving
+from downloads import CONTENT, ETAG, MD5, SHA256, names
+from file_server import FileServer, closed_port
 
-from cwrgp.file_io.digest import check_digest, fits, is_intact, record_digest, recorded_digest
 from cwrgp.file_io.download import download
-from cwrgp.file_io.drive import download_drive
-
-CONTENT = bytes(range(256)) * 1200  # 300 kB, some blocks
-SHA256, MD5 = hashlib.sha256(CONTENT).hexdigest(), hashlib.md5(CONTENT).hexdigest()
-ETAG = {"ETag": '"one"'}
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FileServer]:
-    """Serves CONTENT as /f.pth."""
-    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
-        monkeypatch.delenv(name, raising=False)
-    with serving() as served:
-        served.files["/f.pth"] = CONTENT
-        yield served
-
-
-@pytest.fixture
-def target(tmp_path: Path) -> Path:
-    return tmp_path / "new" / "f.pth"
-
-
-def names(target: Path) -> list[str]:
-    """What stands in its folder, apart from locks."""
-    return sorted(p.name for p in target.parent.iterdir() if p.suffix != ".lock")
 
 
 @pytest.mark.parametrize("digest", [None, f"md5:{MD5[:8]}", f"sha256:{SHA256}"])
@@ -166,13 +136,6 @@ def test_a_wrong_digest_leaves_nothing(server: FileServer, target: Path) -> None
         download(url, target, digest="md5:00000000")
 
 
-@pytest.mark.parametrize("digest", ["md5:123", "sha1:12345678", "12345678", "md5:1234567G"])
-def test_a_digest_of_the_wrong_form(tmp_path: Path, digest: str) -> None:
-    (tmp_path / "f").write_bytes(b"x")
-    with pytest.raises(ValueError, match=f"digest '{digest}': write md5:HEX"):
-        fits(tmp_path / "f", digest)
-
-
 def test_redirects_are_followed_also_when_going_on(server: FileServer, target: Path) -> None:
     server.redirects = {"/a": "/b", "/b": f"{server.url}/f.pth"}
     server.headers["/f.pth"] = ETAG
@@ -282,112 +245,3 @@ def test_two_processes_at_once(server: FileServer, target: Path) -> None:
     assert target.read_bytes() == CONTENT
     assert server.asked == [("/f.pth", None)]
     assert names(target) == ["f.pth"]
-
-
-def test_a_recorded_digest(tmp_path: Path) -> None:
-    path = tmp_path / "f.pth"
-    path.write_bytes(CONTENT)
-    assert recorded_digest(path) is None
-    assert not is_intact(path)
-    assert record_digest(path) == recorded_digest(path) == SHA256
-    assert is_intact(path)
-    subprocess.run(["sha256sum", "-c", "f.pth.sha256"], cwd=tmp_path, check=True)
-    path.write_bytes(CONTENT[:-1] + b"x")
-    assert not is_intact(path)
-    check_digest(path, None, "x")
-    path.unlink()
-    assert not is_intact(path)
-
-
-def test_drive_without_gdown(monkeypatch: pytest.MonkeyPatch, target: Path) -> None:
-    monkeypatch.setitem(sys.modules, "gdown", None)  # as if it were not installed
-    with pytest.raises(OSError, match="/file/d/ID needs gdown, .* pip install gdown"):
-        download_drive("ID", target)
-
-
-def test_drive_without_network(monkeypatch: pytest.MonkeyPatch, target: Path) -> None:
-    monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{closed_port()}")
-    with pytest.raises(OSError, match="no connection to Google Drive") as caught:
-        download_drive("ID", target, retries=0)
-    assert "\n" not in str(caught.value)
-    assert names(target) == []
-
-
-@pytest.fixture
-def https(
-    server: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[FileServer]:
-    """Takes the place of drive.google.com, as a proxy with a certificate that is trusted."""
-    if shutil.which("openssl") is None:
-        pytest.skip("needs openssl to make a certificate")
-    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
-    command = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=drive.google.com"
-    command += f" -addext subjectAltName=DNS:drive.google.com -keyout {key} -out {certificate}"
-    subprocess.run(command.split(), check=True, capture_output=True)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate, key)
-    with serving(tunnel=context) as served:
-        for name in ("https_proxy", "HTTPS_PROXY"):
-            monkeypatch.setenv(name, served.url)
-        for name in ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"):
-            monkeypatch.setenv(name, os.fspath(certificate))
-        yield served
-
-
-def test_https_stays_https(https: FileServer, server: FileServer, target: Path) -> None:
-    https.files["/f.pth"] = CONTENT
-    download("https://drive.google.com/f.pth", target)
-    assert target.read_bytes() == CONTENT
-    https.redirects["/away"] = f"{server.url}/f.pth"
-    with pytest.raises(OSError, match="leads to http://127.0.0.1:.* is not encrypted: refused"):
-        download("https://drive.google.com/away", target.with_name("g.pth"))
-    assert names(target) == ["f.pth"]
-
-
-@pytest.fixture
-def drive(https: FileServer) -> FileServer:
-    """Answers what gdown asks for."""
-    https.headers["/uc?id=ID"] = {
-        "Content-Disposition": 'attachment; filename="checkpoint.pth"',
-        "Content-Type": "application/octet-stream",
-        **ETAG,
-    }
-    https.files["/uc?id=ID"] = CONTENT * 4
-    return https
-
-
-def test_drive_gives_the_file(drive: FileServer, target: Path) -> None:
-    drive.cuts = [700_000]  # gdown keeps whole blocks of 512 KiB
-    download_drive("ID", target)
-    assert target.read_bytes() == CONTENT * 4
-    assert names(target) == ["f.pth"]
-    assert [wanted is None for _, wanted in drive.asked] == [True, False]
-    assert drive.sent < 700_000 + len(CONTENT * 4)
-    download_drive("ID", target)
-    assert len(drive.asked) == 2
-
-
-def test_what_drive_gave_is_kept_for_the_next_call(drive: FileServer, target: Path) -> None:
-    drive.cuts = [700_000]
-    with pytest.raises(OSError, match="incomplete"):
-        download_drive("ID", target, retries=0)
-    assert not target.exists()
-    download_drive("ID", target)
-    assert target.read_bytes() == CONTENT * 4
-    assert drive.asked[0][1] is None
-    assert drive.asked[-1][1] is not None
-    assert names(target) == ["f.pth"]
-
-
-def test_drive_gives_a_page(drive: FileServer, target: Path) -> None:
-    drive.headers["/uc?id=ID"] = {"Content-Type": "text/html; charset=utf-8"}
-    quota = "Too many users have viewed or downloaded this file recently."
-    drive.files["/uc?id=ID"] = f'<html><p class="uc-error-subcaption">{quota}</p></html>'.encode()
-    with pytest.raises(OSError, match=r"refuses the download \(.*Too many users") as caught:
-        download_drive("ID", target)
-    assert "\n" not in str(caught.value)
-    drive.headers["/uc?id=ID"] |= {"Content-Disposition": "attachment; filename=x"}
-    drive.files["/uc?id=ID"] = b"<html><title>Sign in</title></html>"
-    with pytest.raises(ValueError, match=r"/file/d/ID gives a web page, not the file \(its title"):
-        download_drive("ID", target)
-    assert names(target) == []
