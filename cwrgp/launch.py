@@ -48,7 +48,7 @@ def launch(
     machine_rank: int = 0,
     init_method: str | None = None,
 ) -> Any:
-    """Runs ``main(*args)`` in as many processes as asked for, or joins those that torchrun started.
+    """Runs ``main(*args)`` in the requested processes, or joins those that torchrun started.
 
     Args:
         main: the worker; picklable.
@@ -64,7 +64,7 @@ def launch(
 
     Raises:
         ValueError: more processes than GPUs, or the user's mistake in one of the processes.
-        Preempted: the processes were told to stop.
+        Preempted: the processes received a stop signal.
         torch.multiprocessing.ProcessExitedException, ProcessRaisedException: a process failed; the
             others have been ended.
     """

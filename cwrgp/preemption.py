@@ -20,7 +20,7 @@ EXIT_CODE = 75
 
 
 class Preempted(Exception):
-    """The run was told to stop and has saved what it trained; a command ends in `EXIT_CODE`."""
+    """A signal stopped the run, which has saved what it trained; a command ends in `EXIT_CODE`."""
 
 
 class StopRequest:

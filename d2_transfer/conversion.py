@@ -44,7 +44,7 @@ class Conversion:
         num_tensors_out: tensors in the output.
         dropped: key in the input -> why it is not in the output.
         warnings: what a user should know although the conversion is correct.
-        verification: the proof, made with the file as written; None if it was not asked for.
+        verification: the proof, made with the file as written; None without one.
         sha256_in: of the input file.
         sha256_out: of the output file.
     """

@@ -159,7 +159,7 @@ def _names(entries: list[tuple[Source, Layout, str]]) -> str:
 def _matching_rows(
     checkpoint: Mapping[str, Any], source: str, found: set[tuple[str, str]]
 ) -> list[tuple[Source, Layout]]:
-    """The layouts that explain every ResNet in the file; one that is asked for, its own only."""
+    """The layouts that explain every ResNet in the file; a requested one, its own only."""
     if source != "auto":
         row = next(row for row in SOURCES if row.name == source)
         whole = [(row, layout) for layout in row.layouts if _fits(layout, found)]

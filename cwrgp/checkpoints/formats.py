@@ -24,7 +24,7 @@ class Layout:
         online: place of the network that is trained by gradients.
         momentum: places that its moving average may have.
         copies: places of exact copies of the same tensors.
-        default: the branch that is taken unless another is asked for: the one that the publishers
+        default: the branch that is taken unless another is requested: the one that the publishers
             evaluate.
         complete: a file has this layout only if it has both branches.
     """

@@ -116,8 +116,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _start(args: argparse.Namespace) -> int:
     try:
         launch(_worker, args.num_gpus, (args,))
-    except Preempted as told:
-        print(f"{told}; --resume-or-start continues", file=sys.stderr)
+    except Preempted as stopped:
+        print(f"{stopped}; --resume-or-start continues", file=sys.stderr)
         return EXIT_CODE
     return 0
 

@@ -35,7 +35,7 @@ class FiniteGuard:
 
     Args:
         device: of losses and gradients.
-        at_once: whether to look at every step; None: on a CPU.
+        at_once: whether to check every step; None: on a CPU.
 
     Attributes:
         found_inf: float32 scalar on the device: 1 from the first gradient on that was not finite,
@@ -62,7 +62,7 @@ class FiniteGuard:
             gradients: after their average over the processes.
 
         Raises:
-            NonFinite: if every step is looked at.
+            NonFinite: if every step is checked.
         """
         # The largest absolute value: a sum of squares could overflow.
         largest = get_total_norm(gradients, math.inf) if gradients else torch.zeros_like(loss)
@@ -71,13 +71,13 @@ class FiniteGuard:
         self._gradients.append(largest.detach())
         self.found_inf = torch.maximum(self.found_inf, (~largest.isfinite()).to(self.found_inf))
         if self.at_once:
-            # Not by the loss of one of several processes, since a look takes all of them.
+            # Not by the loss of one of several processes, since a check takes all of them.
             sound = math.isfinite(largest) and (get_world_size() > 1 or math.isfinite(loss))
             if not sound:
                 self.mean_loss()
 
     def mean_loss(self) -> float:
-        """Looks: the mean of the losses of the interval, over all processes.
+        """Checks the interval, and returns the mean of its losses over all processes.
 
         Raises:
             NonFinite: one of the losses or gradients is not finite.

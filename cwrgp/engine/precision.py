@@ -28,7 +28,7 @@ class Precision:
     Attributes:
         device: where the networks are.
         dtype: of the forward pass: fp32, or bf16 or fp16 under autocast.
-        reason: why it is not the format that was asked for; "" where it is.
+        reason: why it is not the requested format; "" where it is.
     """
 
     device: torch.device

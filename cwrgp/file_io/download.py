@@ -132,7 +132,7 @@ def _go_on(part: Path, url: str, checked: bool) -> None:
             offset = 0  # also a server that knows no ranges, or has another version now
         elif response.status != 206 or _range(response.headers)[0] != offset or not offset:
             _discard(part)
-            raise _Cut(f"HTTP {response.status} with another part than was asked for")
+            raise _Cut(f"HTTP {response.status} with another part than the requested one")
         total = _range(response.headers)[1] if offset else None
         if response.length is not None:
             total = offset + response.length

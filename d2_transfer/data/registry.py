@@ -67,7 +67,7 @@ def check_datasets(
 
     Raises:
         FileNotFoundError: files of a data set are missing.
-        ValueError: an unknown name, other classes than the model's, or unusable annotations.
+        ValueError: an unknown name, other classes than the model's, or invalid annotations.
     """
     for name in names:
         if name not in DatasetCatalog:

@@ -43,12 +43,12 @@ class DatasetSpec:
     seed: int = 0
     unlabelled: int = 3000  # images without labels
     classes_train: int = 600  # object-centred images that k-NN votes with (all classes together)
-    classes_val: int = 300  # object-centred images whose class is asked for
+    classes_val: int = 300  # object-centred images of the probe
     train: int = 32  # labelled scenes to fine-tune on
     val: int = 100  # labelled scenes to evaluate on
     portrait_size: int = 72  # side in pixels of unlabelled and object-centred images
     scene_size: int = 128  # side in pixels of labelled scenes
-    max_objects: int = 4  # a scene is asked for 1 to this many objects
+    max_objects: int = 4  # a scene has 1 to this many objects
     scene_share: float = 0.1  # share of unlabelled images that are scenes with small objects
 
 

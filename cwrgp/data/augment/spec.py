@@ -20,7 +20,7 @@ class ViewSpec:
         interpolation: "bilinear" or "bicubic".
         crop_first: crop before the colours change (the ImageNet recipes; cheaper for large images)
             or after it (CW-RGP's recipes for small images).
-        jitter: strengths of brightness, contrast, saturation and hue; 0 leaves it out.
+        jitter: strengths of brightness, contrast, saturation and hue; 0 omits it.
         jitter_prob: probability of colour jitter.
         grayscale_prob: probability of grayscale.
         blur_prob: probability of Gaussian blur with sigma in [0.1, 2] pixels.

@@ -1,0 +1,1 @@
+"""The rows of the benchmark: what is measured, and the baselines."""
