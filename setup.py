@@ -27,6 +27,7 @@ INSTALL_REQUIRES = [
     "fvcore>=0.1.5,<0.1.6",
     "iopath>=0.1.7,<0.1.11",
     "pycocotools>=2.0.7",
+    "hotcoco>=1.3",
     "numpy>=1.26",
     "pillow>=10.0",
     "tensorboard>=2.14",
@@ -86,6 +87,7 @@ CONSOLE_SCRIPTS = [
     "cwrgp-install-detectron2 = cwrgp.install_detectron2:main",
     "cwrgp-pretrain = cwrgp.commands.pretrain:main",
     "cwrgp-publish = cwrgp.commands.publish:main",
+    "cwrgp-score = d2_transfer.commands.score:main",
     "cwrgp-train-net = d2_transfer.train_net:main",
 ]
 

@@ -13,6 +13,7 @@ import cwrgp.commands.pretrain as pretrain
 import cwrgp.commands.publish as publish
 import cwrgp.install_detectron2 as install_detectron2
 import d2_transfer.commands.convert as convert
+import d2_transfer.commands.score as score
 import d2_transfer.train_net as train_net
 from cwrgp.cli import MissingPackage, run_main
 
@@ -25,6 +26,7 @@ COMMANDS: dict[str, Main] = {
     "cwrgp-install-detectron2": install_detectron2.main,
     "cwrgp-pretrain": pretrain.main,
     "cwrgp-publish": publish.main,
+    "cwrgp-score": score.main,
     "cwrgp-train-net": train_net.main,
 }
 

@@ -20,7 +20,7 @@ def coco_classes(json_file: str) -> list[str]:
     Raises:
         ValueError: the file is not a COCO annotation file.
     """
-    categories = _read_coco(json_file)["categories"]
+    categories = read_coco(json_file)["categories"]
     return [category["name"] for category in sorted(categories, key=lambda c: c["id"])]
 
 
@@ -39,7 +39,7 @@ def check_coco(json_file: str, image_root: str, mask_format: str | None, evaluat
         MaskError: a mask is missing, or is not a polygon where ``mask_format`` asks for one.
         ValueError: another fault of the file, with the number of the entry.
     """
-    content = _read_coco(json_file)
+    content = read_coco(json_file)
     if not content["images"]:
         raise ValueError(f"{json_file} lists no images")
     if not content["annotations"]:
@@ -138,8 +138,15 @@ def forget_annotations() -> None:
     _parse.cache_clear()
 
 
-def _read_coco(json_file: str) -> dict[str, Any]:
-    """A file's content, parsed once as long as the file does not change; not to be modified."""
+def read_coco(json_file: str) -> dict[str, Any]:
+    """The content of an annotation file, parsed once as long as the file does not change.
+
+    Returns:
+        Images, annotations and categories, not to be modified.
+
+    Raises:
+        ValueError: the file is not a COCO annotation file.
+    """
     state = os.stat(json_file)
     return _parse(json_file, state.st_mtime_ns, state.st_size)
 

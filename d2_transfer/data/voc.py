@@ -69,6 +69,48 @@ def check_voc_for_evaluation(root: str, split: str) -> None:
                 )
 
 
+@dataclass(frozen=True)
+class VocObject:
+    """An object of an annotation file.
+
+    Attributes:
+        name: of its class.
+        box: x0, y0, x1, y1 as in the file: pixels are counted from 1 and x1, y1 are included.
+        difficult: whether VOC's metric ignores it.
+    """
+
+    name: str
+    box: tuple[float, float, float, float]
+    difficult: bool
+
+
+def load_voc_objects(root: str, split: str) -> dict[str, list[VocObject]]:
+    """The objects of each image of a split; no image is needed.
+
+    Args:
+        root: folder with ``Annotations`` and ``ImageSets/Main``.
+        split: name of a list in ``ImageSets/Main``, without ``.txt``.
+
+    Raises:
+        FileNotFoundError: the list or an annotation is missing.
+        ValueError: an annotation is malformed.
+    """
+    found = {}
+    for image_id in _voc_ids(root, split):
+        path = os.path.join(root, "Annotations", f"{image_id}.xml")
+        objects = []
+        for thing in _parse(path).objects:
+            try:
+                x0, y0, x1, y1 = (float(_required(thing, corner, "object")) for corner in _CORNERS)
+            except ValueError as error:
+                raise ValueError(f"{path}: {error}") from error
+            objects.append(
+                VocObject(thing["name"] or "", (x0, y0, x1, y1), thing["difficult"] == "1")
+            )
+        found[image_id] = objects
+    return found
+
+
 def _voc_ids(root: str, split: str) -> list[str]:
     path = Path(root, "ImageSets", "Main", f"{split}.txt")
     if not path.is_file():

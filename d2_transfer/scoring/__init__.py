@@ -1,0 +1,1 @@
+"""Scores of detections without a model: neither torch nor Detectron2 is imported."""

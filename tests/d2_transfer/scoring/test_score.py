@@ -1,0 +1,272 @@
+"""AP without a model: hotcoco against pycocotools, VOC against Detectron2, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from detectron2.evaluation.pascal_voc_evaluation import voc_eval
+from repository import REPOSITORY
+
+import d2_transfer
+from cwrgp.cli import run_main
+from d2_transfer.commands import score as command
+from d2_transfer.data.voc import load_voc_objects
+
+METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
+CATEGORIES = [{"id": i, "name": name} for i, name in ((3, "a"), (8, "b"), (9, "c"), (40, "none"))]
+
+
+def polygon(box: np.ndarray) -> list[list[float]]:
+    x, y, w, h = box.tolist()
+    return [[x, y, x + w, y, x + w, y + h, x + w / 2, y + h * 0.7, x, y + h]]
+
+
+def write_coco(folder: Path, *, first_id: int = 1, text_ids: bool = False, seed: int = 0) -> str:
+    """Forty images of 200 px with crowds, gaps in the ids, and a class without an object."""
+    rng = np.random.default_rng(seed)
+    images, annotations = [], []
+    for number in range(40):
+        image = f"image {number}" if text_ids else 3 * number + 1
+        images.append({"id": image, "file_name": f"{number}.jpg", "height": 200, "width": 200})
+        for _ in range(rng.integers(0, 7)):
+            box = np.concatenate([rng.uniform(0, 120, 2), rng.uniform(3, 80, 2)]).round(1)
+            annotations.append(
+                {
+                    "id": first_id + len(annotations),
+                    "image_id": image,
+                    "category_id": int(rng.choice([3, 8, 9])),
+                    "bbox": box.tolist(),
+                    "area": float(box[2] * box[3]),
+                    "iscrowd": 0,
+                    "segmentation": polygon(box),
+                }
+            )
+            if rng.random() < 0.1:
+                runs = [200 * 20, 3000, 200 * 200 - 200 * 20 - 3000]
+                annotations[-1] |= {
+                    "iscrowd": 1,
+                    "segmentation": {"size": [200, 200], "counts": runs},
+                }
+    content = {"images": images, "annotations": annotations, "categories": CATEGORIES}
+    (folder / "truth.json").write_text(json.dumps(content))
+    return f"coco:{folder / 'truth.json'}"
+
+
+def detections(data: str, seed: int = 0) -> list[dict[str, Any]]:
+    """Moved objects, some of another class, with scores that are often equal."""
+    rng = np.random.default_rng(seed)
+    content = json.loads(Path(data.removeprefix("coco:")).read_text())
+    found = []
+    for annotation in content["annotations"]:
+        for _ in range(rng.integers(0, 4)):
+            box = (np.array(annotation["bbox"]) + rng.normal(0, 3, 4)).clip(1).round(1)
+            found.append(
+                {
+                    "image_id": annotation["image_id"],
+                    "category_id": int(rng.choice([3, 8, 9, annotation["category_id"]])),
+                    "bbox": box.tolist(),
+                    "score": round(float(rng.random()), 1),
+                    "segmentation": polygon(box),
+                }
+            )
+    return found
+
+
+def without_masks(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{k: v for k, v in entry.items() if k != "segmentation"} for entry in entries]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_hotcoco_gives_what_pycocotools_gives(tmp_path: Path, seed: int) -> None:
+    data = write_coco(tmp_path, seed=seed)
+    found = detections(data, seed)
+    (tmp_path / "results.json").write_text(json.dumps(found))
+    kinds = ("bbox", "segm")
+    expected = d2_transfer.score(data, found, kinds, backend="pycocotools")
+    for results in (found, tmp_path / "results.json"):
+        ours = d2_transfer.score(data, results, kinds)
+        assert ours["protocol"] == "coco" and ours.keys() == expected.keys()
+        for kind in kinds:
+            assert 5 < ours[kind]["AP"] < 95
+            assert [ours[kind][m] for m in METRICS] == pytest.approx(
+                [expected[kind][m] for m in METRICS], abs=1e-9
+            )
+            assert ours[kind]["per_class"] == pytest.approx(expected[kind]["per_class"], abs=1e-9)
+            assert ours[kind]["per_class"]["none"] is None
+
+
+@pytest.mark.parametrize("backend", ["hotcoco", "pycocotools"])
+@pytest.mark.parametrize("numbers", [{"first_id": 0}, {"text_ids": True}])
+def test_ids_do_not_change_the_score(tmp_path: Path, backend: str, numbers: dict[str, Any]) -> None:
+    for name in ("plain", "other"):
+        (tmp_path / name).mkdir()
+    plain, other = write_coco(tmp_path / "plain"), write_coco(tmp_path / "other", **numbers)
+    expected = d2_transfer.score(plain, detections(plain), backend=backend)
+    found = detections(other)
+    (tmp_path / "results.json").write_text(json.dumps(found))
+    for results in (found, str(tmp_path / "results.json")):
+        assert d2_transfer.score(other, results, backend=backend) == expected
+
+
+@pytest.mark.parametrize("backend", ["hotcoco", "pycocotools"])
+def test_the_truth_itself_scores_100_and_nothing_scores_0(tmp_path: Path, backend: str) -> None:
+    data = write_coco(tmp_path, first_id=0)
+    content = json.loads((tmp_path / "truth.json").read_text())
+    perfect = [{**a, "score": 0.9} for a in content["annotations"] if not a["iscrowd"]]
+    found = d2_transfer.score(data, without_masks(perfect), backend=backend)["bbox"]
+    assert [found[m] for m in METRICS[:3]] == pytest.approx([100] * 3)
+    nothing = d2_transfer.score(data, [], backend=backend)["bbox"]
+    assert [nothing[m] for m in METRICS[:3]] == [0, 0, 0]
+    assert nothing["per_class"] == {"a": 0, "b": 0, "c": 0, "none": None}
+    (tmp_path / "empty.json").write_text("[]")
+    assert d2_transfer.score(data, tmp_path / "empty.json", backend=backend)["bbox"] == nothing
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"image_id": 2}, "entry 1 is of the unknown image 2"),
+        ({"category_id": 4}, "entry 1 is of the unknown category 4"),
+        ({"bbox": [0, 0, 5, float("nan")]}, "entry 1 has a box or score that is not finite"),
+        ({"bbox": None}, "entry 1 has the bbox None; it must be x, y, width, height"),
+        ({"score": "high"}, "entry 1 has the score 'high'"),
+    ],
+)
+def test_a_wrong_result_is_named(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    data = write_coco(tmp_path)
+    found = without_masks(detections(data))
+    found[1] = found[1] | change
+    (tmp_path / "results.json").write_text(json.dumps(found))
+    for results in (found, tmp_path / "results.json"):
+        with pytest.raises(ValueError, match=message):
+            d2_transfer.score(data, results)
+    del found[0]["score"]
+    with pytest.raises(ValueError, match="results: entry 0 lacks score"):
+        d2_transfer.score(data, found)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ("voc:root", "'voc:root' names no data; write coco:ANN.json"),
+        ("coco:", "names no data"),
+        ("voc_2007_test", "'voc_2007_test' is no data"),
+    ],
+)
+def test_a_wrong_spec_is_named(data: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        d2_transfer.score(data, [])
+
+
+def voc_detections(root: Path, seed: int) -> list[dict[str, Any]]:
+    rng = np.random.default_rng(seed)
+    objects = load_voc_objects(str(root), "all")
+    found = []
+    for name, things in objects.items():
+        for thing in things:
+            for _ in range(5):
+                x0, y0, x1, y1 = np.array(thing.box) + rng.normal(0, 2, 4)
+                found.append(
+                    {
+                        "image_id": name,
+                        "category_id": int(rng.integers(1, 3)),
+                        "bbox": [x0 - 1, y0 - 1, x1 - x0 + 1, y1 - y0 + 1],
+                        "score": round(float(rng.random()), 2),
+                    }
+                )
+    return found
+
+
+@pytest.mark.parametrize("metric_2007", [True, False])
+@pytest.mark.parametrize("seed", range(4))
+def test_voc_is_detectron2s(own_scenes: Any, tmp_path: Path, metric_2007: bool, seed: int) -> None:
+    root = own_scenes.root
+    for number in (1, 3):  # some objects are difficult
+        path = root / "Annotations" / f"{number:06d}.xml"
+        text = path.read_text()
+        path.write_text(text.replace("<difficult>0", "<difficult>1", 1))
+    found = voc_detections(root, seed)
+    ours = d2_transfer.score(f"voc:{root}:all", found, classes=["square", "bar"])
+    name = "voc07" if metric_2007 else "voc10"
+    aps = []
+    for label, class_name in enumerate(("square", "bar"), start=1):
+        lines = []
+        for entry in found:
+            if entry["category_id"] == label:
+                x, y, w, h = entry["bbox"]
+                corners = f"{x + 1:.1f} {y + 1:.1f} {x + w:.1f} {y + h:.1f}"
+                lines.append(f"{entry['image_id']} {entry['score']:.3f} {corners}")
+        (tmp_path / f"{class_name}.txt").write_text("\n".join(lines))
+        aps.append(
+            [
+                voc_eval(
+                    str(tmp_path / "{}.txt"),
+                    str(root / "Annotations" / "{}.xml"),
+                    str(root / "ImageSets" / "Main" / "all.txt"),
+                    class_name,
+                    threshold / 100,
+                    metric_2007,
+                )[2]
+                for threshold in range(50, 100, 5)
+            ]
+        )
+    expected = 100 * np.array(aps)
+    assert ours[name]["AP"] == pytest.approx(expected.mean(), abs=1e-9)
+    assert ours[name]["AP50"] == pytest.approx(expected[:, 0].mean(), abs=1e-9)
+    assert ours[name]["AP75"] == pytest.approx(expected[:, 5].mean(), abs=1e-9)
+    assert ours["protocol"] == "voc07" and ours["bbox"] == ours["voc07"]
+    assert ours["coco"].keys() == ours["voc07"].keys()
+
+
+def test_the_truth_of_voc_data_scores_100_by_each_protocol(scenes: Any) -> None:
+    objects = load_voc_objects(str(scenes.root), "all")
+    classes = ["bar", "square"]  # the sorted names, where none are given
+    perfect = [
+        {
+            "image_id": name,
+            "category_id": classes.index(thing.name) + 1,
+            "bbox": [thing.box[0] - 1, thing.box[1] - 1]
+            + [thing.box[2] - thing.box[0] + 1, thing.box[3] - thing.box[1] + 1],
+            "score": 1.0,
+        }
+        for name, things in objects.items()
+        for thing in things
+    ]
+    found = d2_transfer.score(f"voc:{scenes.root}:all", perfect)
+    for protocol in ("coco", "voc07", "voc10"):
+        assert found[protocol]["AP"] == pytest.approx(100)
+    nothing = d2_transfer.score(f"voc:{scenes.root}:all", [])
+    assert [nothing[p]["AP"] for p in ("coco", "voc07", "voc10")] == [0, 0, 0]
+    with pytest.raises(ValueError, match="has boxes only; omit segm"):
+        d2_transfer.score(f"voc:{scenes.root}:all", [], ("segm",))
+
+
+def test_neither_torch_nor_detectron2_is_loaded() -> None:
+    program = (
+        "import sys, d2_transfer, d2_transfer.commands.score; d2_transfer.score; "
+        "print([m for m in ('torch', 'detectron2') if m in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "[]\n"
+
+
+def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = write_coco(tmp_path)
+    results = tmp_path / "results.json"
+    results.write_text(json.dumps(detections(data)))
+    assert command.main([data, str(results), "--masks", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == d2_transfer.score(data, results, ("bbox", "segm"))
+    assert command.main([data, str(results)]) == 0
+    text = capsys.readouterr().out
+    assert "| bbox (coco) |" in text and "| none    | -" in text
+    assert run_main(lambda _: None, command.parse_args([data, str(results)])) == 0
+    assert command.main([data, str(tmp_path / "no.json")]) == 2
+    assert capsys.readouterr().err.endswith("no.json: no such file of results\n")
