@@ -10,8 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from fvcore.common.config import CfgNode
-
+from cwrgp.config.files import FileConfig
 from cwrgp.config_files import describe_configs, find_config, merge_file, merge_pairs
 
 
@@ -132,7 +131,7 @@ def add_checkpoint_arguments(
     )
 
 
-def load_config(cfg: CfgNode, config_file: str, opts: Sequence[str]) -> Path:
+def load_config(cfg: FileConfig, config_file: str, opts: Sequence[str]) -> Path:
     """Merges ``--config-file`` and ``KEY VALUE`` pairs into ``cfg``, in place.
 
     Args:

@@ -17,6 +17,7 @@ from detectron2.modeling import (
 from fvcore.common.registry import Registry
 
 import d2_transfer.modeling  # noqa: F401 (the names that a config may have)
+from cwrgp.config.files import FileConfig
 from cwrgp.models.resnet import BY_DEPTH
 from cwrgp.trackers.build import check_trackers
 from d2_transfer.data.registry import check_datasets, check_same_classes
@@ -36,9 +37,13 @@ def add_transfer_config(cfg: CfgNode) -> None:
     cfg.LOGGERS = ["tensorboard"]
 
 
-def get_cfg() -> CfgNode:
+class TransferConfig(FileConfig, CfgNode):
+    """Detectron2's CfgNode, which also upgrades old files, with the file rules of `FileConfig`."""
+
+
+def get_cfg() -> TransferConfig:
     """Detectron2's defaults and this package's keys."""
-    cfg = d2_config.get_cfg()
+    cfg = TransferConfig(d2_config.get_cfg())
     add_transfer_config(cfg)
     return cfg
 

@@ -102,7 +102,7 @@ MISTAKES = [
     (["AUGMENT.FLIP_PROB", "1.5"], "AUGMENT.FLIP_PROB 1.5 is outside [0, 1]"),
     (["AUGMENT.JITTER", "[0.4]"], "AUGMENT.JITTER [0.4] must be a list of 4 numbers"),
     (["DATA.PROBE_RESIZE", "16"], "DATA.PROBE_RESIZE 16 is below DATA.IMAGE_SIZE 32"),
-    (["SOLVER.EPOCHS", "many"], "SOLVER.EPOCHS 'many': "),
+    (["SOLVER.EPOCHS", "many"], "SOLVER.EPOCHS 'many' must be of type int"),
     (["SOLVER.EPOCH", "3"], "unknown config key SOLVER.EPOCH; did you mean SOLVER.EPOCHS"),
     (["SOLVER.EPOCHS"], "'SOLVER.EPOCHS' has no value"),
 ]
