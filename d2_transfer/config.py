@@ -71,7 +71,7 @@ def validate_cfg(cfg: CfgNode, *, eval_only: bool = False, num_processes: int = 
     _check_name("INPUT.MASK_FORMAT", cfg.INPUT.MASK_FORMAT, ("polygon", "bitmask"))
     if not eval_only:
         _check_solver(cfg, num_processes)
-        check_trackers(cfg.LOGGERS)
+        check_trackers(cfg.LOGGERS, "LOGGERS")
     splits = ["TEST"] if eval_only else ["TRAIN", "TEST"]
     if not cfg.DATASETS[splits[0]]:
         raise ValueError(f"DATASETS.{splits[0]} is empty")

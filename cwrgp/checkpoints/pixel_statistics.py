@@ -14,7 +14,7 @@ TOLERANCE = 0.005  # relative; publishers round differently, such as 0.228 and 0
 
 @dataclass(frozen=True)
 class PixelStatistics:
-    """Normalisation of RGB images: (pixel - mean) / std, as Detectron2's ``MODEL.PIXEL_MEAN``.
+    """Normalisation of RGB images: (pixel - mean) / std, as Detectron2's ``pixel_mean``.
 
     Attributes:
         mean: of the red, green and blue channel, in units of 0..255.
@@ -40,7 +40,7 @@ class PixelStatistics:
 
 
 def from_unit_range(mean: Sequence[float], std: Sequence[float]) -> PixelStatistics:
-    """Statistics in units of 0..1, as torchvision's transforms and ``DATA.MEAN`` have them."""
+    """Statistics in units of 0..1, as torchvision's transforms have them."""
     return PixelStatistics(_scaled(mean), _scaled(std))
 
 

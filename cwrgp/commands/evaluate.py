@@ -91,6 +91,7 @@ def run_evaluation(
         branch=branch,
         unsafe=unsafe,
         seed=cfg.SEED,
+        keys=("MODEL.ARCH", "MODEL.STEM"),
     )
     for warning in origin.warnings:
         logger.warning("%s: %s", weights, warning)

@@ -32,6 +32,9 @@ from cwrgp.trackers.jsonl import JsonlTracker
 
 logger = logging.getLogger("cwrgp")
 
+# With another value of these, the rest of a run would not be the rest of that run.
+FIXED_KEYS = ("METHOD.NAME", "SEED", "SOLVER.BATCH_SIZE", "SOLVER.OPTIMIZER", "DATA.NAME")
+
 # What the engine advises to change -> the key that changes it.
 ADVICE_KEYS = {
     "learning rate": "SOLVER.BASE_LR",
@@ -70,7 +73,7 @@ def run_pretraining(
         Preempted: a signal asked the run to stop; what was trained is saved.
     """
     validate_cfg(cfg)
-    check_trackers(cfg.LOGGERS)
+    check_trackers(cfg.LOGGERS, "LOGGERS")
     checkpoints = Checkpoints(cfg.OUTPUT_DIR, keep=cfg.CHECKPOINTS_TO_KEEP)
     state = _last_state(checkpoints, resume=resume, eval_only=eval_only, or_start=or_start)
     resolve_augmentation(cfg, None if state is None else read_config(state))
@@ -131,6 +134,7 @@ def _restore(run: Run, folder: Path, state: dict[str, Any] | None, *, eval_only:
             run.scaler,
             config=cfg.dump(),
             num_images=len(run.views),
+            fixed=FIXED_KEYS,
         )
     if start > total and not eval_only:
         raise ValueError(

@@ -16,8 +16,12 @@ TRACKERS: dict[str, OpenTracker] = {"tensorboard": TensorBoardTracker, "wandb": 
 _OPTIONAL = ("wandb",)
 
 
-def check_trackers(names: Sequence[str]) -> None:
-    """Checks LOGGERS before a run starts.
+def check_trackers(names: Sequence[str], key: str = "tracker") -> None:
+    """Checks the names of trackers before a run starts.
+
+    Args:
+        names: keys of `TRACKERS`.
+        key: what the user knows the names by, such as a key of a config, for the error.
 
     Raises:
         ValueError: an unknown name, or one whose package is not installed.
@@ -25,11 +29,11 @@ def check_trackers(names: Sequence[str]) -> None:
     for name in names:
         if name not in TRACKERS:
             raise ValueError(
-                f"LOGGERS {name!r} is unknown; choose from {list(TRACKERS)} "
+                f"{key} {name!r} is unknown; choose from {list(TRACKERS)} "
                 "(metrics.json is always written)"
             )
         if name in _OPTIONAL and not _is_installed(name):
-            raise ValueError(f"LOGGERS {name!r} needs a package: pip install 'cwrgp[{name}]'")
+            raise ValueError(f"{key} {name!r} needs a package: pip install 'cwrgp[{name}]'")
 
 
 def open_trackers(

@@ -171,7 +171,7 @@ def test_a_resume_that_is_refused_leaves_the_configuration(image_folder, finishe
     for opts, message in (
         (["MODEL.PROJECTOR.OUT", 64, "METHOD.CWRGP.NUM_GROUPS", 1], "does not fit this config"),
         (["SEED", 1], "does not fit this configuration: SEED was 0 and is now 1"),
-        (["DATA.MAX_IMAGES", 120], "its run had 128 images and DATA.ROOT now gives 120"),
+        (["DATA.MAX_IMAGES", 120], "its run had 128 images and this one has 120; give it the same"),
         (["SOLVER.EPOCHS", 2], "the last checkpoint is of iteration 8, SOLVER.EPOCHS 2 ends at 4"),
     ):
         with pytest.raises(ValueError, match=message):

@@ -92,14 +92,14 @@ def test_wandb_without_a_login_is_one_line(tmp_path, run_tool):
     # W&B reads its environment once for a process, and looks for a login in HOME.
     environment = {"WANDB_MODE": "online", "WANDB_API_KEY": "", "HOME": str(tmp_path)}
     done = run_tool("-c", WITHOUT_LOGIN, tmp_path, check=True, **environment)
-    assert "LOGGERS 'wandb' does not start: No API key configured." in done.stdout
+    assert "Weights & Biases does not start: No API key configured." in done.stdout
     assert done.stdout.endswith("WANDB_MODE=offline keeps the records on this machine\n")
 
 
 def test_an_unknown_tracker_is_refused():
     message = r"^LOGGERS 'comet' is unknown; choose from \['tensorboard', 'wandb'\] \(metrics.json"
     with pytest.raises(ValueError, match=message):
-        check_trackers(["tensorboard", "comet"])
+        check_trackers(["tensorboard", "comet"], "LOGGERS")
 
 
 def test_a_missing_package_is_one_line_with_the_command(monkeypatch, tmp_path):
@@ -109,6 +109,8 @@ def test_a_missing_package_is_one_line_with_the_command(monkeypatch, tmp_path):
     )
     message = r"^LOGGERS 'wandb' needs a package: pip install 'cwrgp\[wandb\]'$"
     with pytest.raises(ValueError, match=message):
+        check_trackers(["wandb"], "LOGGERS")
+    with pytest.raises(ValueError, match="^tracker 'wandb' needs a package"):
         check_trackers(["wandb"])
     check_trackers(["tensorboard"])
 
