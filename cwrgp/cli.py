@@ -12,10 +12,7 @@ from typing import Any
 
 from cwrgp.config.files import FileConfig
 from cwrgp.config_files import describe_configs, find_config, merge_file, merge_pairs
-
-
-class MissingPackage(ModuleNotFoundError):
-    """An optional package is not installed; the message says how to get it."""
+from cwrgp.errors import USER_ERRORS
 
 
 def run_main(main: Callable[[argparse.Namespace], Any], args: argparse.Namespace) -> int:
@@ -38,7 +35,7 @@ def run_main(main: Callable[[argparse.Namespace], Any], args: argparse.Namespace
     logging.raiseExceptions = args.debug
     try:
         code = main(args)
-    except (ValueError, OSError, FloatingPointError, MissingPackage) as error:
+    except USER_ERRORS as error:
         if args.debug:
             raise
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
@@ -15,6 +14,7 @@ from cwrgp.config.aliases import current_name
 from cwrgp.config.files import ConfigFileError, FileConfig, check_type, decoded
 from cwrgp.config.node import flatten
 from cwrgp.config.packaged import packaged_configs
+from cwrgp.suggestions import suggest
 
 PRETRAINING = ("pretrain/*.yaml", "quick/*pretrain*.yaml")
 DETECTION = ("detection/[!B]*.yaml", "quick/detection*.yaml", "quick/*rcnn*.yaml")  # no Base-*.yaml
@@ -46,9 +46,9 @@ def find_config(name: str | PathLike[str]) -> Path:
     if file := packaged.get(text.removeprefix("configs/")):
         return file
     by_stem = {file.stem: key for key, file in packaged.items()}
-    close = difflib.get_close_matches(Path(text).stem, by_stem, n=3, cutoff=0.6)
-    known = " or ".join(by_stem[stem] for stem in close) or "--list-configs shows them"
-    hint = f"did you mean {known}?" if close else known
+    hint = suggest(
+        Path(text).stem, by_stem, "--list-configs shows them", cutoff=0.6, show=by_stem.__getitem__
+    )
     raise FileNotFoundError(f"{text}: no such file, and no packaged config of this name; {hint}")
 
 
@@ -171,6 +171,6 @@ def _get(cfg: CfgNode, key: str) -> Any:
 
 def _unknown_key(cfg: CfgNode, error: KeyError | str) -> str:
     key = str(error).strip("\"'").removeprefix("Non-existent config key: ")
-    close = difflib.get_close_matches(key, list(flatten(cfg)), n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(close)}?" if close else "see the defaults of the config"
-    return f"unknown config key {key}; {hint}"
+    return (
+        f"unknown config key {key}; {suggest(key, flatten(cfg), 'see the defaults of the config')}"
+    )

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from cwrgp.errors import USER_ERRORS, kind_of
 from cwrgp.preemption import EXIT_CODE, Preempted, forwarded_to
 from cwrgp.shared_memory import WorkerError
 
@@ -63,7 +64,9 @@ def launch(
         What ``main`` returns; None if it ran in processes that were started here.
 
     Raises:
-        ValueError: more processes than GPUs, or the user's mistake in one of the processes.
+        ValueError: more processes than GPUs.
+        ValueError, OSError, FloatingPointError, MissingPackage: the user's mistake in one of the
+            processes; see `kind_of` for its class.
         Preempted: the processes were told to stop.
         torch.multiprocessing.ProcessExitedException, ProcessRaisedException: a process failed; the
             others have been ended.
@@ -100,7 +103,8 @@ def _spawn(
         torch.multiprocessing.ProcessRaisedException,  # perhaps only because another has failed
     ) as error:
         if not mistakes.empty():
-            raise ValueError(mistakes.get()) from None
+            kind, message = mistakes.get()
+            raise kind(message) from None
         if getattr(error, "exit_code", None) == EXIT_CODE:
             raise Preempted("stop requested") from None
         raise
@@ -140,8 +144,10 @@ def _spawned(
             main(*args)
         except Preempted as error:
             raise SystemExit(EXIT_CODE) from error
-        except (ValueError, OSError, FloatingPointError) as error:
-            mistakes.put(str(error))  # before the others can notice that this process is gone
+        except USER_ERRORS as error:
+            mistakes.put(
+                (kind_of(error), str(error))
+            )  # before the others can notice that this process is gone
             raise SystemExit(2) from error
 
     _worker(reporting, args, init_method)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import logging
 from collections.abc import Iterable
 
@@ -19,6 +18,7 @@ from fvcore.common.registry import Registry
 import d2_transfer.modeling  # noqa: F401 (the names that a config may have)
 from cwrgp.config.files import FileConfig
 from cwrgp.models.resnet import BY_DEPTH
+from cwrgp.suggestions import suggest
 from cwrgp.trackers.build import check_trackers
 from d2_transfer.data.registry import check_datasets, check_same_classes
 
@@ -132,8 +132,7 @@ def _check_solver(cfg: CfgNode, num_processes: int) -> None:
 def _check_name(key: str, name: str, known: Iterable[str]) -> None:
     names = list(known)
     if name not in names:
-        close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
-        hint = f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(names)}"
+        hint = suggest(name, names, f"known: {', '.join(names)}")
         raise ValueError(f"{key}: unknown {name!r}; {hint}")
 
 

@@ -14,7 +14,8 @@ import cwrgp.commands.publish as publish
 import cwrgp.install_detectron2 as install_detectron2
 import d2_transfer.commands.convert as convert
 import d2_transfer.train_net as train_net
-from cwrgp.cli import MissingPackage, run_main
+from cwrgp.cli import run_main
+from cwrgp.errors import MissingPackage
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 Main = Callable[[Sequence[str] | None], int]

@@ -16,7 +16,18 @@ from cwrgp.config.defaults import KEYS
 
 # Of cwrgp, from the leaves up: a line may import itself and those above it.
 LAYERS = [
-    *("version", "seeding", "preemption", "comm", "shared_memory", "launch", "images", "file_io"),
+    *(
+        "version",
+        "errors",
+        "suggestions",
+        "seeding",
+        "preemption",
+        "comm",
+        "shared_memory",
+        "launch",
+        "images",
+        "file_io",
+    ),
     *("config", "config_files", "cli", "detectron2_wheel", "install_detectron2", "whitening"),
     *("spectrum", "trackers", "report", "losses", "models", "data", "checkpoints", "engine"),
     *("evaluation", "builders", "commands"),

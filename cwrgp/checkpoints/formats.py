@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from cwrgp.checkpoints.pixel_statistics import IMAGENET, PixelStatistics, from_unit_range
+from cwrgp.images import IMAGENET_MEAN
 
 BRANCHES = ("online", "momentum")
 
@@ -74,7 +75,7 @@ class Source:
 
 
 # SwAV's code divides by 0.228 where others divide by 0.229.
-_SWAV = from_unit_range((0.485, 0.456, 0.406), (0.228, 0.224, 0.225))
+_SWAV = from_unit_range(IMAGENET_MEAN, (0.228, 0.224, 0.225))
 
 SOURCES: tuple[Source, ...] = (
     Source(

@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeGuard
 
+from cwrgp.images import IMAGENET_MEAN, IMAGENET_STD
+
 MEAN_KEY, STD_KEY = "pixel_mean", "pixel_std"  # in converted files
 TOLERANCE = 0.005  # relative; publishers round differently, such as 0.228 and 0.229
 
@@ -83,4 +85,4 @@ def _scaled(values: Sequence[float]) -> tuple[float, ...]:
     return tuple(round(255 * value, 4) for value in values)
 
 
-IMAGENET = from_unit_range((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+IMAGENET = from_unit_range(IMAGENET_MEAN, IMAGENET_STD)
