@@ -46,10 +46,9 @@ def find_config(name: str | PathLike[str]) -> Path:
     if file := packaged.get(text.removeprefix("configs/")):
         return file
     by_stem = {file.stem: key for key, file in packaged.items()}
-    hint = suggest(
-        Path(text).stem, by_stem, "--list-configs shows them", cutoff=0.6, show=by_stem.__getitem__
-    )
-    raise FileNotFoundError(f"{text}: no such file, and no packaged config of this name; {hint}")
+    hint = suggest(Path(text).stem, by_stem, "", cutoff=0.6, show=by_stem.__getitem__)
+    message = f"{text}: no such file, and no packaged config of this name"
+    raise FileNotFoundError(f"{message}; {hint}" if hint else message)
 
 
 def merge_file(cfg: FileConfig, file: Path) -> None:

@@ -9,6 +9,10 @@ class MissingPackage(ModuleNotFoundError):
     """An optional package is not installed; the message says how to install it."""
 
 
+class NothingToResume(FileNotFoundError):
+    """A run is to go on, and its folder holds no checkpoint."""
+
+
 USER_ERRORS = (ValueError, OSError, FloatingPointError, MissingPackage)
 
 # The classes that a changed message keeps, beside those of this package.

@@ -23,19 +23,17 @@ def local_device() -> torch.device:
 
 
 def check_num_gpus(num_gpus: int) -> None:
-    """Checks ``--num-gpus``; one process may run without a GPU.
+    """Checks a number of processes; one process may run without a GPU.
 
     Raises:
         ValueError: more processes than GPUs, or a negative number.
     """
     available = torch.cuda.device_count()
     if num_gpus < 0:
-        raise ValueError(
-            f"--num-gpus {num_gpus} is negative; this machine shows {available} GPU(s)"
-        )
+        raise ValueError(f"num_gpus {num_gpus} is negative; this machine shows {available} GPU(s)")
     if num_gpus > max(available, 1):
         raise ValueError(
-            f"--num-gpus {num_gpus}: this machine shows {available} GPU(s); several processes on "
+            f"num_gpus {num_gpus}: this machine shows {available} GPU(s); several processes on "
             f"the CPU start with torchrun --nproc_per_node {num_gpus}"
         )
 
@@ -77,7 +75,7 @@ def launch(
     check_num_gpus(count)
     if num_gpus == 0 and torch.cuda.device_count():
         raise ValueError(
-            "--num-gpus 0: set CUDA_VISIBLE_DEVICES= (to nothing) to run on this machine's CPU"
+            "num_gpus 0: set CUDA_VISIBLE_DEVICES= (to nothing) to run on this machine's CPU"
         )
     if count * num_machines <= 1:
         return main(*args)
@@ -145,9 +143,8 @@ def _spawned(
         except Preempted as error:
             raise SystemExit(EXIT_CODE) from error
         except USER_ERRORS as error:
-            mistakes.put(
-                (kind_of(error), str(error))
-            )  # before the others can notice that this process is gone
+            # Before the other processes can notice that this one is gone.
+            mistakes.put((kind_of(error), str(error)))
             raise SystemExit(2) from error
 
     _worker(reporting, args, init_method)

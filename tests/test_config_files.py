@@ -65,7 +65,7 @@ def test_a_file_comes_before_a_packaged_config(
         ("cifar10_cwrgp4_r18.yaml", f"; did you mean {CIFAR10} or "),
         ("pretrain/cifar10_cwrgp4_r18", f"; did you mean {CIFAR10} or "),
         ("configs/pretrain/cifar10_cwrgp3_r18.yaml", "did you mean pretrain/cifar10_cwrgp"),
-        ("zzz.yaml", "of this name; --list-configs shows them"),
+        ("zzz.yaml", "no packaged config of this name"),
         ("../configs/" + CIFAR10, "no such file"),  # names are names, not paths below a folder
     ],
 )
@@ -76,7 +76,7 @@ def test_a_wrong_name_is_told_close_ones(
     with pytest.raises(FileNotFoundError) as error:
         find_config(name)
     message = str(error.value)
-    assert message.startswith(f"{name}: no such file, and no packaged config of this name; ")
+    assert message.startswith(f"{name}: no such file, and no packaged config of this name")
     assert hint in message and "\n" not in message
 
 
@@ -230,5 +230,5 @@ def test_a_config_that_is_given_stays_as_it_is() -> None:
     cfg = read_config(get_cfg(), given, {"SOLVER": {"EPOCHS": 3}})
     assert (cfg.SEED, cfg.SOLVER.EPOCHS, cfg.is_frozen()) == (5, 3, False)
     assert given.SOLVER.EPOCHS != 3 and given.is_frozen()
-    with pytest.raises(ValueError, match="the config has no AUGMENT.BLUR_PROB: it must be made"):
+    with pytest.raises(ValueError, match="the config has no AUGMENT.[A-Z_]+: it must be made"):
         read_config(get_cfg(), given.SOLVER, {})

@@ -58,7 +58,7 @@ class Source:
     """A publisher's or a library's way to store a ResNet.
 
     Attributes:
-        name: what a user calls it (``--source``).
+        name: what a user calls it.
         note: whose files these are.
         layouts: the kinds of file.
         mark: a beginning of keys in the container that only this row has among the rows of the
@@ -243,7 +243,7 @@ HEADS += ("projector.", "projection_head.", "predictor.")
 
 
 def source_names() -> list[str]:
-    """The names that `--source` takes."""
+    """The names that a user may give as the source."""
     return ["auto", *(row.name for row in SOURCES)]
 
 

@@ -57,7 +57,7 @@ def load_encoder(
     """
     if weights == RANDOM:
         if (source, branch) != ("auto", None):
-            raise ValueError("--weights random has neither a source nor a branch; omit them")
+            raise ValueError(f"weights {RANDOM!r} has neither a source nor a branch; omit them")
         with forked_generator(derive_seed(Stream.WEIGHTS, seed)):
             return build_encoder(arch, stem=stem), Origin(RANDOM)
     encoder = build_encoder(arch, stem=stem)

@@ -23,6 +23,7 @@ from cwrgp.engine.loop import StepConfig, train
 from cwrgp.engine.monitor import TrainingMonitor
 from cwrgp.engine.progress import MetricWriter, log_of_a_run, setup_logging
 from cwrgp.engine.resume import restore
+from cwrgp.errors import NothingToResume
 from cwrgp.file_io.atomic import write_text
 from cwrgp.launch import local_device
 from cwrgp.preemption import StopRequest
@@ -103,14 +104,14 @@ def _last_state(
     """
     state = checkpoints.load_last()
     if state is None and (eval_only or (resume and not or_start)):
-        raise FileNotFoundError(
-            f"OUTPUT_DIR {checkpoints.folder} holds no checkpoint to go on from; omit --resume to "
-            "start, or give --resume-or-start"
-        )
+        missing = f"OUTPUT_DIR {checkpoints.folder} holds no checkpoint"
+        if eval_only:
+            raise FileNotFoundError(f"{missing} to evaluate")
+        raise NothingToResume(f"{missing} to go on from; omit resume=True to start")
     if state is not None and not (resume or eval_only):
         raise ValueError(
-            f"OUTPUT_DIR {checkpoints.folder} holds a run already; add --resume, or choose another "
-            "folder"
+            f"OUTPUT_DIR {checkpoints.folder} holds a run already; add resume=True, or choose "
+            "another folder"
         )
     return state
 

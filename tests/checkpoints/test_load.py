@@ -110,5 +110,5 @@ def test_random_weights_are_asked_for_and_seeded():
     assert torch.equal(features(first), features(again))
     assert not torch.equal(features(first), features(other))
     assert origin == Origin("random")
-    with pytest.raises(ValueError, match="random has neither a source nor a branch"):
+    with pytest.raises(ValueError, match="^weights 'random' has neither a source nor a branch"):
         load_encoder("random", "resnet18", "small", branch="momentum")

@@ -155,7 +155,7 @@ def test_fp32_and_unlabelled_images(tmp_path):
 
 
 def test_a_finished_run_is_not_overwritten_and_can_be_evaluated(image_folder, finished_run):
-    with pytest.raises(ValueError, match="holds a run already; add --resume"):
+    with pytest.raises(ValueError, match="holds a run already; add resume=True, or"):
         run_pretraining(make_cfg(image_folder, finished_run))
     last = [r for r in read_metrics(finished_run / "metrics.json") if LEAVE_ONE_OUT in r][-1]
     result = run_pretraining(make_cfg(image_folder, finished_run), eval_only=True)

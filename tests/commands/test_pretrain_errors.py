@@ -142,8 +142,22 @@ def test_the_command_itself_says_it_in_one_line(image_folder, tmp_path, capsys, 
         assert output == "" and errors.startswith("error: ") and message in errors
         assert errors.count("\n") == 1
     pairs = ("OUTPUT_DIR", tmp_path, "DATA.ROOT", image_folder)
-    with pytest.raises(FileNotFoundError, match="holds no checkpoint to go on from"):
+    with pytest.raises(FileNotFoundError, match="go on from; omit resume=True to start$"):
         main(["--resume", "--debug", "--config-file", str(QUICK), *map(str, pairs)])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--resume"], "to go on from; omit --resume to start, or give --resume-or-start"),
+        (["--eval-only"], "holds no checkpoint to evaluate"),
+        (["--num-gpus", "99"], "--num-gpus 99: this machine shows"),
+    ],
+)
+def test_the_command_names_its_options(image_folder, tmp_path, capsys, options, message):
+    pairs = ("OUTPUT_DIR", tmp_path, "DATA.ROOT", image_folder)
+    assert main([*options, "--config-file", str(QUICK), *map(str, pairs)]) == 2
+    assert message in capsys.readouterr().err
 
 
 def test_a_full_disk_is_one_line_and_the_run_goes_on_once_there_is_room(

@@ -209,5 +209,5 @@ def test_a_mistake_of_one_process_is_told_although_others_fail_of_it(monkeypatch
 
 def test_more_processes_than_gpus_are_refused():
     count = torch.cuda.device_count() + 2
-    with pytest.raises(ValueError, match=f"--num-gpus {count}: this machine shows"):
+    with pytest.raises(ValueError, match=f"^num_gpus {count}: this machine shows"):
         launch(print, count, ())
