@@ -230,5 +230,5 @@ def test_a_config_that_is_given_stays_as_it_is() -> None:
     cfg = read_config(get_cfg(), given, {"SOLVER": {"EPOCHS": 3}})
     assert (cfg.SEED, cfg.SOLVER.EPOCHS, cfg.is_frozen()) == (5, 3, False)
     assert given.SOLVER.EPOCHS != 3 and given.is_frozen()
-    with pytest.raises(ValueError, match="the config has no AUGMENT.[A-Z_]+: it must be made"):
+    with pytest.raises(ValueError, match="the config has no AUGMENT.BACKEND: it must be made"):
         read_config(get_cfg(), given.SOLVER, {})
