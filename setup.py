@@ -91,8 +91,8 @@ CONSOLE_SCRIPTS = [
     "cwrgp-train-net = d2_transfer.train_net:main",
 ]
 
-# The configs are installed as cwrgp/configs, where cwrgp.config_files looks for them; an editable
-# installation reads this checkout's.
+# The configs are installed as cwrgp/configs, where cwrgp.config.packaged looks for them; an
+# editable installation reads this checkout's.
 PACKAGE_DIR = {"cwrgp.configs": "configs"}
 PACKAGE_DATA = {
     "cwrgp": ["py.typed"],

@@ -4,19 +4,32 @@ from __future__ import annotations
 
 import argparse
 import logging
+import re
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from fvcore.common.config import CfgNode
-
+from cwrgp.config.files import FileConfig
 from cwrgp.config_files import describe_configs, find_config, merge_file, merge_pairs
+from cwrgp.errors import USER_ERRORS, NothingToResume
 
-
-class MissingPackage(ModuleNotFoundError):
-    """An optional package is not installed; the message says how to get it."""
+# Arguments of the Python functions -> the options of the commands that set them.
+_OPTIONS = {
+    "num_gpus": "--num-gpus",
+    "num_machines": "--num-machines",
+    "dist_url": "--dist-url",
+    "resume": "--resume",
+    "eval_only": "--eval-only",
+    "source": "--source",
+    "branch": "--branch",
+    "unsafe": "--unsafe-load",
+    "weights": "--weights",
+    "output": "--output",
+    "name": "--name",
+    "metrics": "--metrics",
+}
 
 
 def run_main(main: Callable[[argparse.Namespace], Any], args: argparse.Namespace) -> int:
@@ -28,7 +41,8 @@ def run_main(main: Callable[[argparse.Namespace], Any], args: argparse.Namespace
 
     Args:
         main: the command.
-        args: parsed arguments; ``args.debug`` re-raises instead.
+        args: parsed arguments; ``args.debug`` re-raises instead. Where they are arguments of the
+            command's Python function, they have the same names.
 
     Returns:
         The exit code: 0, 2, 130 after Ctrl-C, or the integer that ``main`` returns.
@@ -39,15 +53,36 @@ def run_main(main: Callable[[argparse.Namespace], Any], args: argparse.Namespace
     logging.raiseExceptions = args.debug
     try:
         code = main(args)
-    except (ValueError, OSError, FloatingPointError, MissingPackage) as error:
+    except USER_ERRORS as error:
         if args.debug:
             raise
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        message = name_options(str(error), vars(args))
+        if isinstance(error, NothingToResume) and "resume_or_start" in vars(args):
+            message += ", or give --resume-or-start"
+        print(f"error: {' '.join(message.split())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
     return code if isinstance(code, int) else 0
+
+
+def name_options(message: str, arguments: Iterable[str]) -> str:
+    """A message of a Python function with the options of a command instead of arguments.
+
+    Args:
+        message: names an argument at its beginning, "num_gpus 9 ...", or with a value,
+            "resume=True" or "branch='online'". Nothing else in it is replaced.
+        arguments: those that the command has.
+
+    Returns:
+        "--num-gpus 9 ...", "--resume", "--branch online".
+    """
+    for argument in _OPTIONS.keys() & set(arguments):
+        option = _OPTIONS[argument]
+        message = re.sub(rf"^{argument}(?= )|\b{argument}=True\b", option, message)
+        message = re.sub(rf"\b{argument}='([^']*)'", rf"{option} \1", message)
+    return message
 
 
 def make_parser(command: str, description: str) -> argparse.ArgumentParser:
@@ -127,12 +162,13 @@ def add_checkpoint_arguments(
     )
     parser.add_argument(
         "--unsafe-load",
+        dest="unsafe",
         action="store_true",
         help="let the checkpoint run code: only for files that you made",
     )
 
 
-def load_config(cfg: CfgNode, config_file: str, opts: Sequence[str]) -> Path:
+def load_config(cfg: FileConfig, config_file: str, opts: Sequence[str]) -> Path:
     """Merges ``--config-file`` and ``KEY VALUE`` pairs into ``cfg``, in place.
 
     Args:
@@ -151,7 +187,7 @@ def load_config(cfg: CfgNode, config_file: str, opts: Sequence[str]) -> Path:
     try:
         file = find_config(config_file)
     except FileNotFoundError as error:
-        raise FileNotFoundError(f"--config-file {error}") from None
+        raise FileNotFoundError(f"--config-file {error} (--list-configs shows all)") from None
     merge_file(cfg, file)
     merge_pairs(cfg, opts)
     return file

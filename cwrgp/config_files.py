@@ -1,46 +1,23 @@
-"""Configs by name: those that are installed with the package, files, and values that override them.
-
-The packaged configs are the files of the repository's ``configs`` folder. A wheel holds them in
-``cwrgp/configs``; a checkout, and an editable installation of it, reads them where they are.
-"""
+"""Configs by name, packaged ones or files, and values that override them."""
 
 from __future__ import annotations
 
 import copy
-import difflib
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
-from fnmatch import fnmatch
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
-import yaml
-from fvcore.common.config import BASE_KEY, CfgNode
+from fvcore.common.config import CfgNode
 
 from cwrgp.config.aliases import current_name
+from cwrgp.config.files import ConfigFileError, FileConfig, check_type, decoded
 from cwrgp.config.node import flatten
+from cwrgp.config.packaged import packaged_configs
+from cwrgp.suggestions import suggest
 
 PRETRAINING = ("pretrain/*.yaml", "quick/*pretrain*.yaml")
 DETECTION = ("detection/[!B]*.yaml", "quick/detection*.yaml", "quick/*rcnn*.yaml")  # no Base-*.yaml
-
-_PACKAGE = Path(__file__).parent
-
-
-def packaged_configs(patterns: Iterable[str] = ("*",)) -> dict[str, Path]:
-    """The configs that are installed with this package.
-
-    Args:
-        patterns: of their names, such as `PRETRAINING` and `DETECTION`.
-
-    Returns:
-        Name -> file, sorted. A name is relative to the folder: ``pretrain/cifar10_bn_r18.yaml``.
-    """
-    installed = _PACKAGE / "configs"
-    folder = installed if installed.is_dir() else _PACKAGE.parent / "configs"
-    files = {file.relative_to(folder).as_posix(): file for file in sorted(folder.glob("*/*.yaml"))}
-    assert files, f"{folder} holds no configs"
-    return {name: f for name, f in files.items() if any(fnmatch(name, p) for p in patterns)}
 
 
 def describe_configs(patterns: Iterable[str]) -> str:
@@ -69,13 +46,12 @@ def find_config(name: str | PathLike[str]) -> Path:
     if file := packaged.get(text.removeprefix("configs/")):
         return file
     by_stem = {file.stem: key for key, file in packaged.items()}
-    close = difflib.get_close_matches(Path(text).stem, by_stem, n=3, cutoff=0.6)
-    known = " or ".join(by_stem[stem] for stem in close) or "--list-configs shows them"
-    hint = f"did you mean {known}?" if close else known
-    raise FileNotFoundError(f"{text}: no such file, and no packaged config of this name; {hint}")
+    hint = suggest(Path(text).stem, by_stem, "", cutoff=0.6, show=by_stem.__getitem__)
+    message = f"{text}: no such file, and no packaged config of this name"
+    raise FileNotFoundError(f"{message}; {hint}" if hint else message)
 
 
-def merge_file(cfg: CfgNode, file: Path) -> None:
+def merge_file(cfg: FileConfig, file: Path) -> None:
     """Merges a YAML file into ``cfg``, in place.
 
     Args:
@@ -87,26 +63,11 @@ def merge_file(cfg: CfgNode, file: Path) -> None:
         ValueError: invalid YAML, an unknown key, or a value of the wrong type.
     """
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
-        base = content.get(BASE_KEY)
-        packaged = packaged_configs().get(base) if isinstance(base, str) else None
-        if packaged is None or (file.parent / base).is_file():
-            cfg.merge_from_file(str(file), allow_unsafe=False)
-        else:
-            with tempfile.TemporaryDirectory() as aside:  # fvcore takes files only
-                resolved = Path(aside, file.name)
-                content[BASE_KEY] = str(packaged.absolute())
-                resolved.write_text(yaml.safe_dump(content), encoding="utf-8")
-                cfg.merge_from_file(str(resolved), allow_unsafe=False)
-    except yaml.YAMLError as error:
-        raise ValueError(f"{file} is not valid YAML: {error}") from error
+        cfg.merge_from_file(str(file), allow_unsafe=False)
+    except ConfigFileError:  # names the file
+        raise
     except KeyError as error:
         raise ValueError(f"{file}: {_unknown_key(cfg, error)}") from error
-    except (TypeError, AttributeError) as error:
-        raise ValueError(
-            f"{file} is not a config: it must hold sections with keys, such as "
-            "SOLVER: {EPOCHS: 100}"
-        ) from error
     except (ValueError, AssertionError) as error:
         raise ValueError(f"{file}: {error}") from error
 
@@ -126,7 +87,7 @@ def merge_pairs(cfg: CfgNode, pairs: Sequence[str]) -> None:
         )
     keys = map(current_name, pairs[::2])
     for key, value in zip(keys, pairs[1::2], strict=True):
-        _merge(cfg, key, _as_default(_get(cfg, key), value), shown=value)
+        _merge(cfg, key, _as_default(_get(cfg, key), value))
 
 
 def merge_values(cfg: CfgNode, values: Mapping[str, Any], *, section: str = "") -> None:
@@ -155,11 +116,11 @@ def merge_values(cfg: CfgNode, values: Mapping[str, Any], *, section: str = "") 
             value = float(value)
         # Of a string, merge_from_list takes the literal that it spells: "3" would become a number.
         literal = repr(value) if isinstance(value, str) else copy.deepcopy(value)
-        _merge(cfg, key, literal, shown=value)
+        _merge(cfg, key, literal)
 
 
 def read_config(
-    defaults: CfgNode, config: str | PathLike[str] | CfgNode, values: Mapping[str, Any]
+    defaults: FileConfig, config: str | PathLike[str] | CfgNode, values: Mapping[str, Any]
 ) -> CfgNode:
     """A new config: ``config`` over ``defaults``, and ``values`` over both.
 
@@ -184,13 +145,12 @@ def read_config(
     return cfg
 
 
-def _merge(cfg: CfgNode, key: str, value: Any, *, shown: Any) -> None:
+def _merge(cfg: CfgNode, key: str, value: Any) -> None:
+    check_type(key, decoded(value), _get(cfg, key))
     try:
         cfg.merge_from_list([key, value])
     except (KeyError, AssertionError) as error:
         raise ValueError(_unknown_key(cfg, key)) from error
-    except (ValueError, SyntaxError) as error:
-        raise ValueError(f"{key} {shown!r}: {error}") from error
 
 
 def _as_default(default: Any, text: str) -> str:
@@ -210,6 +170,6 @@ def _get(cfg: CfgNode, key: str) -> Any:
 
 def _unknown_key(cfg: CfgNode, error: KeyError | str) -> str:
     key = str(error).strip("\"'").removeprefix("Non-existent config key: ")
-    close = difflib.get_close_matches(key, list(flatten(cfg)), n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(close)}?" if close else "see the defaults of the config"
-    return f"unknown config key {key}; {hint}"
+    return (
+        f"unknown config key {key}; {suggest(key, flatten(cfg), 'see the defaults of the config')}"
+    )

@@ -1,4 +1,4 @@
-"""Decoding of image files, and what an unreadable one is."""
+"""Decoding of image files, what an unreadable one is, and ImageNet's statistics."""
 
 from __future__ import annotations
 
@@ -11,6 +11,9 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".tif", ".ti
 
 # Pillow's errors for a file that it cannot decode (UnidentifiedImageError is an OSError).
 _PILLOW_ERRORS = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)  # of R, G, B in units of [0, 1]
+IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class UnreadableImage(OSError):

@@ -117,7 +117,7 @@ def find_or_install(
         OSError: a file that is missing or cannot be written.
     """
     if no_install and wheel_dir is None:
-        raise ValueError("--no-install needs --wheel-dir: without both there is nothing to do")
+        raise ValueError("no_install needs wheel_dir: without it there is nothing to do")
     state, detail, package = ("missing", "", None) if no_install else probe()
     own = own_installation(package, Path(sysconfig.get_path("purelib"))) if package else "not own"
     if state == "works" and own == "partial":
@@ -170,6 +170,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """``cwrgp-install-detectron2``; returns the exit code."""
     args = parse_args(argv)
     try:
+        if args.no_install and args.wheel_dir is None:
+            raise ValueError("--no-install needs --wheel-dir: without it there is nothing to do")
         find_or_install(source=args.source, wheel_dir=args.wheel_dir, no_install=args.no_install)
     except (ValueError, OSError) as error:
         if args.debug:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from cwrgp.errors import USER_ERRORS, kind_of
 from cwrgp.preemption import EXIT_CODE, Preempted, forwarded_to
 from cwrgp.shared_memory import WorkerError
 
@@ -22,19 +23,17 @@ def local_device() -> torch.device:
 
 
 def check_num_gpus(num_gpus: int) -> None:
-    """Checks ``--num-gpus``; one process may run without a GPU.
+    """Checks a number of processes; one process may run without a GPU.
 
     Raises:
         ValueError: more processes than GPUs, or a negative number.
     """
     available = torch.cuda.device_count()
     if num_gpus < 0:
-        raise ValueError(
-            f"--num-gpus {num_gpus} is negative; this machine shows {available} GPU(s)"
-        )
+        raise ValueError(f"num_gpus {num_gpus} is negative; this machine shows {available} GPU(s)")
     if num_gpus > max(available, 1):
         raise ValueError(
-            f"--num-gpus {num_gpus}: this machine shows {available} GPU(s); several processes on "
+            f"num_gpus {num_gpus}: this machine shows {available} GPU(s); several processes on "
             f"the CPU start with torchrun --nproc_per_node {num_gpus}"
         )
 
@@ -63,7 +62,9 @@ def launch(
         What ``main`` returns; None if it ran in processes that were started here.
 
     Raises:
-        ValueError: more processes than GPUs, or the user's mistake in one of the processes.
+        ValueError: more processes than GPUs.
+        ValueError, OSError, FloatingPointError, MissingPackage: the user's mistake in one of the
+            processes; see `kind_of` for its class.
         Preempted: the processes received a stop signal.
         torch.multiprocessing.ProcessExitedException, ProcessRaisedException: a process failed; the
             others have been ended.
@@ -74,7 +75,7 @@ def launch(
     check_num_gpus(count)
     if num_gpus == 0 and torch.cuda.device_count():
         raise ValueError(
-            "--num-gpus 0: set CUDA_VISIBLE_DEVICES= (to nothing) to run on this machine's CPU"
+            "num_gpus 0: set CUDA_VISIBLE_DEVICES= (to nothing) to run on this machine's CPU"
         )
     if count * num_machines <= 1:
         return main(*args)
@@ -100,7 +101,8 @@ def _spawn(
         torch.multiprocessing.ProcessRaisedException,  # perhaps only because another has failed
     ) as error:
         if not mistakes.empty():
-            raise ValueError(mistakes.get()) from None
+            kind, message = mistakes.get()
+            raise kind(message) from None
         if getattr(error, "exit_code", None) == EXIT_CODE:
             raise Preempted("stop requested") from None
         raise
@@ -140,8 +142,9 @@ def _spawned(
             main(*args)
         except Preempted as error:
             raise SystemExit(EXIT_CODE) from error
-        except (ValueError, OSError, FloatingPointError) as error:
-            mistakes.put(str(error))  # before the others can notice that this process is gone
+        except USER_ERRORS as error:
+            # Before the other processes can notice that this one is gone.
+            mistakes.put((kind_of(error), str(error)))
             raise SystemExit(2) from error
 
     _worker(reporting, args, init_method)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import logging
 from collections.abc import Iterable
 
@@ -17,7 +16,9 @@ from detectron2.modeling import (
 from fvcore.common.registry import Registry
 
 import d2_transfer.modeling  # noqa: F401 (the names that a config may have)
+from cwrgp.config.files import FileConfig
 from cwrgp.models.resnet import BY_DEPTH
+from cwrgp.suggestions import suggest
 from cwrgp.trackers.build import check_trackers
 from d2_transfer.data.registry import check_datasets, check_same_classes
 
@@ -36,9 +37,13 @@ def add_transfer_config(cfg: CfgNode) -> None:
     cfg.LOGGERS = ["tensorboard"]
 
 
-def get_cfg() -> CfgNode:
+class TransferConfig(FileConfig, CfgNode):
+    """Detectron2's CfgNode, which also upgrades old files, with the file rules of `FileConfig`."""
+
+
+def get_cfg() -> TransferConfig:
     """Detectron2's defaults and this package's keys."""
-    cfg = d2_config.get_cfg()
+    cfg = TransferConfig(d2_config.get_cfg())
     add_transfer_config(cfg)
     return cfg
 
@@ -66,7 +71,7 @@ def validate_cfg(cfg: CfgNode, *, eval_only: bool = False, num_processes: int = 
     _check_name("INPUT.MASK_FORMAT", cfg.INPUT.MASK_FORMAT, ("polygon", "bitmask"))
     if not eval_only:
         _check_solver(cfg, num_processes)
-        check_trackers(cfg.LOGGERS)
+        check_trackers(cfg.LOGGERS, "LOGGERS")
     splits = ["TEST"] if eval_only else ["TRAIN", "TEST"]
     if not cfg.DATASETS[splits[0]]:
         raise ValueError(f"DATASETS.{splits[0]} is empty")
@@ -127,8 +132,7 @@ def _check_solver(cfg: CfgNode, num_processes: int) -> None:
 def _check_name(key: str, name: str, known: Iterable[str]) -> None:
     names = list(known)
     if name not in names:
-        close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
-        hint = f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(names)}"
+        hint = suggest(name, names, f"known: {', '.join(names)}")
         raise ValueError(f"{key}: unknown {name!r}; {hint}")
 
 

@@ -16,6 +16,7 @@ from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
 from cwrgp.checkpoints.last_checkpoint import read_last_checkpoint
+from cwrgp.errors import NothingToResume
 from cwrgp.launch import check_num_gpus, launch
 from cwrgp.shared_memory import worker_errors_end_the_run
 from d2_transfer.checkpoint import TransferCheckpointer, starting_point
@@ -66,7 +67,7 @@ def prepare(cfg: CfgNode, options: RunOptions) -> CfgNode:
     """
     check_num_gpus(options.num_gpus)
     if options.num_machines > 1 and options.dist_url == "auto":
-        raise ValueError(f"--num-machines {options.num_machines} needs --dist-url tcp://HOST:PORT")
+        raise ValueError(f"num_machines {options.num_machines} needs dist_url='tcp://HOST:PORT'")
     if options.num_gpus == 0:
         cfg.MODEL.DEVICE = "cpu"
     choose_device(cfg)
@@ -74,16 +75,18 @@ def prepare(cfg: CfgNode, options: RunOptions) -> CfgNode:
     validate_cfg(cfg, eval_only=options.eval_only, num_processes=options.num_processes())
     path, resumed = starting_point(cfg.OUTPUT_DIR, cfg.MODEL.WEIGHTS, options.resume)
     if options.resume and not (resumed or options.or_start):
-        raise FileNotFoundError(
-            f"OUTPUT_DIR {cfg.OUTPUT_DIR} holds no checkpoint to go on from; omit --resume, or give"
-            " --resume-or-start"
+        raise NothingToResume(
+            f"OUTPUT_DIR {cfg.OUTPUT_DIR} holds no checkpoint to go on from; omit resume=True to"
+            " start"
         )
     if options.eval_only and not path:
-        raise ValueError("--eval-only needs weights to evaluate: MODEL.WEIGHTS FILE, or --resume")
+        raise ValueError(
+            "eval_only=True needs weights to evaluate: MODEL.WEIGHTS FILE, or resume=True"
+        )
     if not (options.resume or options.eval_only) and read_last_checkpoint(Path(cfg.OUTPUT_DIR)):
         raise ValueError(
-            f"OUTPUT_DIR {cfg.OUTPUT_DIR} holds a run already; add --resume, or choose another"
-            " folder"
+            f"OUTPUT_DIR {cfg.OUTPUT_DIR} holds a run already; add resume=True, or choose"
+            " another folder"
         )
     check_weights_for(cfg, path, complete=resumed or options.eval_only)
     cfg.freeze()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 
-from cwrgp.cli import MissingPackage
+from cwrgp.errors import MissingPackage
 
 
 def require_detectron2() -> None:

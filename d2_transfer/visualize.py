@@ -11,6 +11,7 @@ from detectron2.structures import BoxMode
 from detectron2.utils.colormap import colormap
 from numpy.typing import ArrayLike, NDArray
 
+from cwrgp.errors import MissingPackage
 from cwrgp.report.figures import PALETTE
 
 
@@ -48,8 +49,9 @@ def draw_detections(
         (scale * H, scale * W, 3) RGB.
 
     Raises:
-        ValueError: another form of image or masks, numbers of objects that differ, a class without
-            a name, or OpenCV, which the ``Visualizer`` needs, is not installed.
+        ValueError: another form of image or masks, numbers of objects that differ, or a class
+            without a name.
+        MissingPackage: OpenCV, which the ``Visualizer`` needs, is not installed.
     """
     corners = np.asarray(boxes, dtype=float).reshape(-1, 4)
     given = {"boxes": corners, "classes": classes, "scores": scores, "masks": masks}
@@ -118,7 +120,9 @@ def _draw(
     except ModuleNotFoundError as error:
         if error.name != "cv2":
             raise
-        raise ValueError("drawing needs OpenCV: pip install 'cwrgp[visualize]'") from error
+        raise MissingPackage(
+            "drawing needs OpenCV: pip install 'cwrgp[visualize]'", name="cv2"
+        ) from error
     visualizer = Visualizer(image, Metadata(), scale=scale)
     colours = [class_colour(index) for index in classes]
     visualizer.overlay_instances(boxes=boxes, masks=segments, assigned_colors=colours)

@@ -15,7 +15,8 @@ import cwrgp.install_detectron2 as install_detectron2
 import d2_transfer.commands.convert as convert
 import d2_transfer.commands.score as score
 import d2_transfer.train_net as train_net
-from cwrgp.cli import MissingPackage, run_main
+from cwrgp.cli import _OPTIONS, name_options, run_main
+from cwrgp.errors import MissingPackage
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 Main = Callable[[Sequence[str] | None], int]
@@ -75,6 +76,41 @@ def test_a_wrong_config_is_one_line(name: str, capsys: pytest.CaptureFixture[str
     error = capsys.readouterr().err
     assert error.startswith("error: --config-file coco_R_50_C4_3x.yaml: no such file, and no ")
     assert "did you mean detection/coco_R_50_C4_" in error and error.count("\n") == 1
+    assert error.endswith("? (--list-configs shows all)\n")
+    assert COMMANDS[name](["--config-file", "zzz.yaml"]) == 2
+    error = capsys.readouterr().err
+    assert error.endswith("no packaged config of this name (--list-configs shows all)\n")
+
+
+@pytest.mark.parametrize(
+    ("message", "shown"),
+    [
+        ("num_gpus 9: too many", "--num-gpus 9: too many"),
+        ("x.pth: (unsafe=True would read it)", "x.pth: (--unsafe-load would read it)"),
+        ("x.pth: branch='momentum' may take it", "x.pth: --branch momentum may take it"),
+        (
+            "num_gpus 2 needs dist_url='tcp://HOST:PORT'",
+            "--num-gpus 2 needs --dist-url tcp://HOST:PORT",
+        ),
+        ("output folder of weights 3", "--output folder of weights 3"),
+        ("the output, name and branch of my_resume=True", None),
+        ("resume=True", None),  # not an argument of this command
+    ],
+)
+def test_a_command_names_options_instead_of_arguments(message: str, shown: str | None) -> None:
+    arguments = ("num_gpus", "unsafe", "branch", "output", "dist_url", "debug")
+    assert name_options(message, arguments) == (shown or message)
+
+
+def test_each_option_is_one_of_a_command() -> None:
+    parsed = [
+        convert.parse_args(["a", "b"]),
+        evaluate.parse_args(["--weights", "a", "--config-file", "b", "knn"]),
+        pretrain.parse_args(["--config-file", "a"]),
+        publish.parse_args(["a", "b", "--name", "c"]),
+        train_net.parse_args(["--config-file", "a"]),
+    ]
+    assert {*_OPTIONS} <= {argument for args in parsed for argument in vars(args)}
 
 
 def test_a_missing_package_is_the_users_and_another_import_is_not(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -11,9 +12,22 @@ import torch
 from encoders import make_encoder
 from repository import REPOSITORY
 
+from cwrgp.config.defaults import KEYS
+
 # Of cwrgp, from the leaves up: a line may import itself and those above it.
 LAYERS = [
-    *("version", "seeding", "preemption", "comm", "shared_memory", "launch", "images", "file_io"),
+    *(
+        "version",
+        "errors",
+        "suggestions",
+        "seeding",
+        "preemption",
+        "comm",
+        "shared_memory",
+        "launch",
+        "images",
+        "file_io",
+    ),
     *("config", "config_files", "cli", "detectron2_wheel", "install_detectron2", "whitening"),
     *("spectrum", "trackers", "report", "losses", "models", "data", "checkpoints", "engine"),
     *("evaluation", "builders", "commands"),
@@ -137,11 +151,18 @@ def test_the_losses_need_torch_only(run_tool):
     assert not rest & {"fvcore", "iopath", "numpy", "torchvision", "yaml", "PIL"}
 
 
-def test_a_config_is_read_by_builders_and_commands_only():
+def below_the_config() -> list[Path]:
+    """The modules of cwrgp that know no config: they take arguments."""
     readers = ("builders", "commands", "config", "config_files", "cli")
-    for name, file in module_files("cwrgp").items():
-        if name.split(".")[1:2] and name.split(".")[1] in readers:
-            continue
+    return [
+        f
+        for n, f in module_files("cwrgp").items()
+        if n.split(".")[1:2] and n.split(".")[1] not in readers
+    ]
+
+
+def test_a_config_is_read_by_builders_and_commands_only():
+    for file in below_the_config():
         for node in ast.walk(ast.parse(file.read_text())):
             words = {
                 ast.Name: lambda n: n.id,
@@ -151,6 +172,19 @@ def test_a_config_is_read_by_builders_and_commands_only():
             assert words is None or words(node) not in ("cfg", "CfgNode", "Config"), (
                 f"{file}:{node.lineno} reads a config"
             )
+
+
+def test_keys_of_a_config_are_named_by_builders_and_commands_only():
+    # Longer names first, so that the message has the whole one.
+    names = sorted(map(re.escape, KEYS), key=len, reverse=True)
+    named = re.compile(rf"(?<![\w.])(?:{'|'.join(names)})(?!\w)")
+    assert named.search("set MODEL.STEM small") and named.search("SEED was 0")
+    assert not named.search("RANDOM_SEED of DATA")
+    for file in below_the_config():
+        for node in ast.walk(ast.parse(file.read_text())):
+            text = node.value if isinstance(node, ast.Constant) else None
+            found = named.search(text) if isinstance(text, str) else None
+            assert found is None, f"{file}:{node.lineno} names the config key {found[0]}"
 
 
 @pytest.mark.parametrize("module", WITHOUT_DETECTRON2)

@@ -8,7 +8,7 @@ from typing import Any
 
 from fvcore.common.config import CfgNode
 
-from cwrgp.cli import MissingPackage
+from cwrgp.errors import MissingPackage
 
 _FAST_PACKAGES = ("cv2", "simplejpeg")
 _SMALL = ("cifar10", "cifar100", "stl10", "tiny_imagenet")  # images of one small size

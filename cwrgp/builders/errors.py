@@ -8,11 +8,13 @@ from contextlib import contextmanager
 
 from fvcore.common.config import CfgNode
 
-_KINDS = (FloatingPointError, FileNotFoundError, OSError, ValueError)
+from cwrgp.errors import kind_of
 
 
 @contextmanager
-def config_key(name: str, kinds: tuple[type[Exception], ...] = _KINDS) -> Iterator[None]:
+def config_key(
+    name: str, kinds: tuple[type[Exception], ...] = (ValueError, OSError, FloatingPointError)
+) -> Iterator[None]:
     """Puts the name of a config key before the message of an error.
 
     Args:
@@ -26,9 +28,7 @@ def config_key(name: str, kinds: tuple[type[Exception], ...] = _KINDS) -> Iterat
     try:
         yield
     except kinds as error:
-        own = type(error).__module__.partition(".")[0] == __name__.partition(".")[0]
-        kind = type(error) if own else next(k for k in _KINDS if isinstance(error, k))
-        raise kind(f"{name}: {error}") from error
+        raise kind_of(error)(f"{name}: {error}") from error
 
 
 @contextmanager

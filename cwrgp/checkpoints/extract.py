@@ -141,13 +141,13 @@ def _choose(
         other = BRANCHES[branch in (None, "online")]
         raise ValueError(
             f"the file has no {branch or 'online'} branch: its ResNet is under "
-            f"{' and '.join(map(str, found))}; --branch {other} may take it"
+            f"{' and '.join(map(str, found))}; branch={other!r} may take it"
         )
     if len(readings) > 1:
         candidates = "; ".join(
             f"{where[place]} ({_names(entries)})" for place, entries in readings.items()
         )
-        raise ValueError(f"more than one reading fits, choose with --source: {candidates}")
+        raise ValueError(f"more than one reading fits, choose one with source='NAME': {candidates}")
     place, entries = next(iter(readings.items()))
     return where[place], entries
 
@@ -181,7 +181,10 @@ def _no_row(source: str, found: list[Place]) -> str:
     if source != "auto":
         return f"not a file of {source}: its ResNet is under {places}; see cwrgp-convert --list"
     if len(found) > 1:
-        return f"two encoders or more, under {places}: no known format has them; see --source"
+        return (
+            f"two encoders or more, under {places}: no known format has them; name one with "
+            "source='NAME'"
+        )
     return f"no known format has a ResNet under {places}; cwrgp-convert --list shows them"
 
 

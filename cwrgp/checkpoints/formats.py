@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from cwrgp.checkpoints.pixel_statistics import IMAGENET, PixelStatistics, from_unit_range
+from cwrgp.images import IMAGENET_MEAN
 
 BRANCHES = ("online", "momentum")
 
@@ -57,7 +58,7 @@ class Source:
     """A publisher's or a library's way to store a ResNet.
 
     Attributes:
-        name: what a user calls it (``--source``).
+        name: what a user calls it.
         note: whose files these are.
         layouts: the kinds of file.
         mark: a beginning of keys in the container that only this row has among the rows of the
@@ -74,7 +75,7 @@ class Source:
 
 
 # SwAV's code divides by 0.228 where others divide by 0.229.
-_SWAV = from_unit_range((0.485, 0.456, 0.406), (0.228, 0.224, 0.225))
+_SWAV = from_unit_range(IMAGENET_MEAN, (0.228, 0.224, 0.225))
 
 SOURCES: tuple[Source, ...] = (
     Source(
@@ -242,7 +243,7 @@ HEADS += ("projector.", "projection_head.", "predictor.")
 
 
 def source_names() -> list[str]:
-    """The names that `--source` takes."""
+    """The names that a user may give as the source."""
     return ["auto", *(row.name for row in SOURCES)]
 
 

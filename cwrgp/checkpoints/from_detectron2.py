@@ -21,8 +21,8 @@ _HEAD = "roi_heads."
 # Beside the ResNet under these prefixes: an FPN's layers, the norm after res5.
 _BESIDE = ("fpn_", "top_block.", "bottom_up.", "res5.norm.")
 _CONVENTIONS = (
-    "right only for a detector with MODEL.RESNETS.STRIDE_IN_1X1 False, which no tensor shows:"
-    " see docs/convert.md",
+    "right only for a detector with stride_in_1x1 False, which no tensor shows: see"
+    " docs/convert.md",
 )
 _PART = re.compile(r"(?:stem\.conv1\.|res[2-5]\.\d+\.).+")
 

@@ -16,7 +16,7 @@ def read_last_checkpoint(folder: Path) -> Path | None:
     ``last_checkpoint``: then the newest ``model_*.pth`` counts.
 
     Args:
-        folder: OUTPUT_DIR of the run.
+        folder: of the run.
 
     Raises:
         FileNotFoundError: ``last_checkpoint`` names a file that does not exist.

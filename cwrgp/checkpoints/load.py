@@ -37,17 +37,19 @@ def load_encoder(
     branch: str | None = None,
     unsafe: bool = False,
     seed: int = 0,
+    keys: tuple[str, str] = ("arch", "stem"),
 ) -> tuple[ResNet, Origin]:
     """Builds an encoder and fills it, completely.
 
     Args:
         weights: a file, a URL or cwrgp://NAME, as `read_checkpoint` has it; "random" draws them.
-        arch: MODEL.ARCH.
-        stem: MODEL.STEM.
+        arch: of the network, a key of `ENCODERS`.
+        stem: of the network, a key of `STEMS`.
         source: format of the file, as `extract_encoder` has it.
         branch: which network of the file, likewise.
         unsafe: allow the file to run code.
         seed: of random weights.
+        keys: what the user knows ``arch`` and ``stem`` by, such as keys of a config, for errors.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -55,7 +57,7 @@ def load_encoder(
     """
     if weights == RANDOM:
         if (source, branch) != ("auto", None):
-            raise ValueError("--weights random has neither a source nor a branch; omit them")
+            raise ValueError(f"weights {RANDOM!r} has neither a source nor a branch; omit them")
         with forked_generator(derive_seed(Stream.WEIGHTS, seed)):
             return build_encoder(arch, stem=stem), Origin(RANDOM)
     encoder = build_encoder(arch, stem=stem)
@@ -64,34 +66,35 @@ def load_encoder(
         found = extract_encoder(checkpoint, source, branch)
     except ValueError as error:
         raise ValueError(f"{weights}: {error}") from error
-    _check(weights, found, arch, stem)
-    _check_own_stem(weights, checkpoint, stem)
+    _check(weights, found, arch, stem, keys)
+    _check_own_stem(weights, checkpoint, stem, keys[1])
     encoder.load_state_dict(found.state_dict)
     return encoder, Origin(weights, sha256, found.source, found.branch, found.warnings)
 
 
-def _check_own_stem(weights: str, checkpoint: Any, stem: str) -> None:
+def _check_own_stem(weights: str, checkpoint: Any, stem: str, key: str) -> None:
     """A file of this project states which small stem it has; its tensors do not show it."""
     model = (read_config(checkpoint) or {}).get("MODEL")
     own = model.get("STEM", stem) if isinstance(model, dict) else stem
     if own != stem:
         raise ValueError(
-            f"{weights} was trained with MODEL.STEM {own}, but the config says {stem}; "
-            f"MODEL.STEM {own} would fit"
+            f"{weights} was trained with {key} {own}, which does not fit {key} {stem}; "
+            f"{key} {own} would fit"
         )
 
 
-def _check(weights: str, found: Encoder, arch: str, stem: str) -> None:
+def _check(weights: str, found: Encoder, arch: str, stem: str, keys: tuple[str, str]) -> None:
+    arch_key, stem_key = keys
     kernel = STEMS[found.stem].kernel
     fitting = [name for name, layout in STEMS.items() if layout.kernel == kernel]
     if found.arch == arch and stem in fitting:
         return
     wrong = (
-        f"{weights} holds a {found.arch} whose stem is a {kernel}x{kernel} convolution, but the "
-        f"config says MODEL.ARCH {arch} MODEL.STEM {stem}"
+        f"{weights} holds a {found.arch} whose stem is a {kernel}x{kernel} convolution, which does "
+        f"not fit {arch_key} {arch} {stem_key} {stem}"
     )
     if found.arch not in ENCODERS:
         raise ValueError(f"{wrong}; only {', '.join(ENCODERS)} can be evaluated")
     raise ValueError(
-        f"{wrong}; MODEL.ARCH {found.arch} MODEL.STEM {' or '.join(fitting)} would fit"
+        f"{wrong}; {arch_key} {found.arch} {stem_key} {' or '.join(fitting)} would fit"
     )

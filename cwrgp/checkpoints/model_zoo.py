@@ -6,7 +6,6 @@ MODEL_ZOO.md.
 
 from __future__ import annotations
 
-import difflib
 import logging
 import os
 import shutil
@@ -30,6 +29,7 @@ from cwrgp.file_io.digest import (
 )
 from cwrgp.file_io.download import download
 from cwrgp.file_io.drive import download_drive
+from cwrgp.suggestions import suggest
 
 logger = logging.getLogger(__name__)
 
@@ -159,8 +159,7 @@ def get(name: str, table: Mapping[str, Checkpoint] = ZOO) -> Checkpoint:
     """
     if name in table:
         return table[name]
-    close = difflib.get_close_matches(name, table, n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(close)}?" if close else f"there are {', '.join(table)}"
+    hint = suggest(name, table, f"there are {', '.join(table)}")
     raise ValueError(f"no published checkpoint is called {name!r}; {hint}")
 
 

@@ -8,13 +8,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeGuard
 
+from cwrgp.images import IMAGENET_MEAN, IMAGENET_STD
+
 MEAN_KEY, STD_KEY = "pixel_mean", "pixel_std"  # in converted files
 TOLERANCE = 0.005  # relative; publishers round differently, such as 0.228 and 0.229
 
 
 @dataclass(frozen=True)
 class PixelStatistics:
-    """Normalisation of RGB images: (pixel - mean) / std, as Detectron2's ``MODEL.PIXEL_MEAN``.
+    """Normalisation of RGB images: (pixel - mean) / std, as Detectron2's ``pixel_mean``.
 
     Attributes:
         mean: of the red, green and blue channel, in units of 0..255.
@@ -40,7 +42,7 @@ class PixelStatistics:
 
 
 def from_unit_range(mean: Sequence[float], std: Sequence[float]) -> PixelStatistics:
-    """Statistics in units of 0..1, as torchvision's transforms and ``DATA.MEAN`` have them."""
+    """Statistics in units of 0..1, as torchvision's transforms have them."""
     return PixelStatistics(_scaled(mean), _scaled(std))
 
 
@@ -83,4 +85,4 @@ def _scaled(values: Sequence[float]) -> tuple[float, ...]:
     return tuple(round(255 * value, 4) for value in values)
 
 
-IMAGENET = from_unit_range((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+IMAGENET = from_unit_range(IMAGENET_MEAN, IMAGENET_STD)

@@ -163,7 +163,7 @@ def _explain(path: str | Path, error: Exception) -> str:
         return (
             f"{path} is refused: it needs the type {name!r}, which is not among those that are safe"
             " to read from a file; save it again with tensors, numbers and text only"
-            " (--unsafe-load would read it, and run the code in it)"
+            " (unsafe=True would read it, and run the code in it)"
         )
     first_line = message.strip().splitlines()[0] if message.strip() else type(error).__name__
     if first_line.startswith("Weights only load failed"):  # torch's advice to disable the check

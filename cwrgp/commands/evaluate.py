@@ -91,6 +91,7 @@ def run_evaluation(
         branch=branch,
         unsafe=unsafe,
         seed=cfg.SEED,
+        keys=("MODEL.ARCH", "MODEL.STEM"),
     )
     for warning in origin.warnings:
         logger.warning("%s: %s", weights, warning)
@@ -146,14 +147,14 @@ def _record(
 
 
 def _checked_output(output: str | None) -> Path | None:
-    """The path of ``--output``, checked before the work and not after it."""
+    """The path of ``output``, checked before the work and not after it."""
     if output is None:
         return None
     path = Path(output).expanduser()
     if path.suffix != ".json":
-        raise ValueError(f"--output {output} must end in .json")
+        raise ValueError(f"output {output} must end in .json")
     if path.is_dir():
-        raise ValueError(f"--output {output} is a folder; name a file")
+        raise ValueError(f"output {output} is a folder; name a file")
     path.parent.mkdir(parents=True, exist_ok=True)
     return path
 
@@ -271,7 +272,7 @@ def _worker(args: argparse.Namespace) -> None:
             args.weights,
             source=args.source,
             branch=args.branch,
-            unsafe=args.unsafe_load,
+            unsafe=args.unsafe,
             output=args.output,
         )
     finally:

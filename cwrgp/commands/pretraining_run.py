@@ -23,6 +23,7 @@ from cwrgp.engine.loop import StepConfig, train
 from cwrgp.engine.monitor import TrainingMonitor
 from cwrgp.engine.progress import MetricWriter, log_of_a_run, setup_logging
 from cwrgp.engine.resume import restore
+from cwrgp.errors import NothingToResume
 from cwrgp.file_io.atomic import write_text
 from cwrgp.launch import local_device
 from cwrgp.preemption import StopRequest
@@ -31,6 +32,9 @@ from cwrgp.trackers.build import check_trackers, open_trackers
 from cwrgp.trackers.jsonl import JsonlTracker
 
 logger = logging.getLogger("cwrgp")
+
+# With another value of these, the rest of a run would not be the rest of that run.
+FIXED_KEYS = ("METHOD.NAME", "SEED", "SOLVER.BATCH_SIZE", "SOLVER.OPTIMIZER", "DATA.NAME")
 
 # What the engine advises to change -> the key that changes it.
 ADVICE_KEYS = {
@@ -70,7 +74,7 @@ def run_pretraining(
         Preempted: a signal asked the run to stop; what was trained is saved.
     """
     validate_cfg(cfg)
-    check_trackers(cfg.LOGGERS)
+    check_trackers(cfg.LOGGERS, "LOGGERS")
     checkpoints = Checkpoints(cfg.OUTPUT_DIR, keep=cfg.CHECKPOINTS_TO_KEEP)
     state = _last_state(checkpoints, resume=resume, eval_only=eval_only, or_start=or_start)
     resolve_augmentation(cfg, None if state is None else read_config(state))
@@ -100,14 +104,14 @@ def _last_state(
     """
     state = checkpoints.load_last()
     if state is None and (eval_only or (resume and not or_start)):
-        raise FileNotFoundError(
-            f"OUTPUT_DIR {checkpoints.folder} holds no checkpoint to go on from; omit --resume to "
-            "start, or give --resume-or-start"
-        )
+        missing = f"OUTPUT_DIR {checkpoints.folder} holds no checkpoint"
+        if eval_only:
+            raise FileNotFoundError(f"{missing} to evaluate")
+        raise NothingToResume(f"{missing} to go on from; omit resume=True to start")
     if state is not None and not (resume or eval_only):
         raise ValueError(
-            f"OUTPUT_DIR {checkpoints.folder} holds a run already; add --resume, or choose another "
-            "folder"
+            f"OUTPUT_DIR {checkpoints.folder} holds a run already; add resume=True, or choose "
+            "another folder"
         )
     return state
 
@@ -131,6 +135,7 @@ def _restore(run: Run, folder: Path, state: dict[str, Any] | None, *, eval_only:
             run.scaler,
             config=cfg.dump(),
             num_images=len(run.views),
+            fixed=FIXED_KEYS,
         )
     if start > total and not eval_only:
         raise ValueError(

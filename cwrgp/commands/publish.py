@@ -93,7 +93,7 @@ def publish(
         ValueError: the input is no checkpoint of this project, or an argument is wrong.
     """
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name, re.ASCII):
-        raise ValueError(f"--name {name!r}: letters, digits, '.', '_' and '-' only")
+        raise ValueError(f"name {name!r}: letters, digits, '.', '_' and '-' only")
     local = local_file(input_file)
     state = read_checkpoint(local)
     saved = unpack(state, input_file)
@@ -208,7 +208,7 @@ def read_given_metrics(given: Sequence[str], iteration: int) -> dict[str, float]
 
 def _metrics_of_file(path: Path, iteration: int) -> dict[str, Any]:
     if not path.is_file():
-        raise FileNotFoundError(f"--metrics {path}: no such file, and not KEY=VALUE")
+        raise FileNotFoundError(f"metrics {path}: no such file, and not KEY=VALUE")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError:
@@ -218,7 +218,7 @@ def _metrics_of_file(path: Path, iteration: int) -> dict[str, Any]:
     records = read_metrics(path)
     whole = all(isinstance(r, dict) and isinstance(r.get("iteration"), int) for r in records)
     if not whole or not records:
-        raise ValueError(f"--metrics {path} is neither an object of numbers nor a metrics.json")
+        raise ValueError(f"metrics {path} is neither an object of numbers nor a metrics.json")
     own = (record for record in records if record["iteration"] <= iteration)
     return {k: v for record in own for k, v in record.items() if k.startswith(_PROBE)}
 
@@ -229,7 +229,7 @@ def _number(key: str, value: Any) -> float:
     except (TypeError, ValueError):
         number = math.nan
     if not key.strip() or not math.isfinite(number):
-        raise ValueError(f"--metrics {key}={value}: KEY=VALUE with a finite number is needed")
+        raise ValueError(f"metrics {key}={value}: KEY=VALUE with a finite number is needed")
     return number
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from cwrgp.config.keys import POSITIVE, SHARE, Key, Range, at_least
+from cwrgp.images import IMAGENET_MEAN, IMAGENET_STD
 
 _PROBABILITY = Range(low=0, high=1)
 
@@ -47,9 +48,9 @@ KEYS: dict[str, Key] = {
     "DATA.PROBE_RESIZE": Key(
         256, "The probe resizes the shorter side to this many pixels, then crops the centre."
     ),
-    "DATA.MEAN": Key([0.485, 0.456, 0.406], "Mean of R, G, B in units of [0, 1].", length=3),
+    "DATA.MEAN": Key([*IMAGENET_MEAN], "Mean of R, G, B in units of [0, 1].", length=3),
     "DATA.STD": Key(
-        [0.229, 0.224, 0.225], "Standard deviation of R, G, B, likewise.", POSITIVE, length=3
+        [*IMAGENET_STD], "Standard deviation of R, G, B, likewise.", POSITIVE, length=3
     ),
     # ---- augmentation
     "AUGMENT.CROP_SCALE": Key(

@@ -79,15 +79,14 @@ class Key:
             self._check_list(name, value)
             elements = [v for v in value if not isinstance(v, dict)]
         else:
-            if not _is_a(value, type(self.default)):
-                kind = type(self.default).__name__
-                raise ValueError(f"{name} {value!r} must be of type {kind}")
+            if not is_a(value, type(self.default)):
+                raise wrong_type(name, value, type(self.default))
             elements = [value]
         for element in elements:
             self._check_element(name, value, element)
 
     def _check_list(self, name: str, value: Any) -> None:
-        whole = isinstance(value, list | tuple) and all(_is_a(v, self.items) for v in value)
+        whole = isinstance(value, list | tuple) and all(is_a(v, self.items) for v in value)
         if not whole or self.length not in (None, len(value)):
             what = {float: "numbers", str: "texts", dict: "dictionaries"}[self.items]
             number = "" if self.length is None else f"{self.length} "
@@ -104,6 +103,11 @@ class Key:
             raise ValueError(f"{name} {value} {self.range.complaint()}")
 
 
-def _is_a(value: Any, kind: type) -> bool:
+def is_a(value: Any, kind: type) -> bool:
     """Whether a value is of a type; an integer is also a floating-point number, a bool is not."""
     return type(value) is kind or (kind is float and type(value) is int)
+
+
+def wrong_type(name: str, value: Any, kind: type) -> ValueError:
+    """The error of a value that is of another type than its key."""
+    return ValueError(f"{name} {value!r} must be of type {kind.__name__}")

@@ -6,13 +6,14 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import yaml
-from fvcore.common.config import CfgNode
+from fvcore.common.config import BASE_KEY, CfgNode
 
 from cwrgp.config.aliases import current_name, current_value, upgrade
+from cwrgp.config.files import FileConfig
 
 
-class Config(CfgNode):
-    """fvcore's CfgNode with two additions.
+class Config(FileConfig):
+    """fvcore's CfgNode with two more additions to those of `FileConfig`.
 
     Renamed keys are accepted under their old names, with a warning. And it notes which keys were
     set by the user and which were read as attributes (``cfg.DATA.ROOT``), so that a command can
@@ -52,10 +53,10 @@ class Config(CfgNode):
     def merge_from_file(self, cfg_filename: str, allow_unsafe: bool = False) -> None:
         """Merges a YAML file, its ``_BASE_`` included; old names of keys are accepted."""
         merged = self.load_yaml_with_base(cfg_filename, allow_unsafe=allow_unsafe)
-        self.merge_from_other_cfg(type(self)(_as_floats(self, upgrade(merged))))
+        self.merge_from_other_cfg(upgrade(merged))
         with self._open_cfg(cfg_filename) as file:
             own = yaml.safe_load(file)
-        own.pop("_BASE_", None)
+        own.pop(BASE_KEY, None)
         self.given.update(dict.fromkeys(flatten(upgrade(own, warn=False)), "file"))
 
     def merge_from_list(self, cfg_list: list[Any]) -> None:
@@ -66,18 +67,6 @@ class Config(CfgNode):
         values = [current_value(k, v) for k, v in zip(keys, cfg_list[1::2], strict=True)]
         super().merge_from_list([word for pair in zip(keys, values, strict=True) for word in pair])
         self.given.update(dict.fromkeys(keys, "pairs"))
-
-
-def _as_floats(defaults: CfgNode, config: dict[str, Any]) -> dict[str, Any]:
-    """Nested dictionaries with 1 as 1.0 where the default is a floating-point number."""
-    result = dict(config)
-    for name, value in config.items():
-        default = defaults.get(name)
-        if isinstance(default, CfgNode) and isinstance(value, dict):
-            result[name] = _as_floats(default, value)
-        elif isinstance(default, float) and type(value) is int:
-            result[name] = float(value)
-    return result
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[str]:

@@ -18,6 +18,7 @@ import numpy as np
 from cwrgp.data.base import StorageError
 from cwrgp.data.shard_index import cached, shared_among_processes
 from cwrgp.data.string_array import StringArray
+from cwrgp.errors import MissingPackage
 from cwrgp.images import IMAGE_SUFFIXES
 
 if TYPE_CHECKING:
@@ -76,14 +77,16 @@ def expand(source: str) -> list[str]:
 
     Raises:
         FileNotFoundError: nothing matches a wildcard, or a folder has no shard.
-        ValueError: the webdataset package is missing, or one that fsspec needs for the URLs.
+        MissingPackage: webdataset, fsspec, or what fsspec needs for the URLs is not installed.
+        ValueError: a URL of an unknown protocol.
     """
     try:
         import fsspec  # noqa: F401
         from webdataset.shardlists import expand_urls
     except ImportError as error:
-        raise ValueError(
-            f"WebDataset shards need the package {error.name}: pip install 'cwrgp[webdataset]'"
+        raise MissingPackage(
+            f"WebDataset shards need the package {error.name}: pip install 'cwrgp[webdataset]'",
+            name=error.name,
         ) from error
     shards: list[str] = []
     for pattern in expand_urls(source):
@@ -209,7 +212,9 @@ def _file_system(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
 
     try:
         return fsspec.core.url_to_fs(str(Path(url).expanduser()) if "://" not in url else url)
-    except (ImportError, ValueError) as error:
+    except ImportError as error:  # says what to install
+        raise MissingPackage(f"{url}: {_one_line(error)}", name=error.name) from error
+    except ValueError as error:
         raise ValueError(f"{url}: {_one_line(error)}") from error
 
 

@@ -16,7 +16,7 @@ class Checkpoints:
     last one.
 
     Args:
-        folder: OUTPUT_DIR.
+        folder: of the run.
         keep: how many periodic checkpoints stay on disk; 0 keeps all.
     """
 

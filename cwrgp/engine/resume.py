@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import torch
@@ -14,9 +14,6 @@ from cwrgp.checkpoints.own import unpack
 
 logger = logging.getLogger("cwrgp")
 
-# With another value of these, the rest of the run would not be the rest of that run.
-_FIXED = ("METHOD.NAME", "SEED", "SOLVER.BATCH_SIZE", "SOLVER.OPTIMIZER", "DATA.NAME")
-
 
 def restore(
     state: dict[str, Any],
@@ -26,6 +23,7 @@ def restore(
     *,
     config: str,
     num_images: int,
+    fixed: Collection[str] = (),
 ) -> int:
     """Loads a checkpoint into the method, its optimizer and the loss scaler.
 
@@ -36,6 +34,7 @@ def restore(
         scaler: receives its scale, where the checkpoint has one.
         config: of this run as YAML, to tell what changed.
         num_images: of this run; with others, order and schedule would be those of another run.
+        fixed: keys of the config, with dots, whose values must be those of the checkpoint.
 
     Returns:
         The step at which to go on.
@@ -50,13 +49,13 @@ def restore(
         changed = {
             key: (old.get(key), value) for key, value in new.items() if old.get(key) != value
         }
-        for key in _FIXED:
+        for key in fixed:
             if key in old and key in changed:
                 raise ValueError(f"{key} was {old[key]!r} and is now {new[key]!r}")
         if saved.num_images not in (None, num_images):
             raise ValueError(
-                f"its run had {saved.num_images} images and DATA.ROOT now gives {num_images}; give "
-                "it the same images, or start in another OUTPUT_DIR"
+                f"its run had {saved.num_images} images and this one has {num_images}; give it the "
+                "same images, or start in another folder"
             )
         if saved.optimizer is None:
             raise ValueError("it has no state of the optimizer, as a published file")

@@ -9,6 +9,7 @@ from typing import Any
 
 from iopath.common.file_io import file_lock
 
+from cwrgp.errors import MissingPackage
 from cwrgp.file_io.atomic import move_into_place
 from cwrgp.file_io.download import refuse_page
 
@@ -27,7 +28,8 @@ def download_drive(file_id: str, path: str | Path, *, retries: int = 3) -> Path:
         ``path``.
 
     Raises:
-        OSError: gdown is not installed, there is no connection, or Google Drive refuses.
+        MissingPackage: gdown is not installed.
+        OSError: there is no connection, or Google Drive refuses.
         ValueError: the download is a web page; it is discarded.
     """
     path = Path(path)
@@ -35,7 +37,9 @@ def download_drive(file_id: str, path: str | Path, *, retries: int = 3) -> Path:
     try:
         gdown = importlib.import_module("gdown")
     except ModuleNotFoundError as error:
-        raise OSError(f"{page} needs gdown, which is not installed: pip install gdown") from error
+        raise MissingPackage(
+            f"{page} needs gdown, which is not installed: pip install gdown", name="gdown"
+        ) from error
     path.parent.mkdir(parents=True, exist_ok=True)
     with file_lock(str(path)):
         if path.is_file():

@@ -29,7 +29,7 @@ class OpenTracker(Protocol):
         """Opens it.
 
         Args:
-            folder: OUTPUT_DIR, which exists.
+            folder: of the run; exists.
             start_step: the first step of this start. A run that was killed has logged steps from
                 there on; they are about to be repeated.
             config: the run's configuration as nested dictionaries of plain values.

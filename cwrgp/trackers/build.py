@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from cwrgp.errors import MissingPackage
 from cwrgp.trackers.base import OpenTracker, Tracker
 from cwrgp.trackers.tensorboard import TensorBoardTracker
 from cwrgp.trackers.wandb import WandbTracker
@@ -16,20 +17,27 @@ TRACKERS: dict[str, OpenTracker] = {"tensorboard": TensorBoardTracker, "wandb": 
 _OPTIONAL = ("wandb",)
 
 
-def check_trackers(names: Sequence[str]) -> None:
-    """Checks LOGGERS before a run starts.
+def check_trackers(names: Sequence[str], key: str = "tracker") -> None:
+    """Checks the names of trackers before a run starts.
+
+    Args:
+        names: keys of `TRACKERS`.
+        key: what the user knows the names by, such as a key of a config, for the error.
 
     Raises:
-        ValueError: an unknown name, or one whose package is not installed.
+        ValueError: an unknown name.
+        MissingPackage: the package of a tracker is not installed.
     """
     for name in names:
         if name not in TRACKERS:
             raise ValueError(
-                f"LOGGERS {name!r} is unknown; choose from {list(TRACKERS)} "
+                f"{key} {name!r} is unknown; choose from {list(TRACKERS)} "
                 "(metrics.json is always written)"
             )
         if name in _OPTIONAL and not _is_installed(name):
-            raise ValueError(f"LOGGERS {name!r} needs a package: pip install 'cwrgp[{name}]'")
+            raise MissingPackage(
+                f"{key} {name!r} needs a package: pip install 'cwrgp[{name}]'", name=name
+            )
 
 
 def open_trackers(

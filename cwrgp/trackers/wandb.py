@@ -37,8 +37,8 @@ class WandbTracker:
             )
         except wandb.Error as error:
             raise ValueError(
-                f"LOGGERS 'wandb' does not start: {error} WANDB_MODE=offline keeps the records on "
-                "this machine"
+                f"Weights & Biases does not start: {error} WANDB_MODE=offline keeps the records "
+                "on this machine"
             ) from error
         write_text(id_file, f"{self._run.id}\n")
         # W&B's own step never goes back, so it would drop what a resumed run repeats.

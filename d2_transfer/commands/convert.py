@@ -108,7 +108,7 @@ def _convert(args: argparse.Namespace) -> None:
         branch=args.branch,
         to=args.to,
         check=not args.no_verify,
-        unsafe=args.unsafe_load,
+        unsafe=args.unsafe,
     )
     from d2_transfer.conversion_report import as_json, as_table  # noqa: PLC0415
 

@@ -6,7 +6,6 @@ folder that the environment variable ``DETECTRON2_DATASETS`` names.
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import load_coco_json
 from detectron2.data.datasets.pascal_voc import CLASS_NAMES as VOC_CLASSES
 
+from cwrgp.suggestions import suggest
 from d2_transfer.data.coco import MaskError, check_coco, coco_classes, forget_annotations
 from d2_transfer.data.voc import check_voc_for_evaluation, load_voc, voc_folders
 
@@ -71,8 +71,7 @@ def check_datasets(
     """
     for name in names:
         if name not in DatasetCatalog:
-            close = difflib.get_close_matches(name, DatasetCatalog.keys(), n=3, cutoff=0.5)
-            hint = f"did you mean {' or '.join(close)}?" if close else "see DATASETS.CUSTOM"
+            hint = suggest(name, DatasetCatalog.keys(), "see DATASETS.CUSTOM")
             raise ValueError(f"{key}: unknown data set {name!r}; {hint}")
         metadata = MetadataCatalog.get(name)
         kind = metadata.get("evaluator_type")

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from cwrgp.builders import automatic
-from cwrgp.cli import MissingPackage
 from cwrgp.config import get_cfg
 from cwrgp.config.aliases import upgrade_saved
+from cwrgp.errors import MissingPackage
 
 
 def resolve(saved=None, *, packages=True, monkeypatch, **values):

@@ -148,7 +148,7 @@ def test_a_copy_must_be_one() -> None:
 
 def test_a_stripped_momentum_file_must_be_asked_for() -> None:
     checkpoint = {"state_dict": under("module.encoder_k.", make_encoder())}
-    with pytest.raises(ValueError, match="no online branch: .*--branch momentum may take it"):
+    with pytest.raises(ValueError, match="no online branch: .*branch='momentum' may take it"):
         extract_encoder(checkpoint)
     assert_is(extract_encoder(checkpoint, branch="momentum"), make_encoder())
 

@@ -130,7 +130,7 @@ def test_a_type_that_is_not_allowed_is_named(tmp_path: Path) -> None:
     ) as error:
         read_checkpoint(path)
     assert "\n" not in str(error.value)
-    assert "--unsafe-load would read it, and run the code in it" in str(error.value)
+    assert "unsafe=True would read it, and run the code in it" in str(error.value)
 
 
 def test_missing_files(tmp_path: Path) -> None:
@@ -249,7 +249,7 @@ def test_a_files_code_runs_only_where_it_is_asked_for(tmp_path: Path, kind: str)
         path.write_bytes(pickle.dumps({**content, "a": content["a"].numpy()}))
     else:
         torch.save(content, path, _use_new_zipfile_serialization=kind == "zip")
-    with pytest.raises(ValueError, match="--unsafe-load"):
+    with pytest.raises(ValueError, match="unsafe=True would read it"):
         read_checkpoint(path)
     assert not witness.exists()
     found = read_checkpoint(path, unsafe=True)

@@ -98,7 +98,7 @@ def test_a_hostile_file_is_refused_in_one_line_and_executes_nothing(
         write({"model": {"a": 1}, "extra": call}, path, kind)
     with pytest.raises(ValueError, match=rf"is refused: it needs the type '[\w.]*{name}'") as error:
         read_checkpoint(path)
-    assert "\n" not in str(error.value) and "--unsafe-load" in str(error.value)
+    assert "\n" not in str(error.value) and "unsafe=True" in str(error.value)
     assert not witness.exists() and "hubconf" not in sys.modules
 
 

@@ -104,6 +104,12 @@ def test_the_command_says_what_is_wrong_in_one_line(place, tmp_path, capsys, run
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("error: ") and "none.pth: no such file" in done.stderr
     assert done.stderr.count("\n") == 1
+    for options, message in (
+        (("random", "--branch", "online"), "error: --weights 'random' has neither a source nor"),
+        (("random", "--output", tmp_path), f"error: --output {tmp_path} must end in .json"),
+    ):
+        assert main([str(word) for word in (*base, *options, *data)]) == 2
+        assert message in capsys.readouterr().err
     with pytest.raises(SystemExit, match="2"):
         main([str(word) for word in (*base, place / "weights.pth", "--source", "x", *data)])
     assert "argument --source: invalid choice: 'x' (choose from" in capsys.readouterr().err
@@ -111,7 +117,7 @@ def test_the_command_says_what_is_wrong_in_one_line(place, tmp_path, capsys, run
 
 def test_the_output_must_be_a_json_file(place, tmp_path):
     (tmp_path / "folder.json").mkdir()
-    with pytest.raises(ValueError, match="must end in .json"):
+    with pytest.raises(ValueError, match=f"^output {tmp_path} must end in .json"):
         run(place, "knn", output=str(tmp_path))
     with pytest.raises(ValueError, match="folder.json is a folder; name a file"):
         run(place, "knn", output=str(tmp_path / "folder.json"))

@@ -155,7 +155,7 @@ def test_fp32_and_unlabelled_images(tmp_path):
 
 
 def test_a_finished_run_is_not_overwritten_and_can_be_evaluated(image_folder, finished_run):
-    with pytest.raises(ValueError, match="holds a run already; add --resume"):
+    with pytest.raises(ValueError, match="holds a run already; add resume=True, or"):
         run_pretraining(make_cfg(image_folder, finished_run))
     last = [r for r in read_metrics(finished_run / "metrics.json") if LEAVE_ONE_OUT in r][-1]
     result = run_pretraining(make_cfg(image_folder, finished_run), eval_only=True)
@@ -171,7 +171,7 @@ def test_a_resume_that_is_refused_leaves_the_configuration(image_folder, finishe
     for opts, message in (
         (["MODEL.PROJECTOR.OUT", 64, "METHOD.CWRGP.NUM_GROUPS", 1], "does not fit this config"),
         (["SEED", 1], "does not fit this configuration: SEED was 0 and is now 1"),
-        (["DATA.MAX_IMAGES", 120], "its run had 128 images and DATA.ROOT now gives 120"),
+        (["DATA.MAX_IMAGES", 120], "its run had 128 images and this one has 120; give it the same"),
         (["SOLVER.EPOCHS", 2], "the last checkpoint is of iteration 8, SOLVER.EPOCHS 2 ends at 4"),
     ):
         with pytest.raises(ValueError, match=message):

@@ -102,7 +102,7 @@ MISTAKES = [
     (["AUGMENT.FLIP_PROB", "1.5"], "AUGMENT.FLIP_PROB 1.5 is outside [0, 1]"),
     (["AUGMENT.JITTER", "[0.4]"], "AUGMENT.JITTER [0.4] must be a list of 4 numbers"),
     (["DATA.PROBE_RESIZE", "16"], "DATA.PROBE_RESIZE 16 is below DATA.IMAGE_SIZE 32"),
-    (["SOLVER.EPOCHS", "many"], "SOLVER.EPOCHS 'many': "),
+    (["SOLVER.EPOCHS", "many"], "SOLVER.EPOCHS 'many' must be of type int"),
     (["SOLVER.EPOCH", "3"], "unknown config key SOLVER.EPOCH; did you mean SOLVER.EPOCHS"),
     (["SOLVER.EPOCHS"], "'SOLVER.EPOCHS' has no value"),
 ]
@@ -142,8 +142,22 @@ def test_the_command_itself_says_it_in_one_line(image_folder, tmp_path, capsys, 
         assert output == "" and errors.startswith("error: ") and message in errors
         assert errors.count("\n") == 1
     pairs = ("OUTPUT_DIR", tmp_path, "DATA.ROOT", image_folder)
-    with pytest.raises(FileNotFoundError, match="holds no checkpoint to go on from"):
+    with pytest.raises(FileNotFoundError, match="go on from; omit resume=True to start$"):
         main(["--resume", "--debug", "--config-file", str(QUICK), *map(str, pairs)])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--resume"], "to go on from; omit --resume to start, or give --resume-or-start"),
+        (["--eval-only"], "holds no checkpoint to evaluate"),
+        (["--num-gpus", "99"], "--num-gpus 99: this machine shows"),
+    ],
+)
+def test_the_command_names_its_options(image_folder, tmp_path, capsys, options, message):
+    pairs = ("OUTPUT_DIR", tmp_path, "DATA.ROOT", image_folder)
+    assert main([*options, "--config-file", str(QUICK), *map(str, pairs)]) == 2
+    assert message in capsys.readouterr().err
 
 
 def test_a_full_disk_is_one_line_and_the_run_goes_on_once_there_is_room(

@@ -134,7 +134,7 @@ def test_metrics_are_taken_from_where_it_is_said(run: Path, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ("top1=high", r"--metrics top1=high: KEY=VALUE with a finite number"),
+        ("top1=high", r"^metrics top1=high: KEY=VALUE with a finite number"),
         ("top1=nan", r"top1=nan: KEY=VALUE with a finite number"),
         ("=1", r"=1: KEY=VALUE"),
         ("nowhere.json", r"nowhere.json: no such file, and not KEY=VALUE"),

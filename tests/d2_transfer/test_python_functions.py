@@ -96,9 +96,13 @@ def test_mistakes_are_one_line(tmp_path: Path, scenes: Any) -> None:
     for given, error, message in (
         ({"config": "detection/voc.yaml"}, FileNotFoundError, "no packaged config of this name"),
         ({"SOLVER": {"EPOCHS": 1}}, ValueError, "unknown config key SOLVER.EPOCHS; did you mean"),
-        ({"num_gpus": 99}, ValueError, "--num-gpus 99: this machine shows"),
-        ({"num_gpus": -1}, ValueError, "--num-gpus -1 is negative"),
-        ({"resume": True}, FileNotFoundError, "holds no checkpoint to go on from; omit --resume"),
+        ({"num_gpus": 99}, ValueError, "num_gpus 99: this machine shows"),
+        ({"num_gpus": -1}, ValueError, "num_gpus -1 is negative"),
+        (
+            {"resume": True},
+            FileNotFoundError,
+            "holds no checkpoint to go on from; omit resume=True",
+        ),
         ({"weights": "nowhere.pkl"}, FileNotFoundError, "MODEL.WEIGHTS nowhere.pkl"),
     ):
         arguments = {"config": C4, "num_gpus": 0, **tiny(scenes.voc("mistakes")), **given}

@@ -139,7 +139,7 @@ def test_a_hostile_file_is_refused_before_detectron2_unpickles_it(
 
 def test_the_traceback_is_shown_where_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(REPOSITORY)
-    with pytest.raises(ValueError, match="--num-gpus 99"):
+    with pytest.raises(ValueError, match="num_gpus 99"):
         in_process("--debug", "--config-file", C4, "--num-gpus", "99")
 
 

@@ -54,6 +54,34 @@ def test_custom_data_sets_in_yaml_and_on_the_command_line(scenes: Any, tmp_path:
         load_config(get_cfg(), str(C4), ["DATASETS.CUSTOM", "scenes"])
 
 
+@pytest.mark.parametrize(
+    ("content", "error", "message"),
+    [
+        ("SOLVER: {MAX_ITER: many}", ValueError, "SOLVER.MAX_ITER 'many' must be of type int"),
+        ("VERSION: 1\nMODEL: {RESNETS: {NORM: 3}}", ValueError, "NORM 3 must be of type str"),
+        ("_BASE_: nowhere.yaml", FileNotFoundError, "_BASE_ nowhere.yaml: there is no file "),
+    ],
+)
+def test_a_wrong_file_is_one_line(
+    tmp_path: Path, content: str, error: type[Exception], message: str
+) -> None:
+    path = tmp_path / "wrong.yaml"
+    path.write_text(content)
+    with pytest.raises(error) as caught:
+        load_config(get_cfg(), str(path), [])
+    assert str(caught.value).startswith(f"{path}: ") and message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_may_build_on_a_packaged_config(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("_BASE_: detection/Base-RCNN-C4-BN.yaml\nSOLVER: {MAX_ITER: 7, BASE_LR: 1}\n")
+    cfg = get_cfg()
+    load_config(cfg, str(path), [])
+    assert (cfg.SOLVER.MAX_ITER, cfg.SOLVER.BASE_LR) == (7, 1.0)
+    assert cfg.MODEL.PIXEL_MEAN == [123.675, 116.280, 103.530]
+
+
 def test_a_right_config_passes_and_is_not_changed(scenes: Any) -> None:
     cfg = config(scenes)
     before = cfg.clone()

@@ -18,6 +18,7 @@ from cwrgp.data.datasets import build_dataset
 from cwrgp.data.reader import load_rgb
 from cwrgp.data.shards import Shards, expand
 from cwrgp.data.string_array import StringArray
+from cwrgp.errors import MissingPackage
 
 
 def test_the_samples_are_those_that_webdataset_reads(tmp_path):
@@ -151,7 +152,7 @@ def test_what_a_url_needs_is_said():
 def test_without_a_package_it_is_named(tmp_path, monkeypatch, name):
     source = write_shards(tmp_path)
     monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(ValueError, match=rf"package {name}: pip install 'cwrgp\[webdataset\]'"):
+    with pytest.raises(MissingPackage, match=rf"package {name}: pip install 'cwrgp\[webdataset\]'"):
         Shards(source)
 
 
@@ -159,10 +160,11 @@ WITHOUT_EXTRAS = """
 import sys
 sys.modules["fsspec"] = sys.modules["webdataset"] = None  # as if they were not installed
 from cwrgp.data.datasets import build_dataset
+from cwrgp.errors import MissingPackage
 print(len(build_dataset("imagefolder", sys.argv[1], "train")))
 try:
     build_dataset("webdataset", sys.argv[1], "train")
-except ValueError as error:
+except MissingPackage as error:
     print(error)
 """
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import signal
 import time
@@ -14,7 +15,9 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from two_processes import WORLD, in_two_processes
 
+from cwrgp.cli import run_main
 from cwrgp.comm import gather
+from cwrgp.errors import MissingPackage
 from cwrgp.launch import launch
 from cwrgp.losses.base import Loss
 from cwrgp.losses.cwrgp import cwrgp_loss
@@ -22,6 +25,7 @@ from cwrgp.models.batch_norm import CPUSyncBatchNorm, synchronize_batch_norm
 from cwrgp.models.encoders import build_encoder
 from cwrgp.models.heads import build_projector
 from cwrgp.models.methods import JointEmbedding
+from cwrgp.shared_memory import WorkerError
 
 SUBBATCH = 8
 CPU = torch.device("cpu")
@@ -120,17 +124,39 @@ def test_one_process_keeps_its_batch_norm():
     assert gather(x) is x
 
 
-def _mistaken(number: int) -> None:
-    raise ValueError(f"value {number} is wrong\nin {dist.get_world_size()} processes")
+def _mistaken(error: Exception) -> None:
+    assert dist.get_world_size() == 2
+    raise error
 
 
 @pytest.mark.dist
-def test_a_mistake_in_a_started_process_is_the_parents(monkeypatch):
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (ValueError("value 3 is wrong\nin one process"), ValueError),
+        (FloatingPointError("value 3 is wrong"), FloatingPointError),
+        (OSError("value 3 is wrong"), OSError),
+        (FileNotFoundError(2, "value 3 is wrong", "file"), FileNotFoundError),
+        (MissingPackage("value 3 is wrong"), MissingPackage),
+        (WorkerError("value 3 is wrong"), WorkerError),
+    ],
+)
+def test_a_mistake_in_a_started_process_is_the_parents(monkeypatch, capsys, error, kind):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     for name in ("MASTER_ADDR", "MASTER_PORT", "WORLD_SIZE"):
         monkeypatch.setenv(name, "")  # set by launch, and put back
-    with pytest.raises(ValueError, match="value 3 is wrong\nin 2 processes"):
-        launch(_mistaken, 2, (3,))
+    caught = []
+
+    def main(args):
+        try:
+            launch(_mistaken, 2, (error,))
+        except Exception as raised:
+            caught.append(raised)
+            raise
+
+    assert run_main(main, argparse.Namespace(debug=False)) == 2
+    assert [(type(e), str(e)) for e in caught] == [(kind, str(error))]
+    assert capsys.readouterr().err.endswith(f"error: {' '.join(str(error).split())}\n")
 
 
 def _stuck(folder: str, how: str) -> None:
@@ -183,5 +209,5 @@ def test_a_mistake_of_one_process_is_told_although_others_fail_of_it(monkeypatch
 
 def test_more_processes_than_gpus_are_refused():
     count = torch.cuda.device_count() + 2
-    with pytest.raises(ValueError, match=f"--num-gpus {count}: this machine shows"):
+    with pytest.raises(ValueError, match=f"^num_gpus {count}: this machine shows"):
         launch(print, count, ())

@@ -14,13 +14,14 @@ import pytest
 from downloads import CONTENT, ETAG, names
 from file_server import FileServer, closed_port, serving
 
+from cwrgp.errors import MissingPackage
 from cwrgp.file_io.download import download
 from cwrgp.file_io.drive import download_drive
 
 
 def test_drive_without_gdown(monkeypatch: pytest.MonkeyPatch, target: Path) -> None:
     monkeypatch.setitem(sys.modules, "gdown", None)  # as if it were not installed
-    with pytest.raises(OSError, match="/file/d/ID needs gdown, .* pip install gdown"):
+    with pytest.raises(MissingPackage, match="/file/d/ID needs gdown, .* pip install gdown"):
         download_drive("ID", target)
 
 

@@ -8,6 +8,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from wandb_files import offline_files, read_history, read_records
 
+from cwrgp.errors import MissingPackage
 from cwrgp.trackers.build import check_trackers, open_trackers
 
 CONFIG = {"SOLVER": {"BASE_LR": 0.5}, "LOGGERS": ["wandb"]}
@@ -92,14 +93,14 @@ def test_wandb_without_a_login_is_one_line(tmp_path, run_tool):
     # W&B reads its environment once for a process, and looks for a login in HOME.
     environment = {"WANDB_MODE": "online", "WANDB_API_KEY": "", "HOME": str(tmp_path)}
     done = run_tool("-c", WITHOUT_LOGIN, tmp_path, check=True, **environment)
-    assert "LOGGERS 'wandb' does not start: No API key configured." in done.stdout
+    assert "Weights & Biases does not start: No API key configured." in done.stdout
     assert done.stdout.endswith("WANDB_MODE=offline keeps the records on this machine\n")
 
 
 def test_an_unknown_tracker_is_refused():
     message = r"^LOGGERS 'comet' is unknown; choose from \['tensorboard', 'wandb'\] \(metrics.json"
     with pytest.raises(ValueError, match=message):
-        check_trackers(["tensorboard", "comet"])
+        check_trackers(["tensorboard", "comet"], "LOGGERS")
 
 
 def test_a_missing_package_is_one_line_with_the_command(monkeypatch, tmp_path):
@@ -108,7 +109,9 @@ def test_a_missing_package_is_one_line_with_the_command(monkeypatch, tmp_path):
         importlib.util, "find_spec", lambda name: None if name == "wandb" else find(name)
     )
     message = r"^LOGGERS 'wandb' needs a package: pip install 'cwrgp\[wandb\]'$"
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(MissingPackage, match=message):
+        check_trackers(["wandb"], "LOGGERS")
+    with pytest.raises(MissingPackage, match="^tracker 'wandb' needs a package"):
         check_trackers(["wandb"])
     check_trackers(["tensorboard"])
 
@@ -120,5 +123,5 @@ def test_a_folder_named_wandb_is_not_the_package(monkeypatch, tmp_path):
             name, [str(tmp_path)]
         ),
     )  # fmt: skip
-    with pytest.raises(ValueError, match="needs a package"):
+    with pytest.raises(MissingPackage, match="needs a package"):
         check_trackers(["wandb"])
