@@ -51,7 +51,7 @@ WEBDATASET = ["webdataset>=1.0", "fsspec[http]>=2024.2"]
 # another one must be able to keep it.
 VISUALIZE = ["opencv-python-headless>=4.8"]
 
-# For AUGMENT.BACKEND fast, four to six times the speed of Pillow with torchvision.
+# For AUGMENT.BACKEND fast: the kernels of libjpeg-turbo and OpenCV.
 FAST = ["simplejpeg>=1.7", *VISUALIZE]
 
 # For LOGGERS wandb.
