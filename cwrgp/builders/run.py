@@ -13,7 +13,7 @@ from cwrgp.builders.methods import build_method
 from cwrgp.builders.probes import build_probe
 from cwrgp.builders.solver import build_learning_rate, build_plan, build_solver
 from cwrgp.data.views import Views
-from cwrgp.engine.loop import Plan
+from cwrgp.engine.plan import Plan
 from cwrgp.engine.precision import Precision
 from cwrgp.models.batch_norm import synchronize_batch_norm
 from cwrgp.models.methods import Method

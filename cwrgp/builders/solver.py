@@ -10,8 +10,8 @@ from fvcore.common.config import CfgNode
 from torch import nn
 
 from cwrgp.comm import get_world_size
-from cwrgp.engine.loop import Plan
 from cwrgp.engine.optimizers import build_optimizer
+from cwrgp.engine.plan import Plan
 from cwrgp.engine.precision import Precision
 from cwrgp.engine.schedule import build_schedule
 

@@ -19,10 +19,11 @@ from cwrgp.comm import get_rank, get_world_size
 from cwrgp.config import unused_keys, validate_cfg
 from cwrgp.data.samplers import StepSampler
 from cwrgp.engine.checkpoint import Checkpoints
-from cwrgp.engine.loop import StepConfig, train
+from cwrgp.engine.loop import train
 from cwrgp.engine.monitor import TrainingMonitor
 from cwrgp.engine.progress import MetricWriter, log_of_a_run, setup_logging
 from cwrgp.engine.resume import restore
+from cwrgp.engine.step import StepConfig
 from cwrgp.errors import NothingToResume
 from cwrgp.file_io.atomic import write_text
 from cwrgp.launch import local_device

@@ -3,80 +3,32 @@
 from __future__ import annotations
 
 import contextlib
-import logging
-import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import InitVar, dataclass
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
+from torch import Tensor
 
 from cwrgp.checkpoints.own import pack
 from cwrgp.comm import gather, get_rank, get_world_size, wait_for_all
 from cwrgp.engine.checkpoint import Checkpoints
 from cwrgp.engine.finite import FiniteGuard, NonFinite, check_scale, check_weights
 from cwrgp.engine.monitor import TrainingMonitor
-from cwrgp.engine.precision import Precision
+from cwrgp.engine.plan import Plan
 from cwrgp.engine.progress import MetricWriter
+from cwrgp.engine.step import (
+    StepConfig,
+    distributed,
+    forward_backward,
+    gradients_to_check,
+    update,
+)
 from cwrgp.engine.timer import StepTimer
 from cwrgp.models.methods import Method, Output
 from cwrgp.preemption import Preempted, StopRequest
 from cwrgp.seeding import Stream, derive_seed
-
-logger = logging.getLogger("cwrgp")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Plan:
-    """When things happen, in steps; a period of 0 means never.
-
-    Attributes:
-        num_images: images in an epoch, including those that do not fill its last batch.
-        total_steps: steps in the run.
-        steps_per_epoch: steps in an epoch.
-        log_period: between records of the losses; only then the loop waits for the GPU.
-        checkpoint_period: between checkpoints.
-        eval_period: between evaluations; the first is before the first step.
-    """
-
-    num_images: int
-    total_steps: int
-    steps_per_epoch: int
-    log_period: int
-    checkpoint_period: int
-    eval_period: int
-
-    def due(self, period: int, step: int) -> bool:
-        """Whether what has this period happens after this step; after the last one it does."""
-        return period > 0 and ((step + 1) % period == 0 or self.is_last(step))
-
-    def is_last(self, step: int) -> bool:
-        """Whether the run ends with this step."""
-        return step + 1 == self.total_steps
-
-
-@dataclass(frozen=True, kw_only=True)
-class StepConfig:
-    """How a step is computed.
-
-    Attributes:
-        learning_rate: of a step.
-        normalize: uint8 images -> network input.
-        precision: number format, and the device of the method.
-        scaler: of the losses, for fp16.
-        accumulate: parts into which a process cuts its batch.
-        seed: the run's.
-    """
-
-    learning_rate: Callable[[int], float]
-    normalize: Callable[[Tensor], Tensor]
-    precision: Precision
-    scaler: torch.amp.GradScaler
-    accumulate: int
-    seed: int
 
 
 def train(
@@ -120,197 +72,175 @@ def train(
             it is saved but ``diagnostic.pth``.
         Preempted: a signal asked the run to stop; a checkpoint of what was trained is saved.
     """
-    device, scaler = step_config.precision.device, step_config.scaler
-    model = _distributed(method, device)
+    run = _Run(
+        method, optimizer, plan, step_config, checkpoints, config, writer, monitor, evaluate, clock
+    )
     method.train()
-
-    def report(step: int, when: str) -> None:
-        values = evaluate()
-        if writer is not None and values:
-            writer.write(step, values, line=f"evaluation {when}")
-
-    def state(step: int) -> dict[str, Any]:
-        return pack(
-            model=method.state_dict(),
-            optimizer=optimizer.state_dict(),
-            scaler=scaler.state_dict(),
-            iteration=step,
-            config=config,
-            num_images=plan.num_images,
-        )
-
     if start_step == 0 and plan.eval_period:
-        report(0, "before training")
+        run.report(0, "before training")
     if stop.agreed():
         raise Preempted(f"stop requested before iteration {start_step + 1}")
-    guard, timer, mean_loss = FiniteGuard(device), StepTimer(clock), math.nan
+    run.timer.reset()
     for step in range(start_step, plan.total_steps):
-        with timer.waiting():
+        run.iteration(step, batches, stop)
+
+
+class _Result(NamedTuple):
+    """What a step leaves for its record.
+
+    Attributes:
+        output: of the method, for the last part of the batch.
+        losses: over the whole batch of this process.
+        mean_loss: since the last look, over all processes; None if this step had no look.
+    """
+
+    output: Output
+    losses: dict[str, Tensor]
+    mean_loss: float | None
+
+
+@dataclass
+class _Run:
+    """The arguments of :func:`train`, and the pieces of its loop that work on them."""
+
+    method: Method
+    optimizer: torch.optim.Optimizer
+    plan: Plan
+    step_config: StepConfig
+    checkpoints: Checkpoints | None
+    config: str
+    writer: MetricWriter | None
+    monitor: TrainingMonitor
+    evaluate: Callable[[], dict[str, float]]
+    clock: InitVar[Callable[[], float]]
+
+    def __post_init__(self, clock: Callable[[], float]) -> None:
+        self.device = self.step_config.precision.device
+        self.model = distributed(self.method, self.device)
+        self.guard, self.timer = FiniteGuard(self.device), StepTimer(clock)
+
+    def iteration(self, step: int, batches: Iterator[list[Tensor]], stop: StopRequest) -> None:
+        """A step, and what is due after it: a record, an evaluation, a checkpoint."""
+        plan = self.plan
+        with self.timer.waiting():
             views = next(batches)
-        final, logged = plan.is_last(step), plan.due(plan.log_period, step)
-        stopping = not final and stop.agreed()
-        saved = final or stopping or plan.due(plan.checkpoint_period, step)
+        stopping = not plan.is_last(step) and stop.agreed()
+        logged, saved = plan.due(plan.log_period, step), stopping or plan.saves(step)
+        evaluated = plan.due(plan.eval_period, step)
+        result = self.forward_backward(step, views, look=logged or saved)
+        update(self.method, self.optimizer, self.step_config.scaler, self.guard)
+        self.timer.count()
+        if saved:
+            self.check_weights(step, result.output)
+        if logged:
+            self.record(step, result)
+        if saved or evaluated:
+            with self.paused():
+                if evaluated:
+                    self.report(step, f"after iteration {step + 1}")
+                if saved:
+                    self.save(step)
+        if self.writer is not None:
+            self.writer.step()
+        if stopping:
+            wait_for_all()  # the checkpoint is complete before the first process leaves
+            raise Preempted(f"stop requested: saved after iteration {step + 1}")
+
+    def forward_backward(self, step: int, views: list[Tensor], *, look: bool) -> _Result:
+        """Losses and gradients of a step, checked before the update.
+
+        Args:
+            step: its number.
+            views: its batch.
+            look: whether to wait for the GPU and look at the losses since the last look.
+
+        Raises:
+            FloatingPointError: a loss or gradient is not finite.
+        """
+        plan, config = self.plan, self.step_config
+        torch.manual_seed(derive_seed(Stream.STEP, config.seed, step, get_rank()))
+        self.method.set_progress(
+            step=step, total_steps=plan.total_steps, steps_per_epoch=plan.steps_per_epoch
+        )
+        for group in self.optimizer.param_groups:
+            group["lr"] = config.learning_rate(step)
+        output, losses = forward_backward(self.model, views, self.optimizer, config)
+        if step == 0:
+            self.monitor.start(output.embeddings)
+        gradients, mean_loss = gradients_to_check(self.optimizer, config.scaler), None
         try:
-            torch.manual_seed(derive_seed(Stream.STEP, step_config.seed, step, get_rank()))
-            method.set_progress(
-                step=step, total_steps=plan.total_steps, steps_per_epoch=plan.steps_per_epoch
-            )
-            for group in optimizer.param_groups:
-                group["lr"] = step_config.learning_rate(step)
-            output, losses = _accumulated(model, views, optimizer, step_config)
-            if step == 0:
-                monitor.start(output.embeddings)
-            # The scaler takes care of its own gradients.
-            gradients = [] if scaler.is_enabled() else _gradients(optimizer)
-            guard.add(step, torch.stack(list(losses.values())).sum(), gradients)
-            if logged or saved:  # before the update
-                check_scale(scaler, step)
-                mean_loss = guard.mean_loss()
+            self.guard.add(step, torch.stack(list(losses.values())).sum(), gradients)
+            if look:
+                check_scale(config.scaler, step)
+                mean_loss = self.guard.mean_loss()
         except NonFinite as error:
-            if checkpoints is not None:
-                checkpoints.save_aside(state(step) | {"views": views}, "diagnostic")
+            if self.checkpoints is not None:
+                self.checkpoints.save_aside(self.state(step) | {"views": views}, "diagnostic")
             wait_for_all()  # the launcher stops the other processes once one has failed
             raise FloatingPointError(
                 f"{error}; diagnostic.pth beside the checkpoints holds the state of iteration "
-                f"{step}. {monitor.advice(method, output.embeddings)}"
+                f"{step}. {self.monitor.advice(self.method, output.embeddings)}"
             ) from error
-        _update(method, optimizer, scaler, guard)
-        timer.count()
-        if saved:
-            try:
-                check_weights(method, step)
-            except NonFinite as error:
-                advice = monitor.advice(method, output.embeddings)
-                raise FloatingPointError(f"{error} and are not saved. {advice}") from error
-        if logged:
-            _record(
-                step,
-                method,
-                output.embeddings,
-                losses,
-                mean_loss,
-                learning_rate=step_config.learning_rate(step),
-                timer=timer,
-                monitor=monitor,
-                writer=writer,
-            )
-            guard.clear()
-            timer.reset()
-        if saved or plan.due(plan.eval_period, step):
-            with _paused(timer, device):
-                if plan.due(plan.eval_period, step):
-                    report(step, f"after iteration {step + 1}")
-                if saved and checkpoints is not None:
-                    checkpoints.save(state(step), "model_final" if final else f"model_{step:07d}")
-        if writer is not None:
-            writer.step()
-        if stopping:
-            wait_for_all()  # as above: the checkpoint is complete first
-            raise Preempted(f"stop requested: saved after iteration {step + 1}")
+        return _Result(output, losses, mean_loss)
 
+    def check_weights(self, step: int, output: Output) -> None:
+        """Raises FloatingPointError if the weights that would be saved are not finite."""
+        try:
+            check_weights(self.method, step)
+        except NonFinite as error:
+            advice = self.monitor.advice(self.method, output.embeddings)
+            raise FloatingPointError(f"{error} and are not saved. {advice}") from error
 
-def _distributed(method: Method, device: torch.device) -> nn.Module:
-    if get_world_size() == 1:
-        return method
-    return DistributedDataParallel(
-        method,
-        device_ids=[device.index] if device.type == "cuda" else None,
-        broadcast_buffers=False,  # BatchNorm is synchronised, so buffers are equal anyway
-    )
+    def record(self, step: int, result: _Result) -> None:
+        """Writes the losses, the statistics and the times since the last record."""
+        parts = {name: _mean_over_processes(part) for name, part in result.losses.items()}
+        if self.writer is not None:
+            assert result.mean_loss is not None
+            embeddings = result.output.embeddings
+            line, eta = self.writer.progress(step)
+            values = {"total_loss": result.mean_loss, "lr": self.step_config.learning_rate(step)}
+            values |= parts | self.monitor.statistics(self.method, embeddings)
+            num_views, batch_size = embeddings.shape[:2]
+            chance = self.method.chance_losses(batch_size * get_world_size(), num_views=num_views)
+            self.monitor.learning(step, parts, values["embedding/effective_rank"], chance)
+            values["time"], values["data_time"] = self.timer.means()
+            self.monitor.timing(values["time"], values["data_time"])
+            if self.device.type == "cuda":
+                values["max_mem_mb"] = torch.cuda.max_memory_allocated() / 2**20
+            self.writer.write(step, {**values, "eta_seconds": eta}, line=line)
+        self.guard.clear()
+        self.timer.reset()
 
+    def report(self, step: int, when: str) -> None:
+        """Evaluates on every process and writes the result on the main one."""
+        values = self.evaluate()
+        if self.writer is not None and values:
+            self.writer.write(step, values, line=f"evaluation {when}")
 
-def _accumulated(
-    model: nn.Module,
-    views: list[Tensor],
-    optimizer: torch.optim.Optimizer,
-    step_config: StepConfig,
-) -> tuple[Output, dict[str, Tensor]]:
-    """Forward and backward over the parts of a batch: the last output, and the mean losses."""
-    precision = step_config.precision
-    optimizer.zero_grad()
-    parts = list(zip(*(view.chunk(step_config.accumulate) for view in views), strict=True))
-    sums: dict[str, Tensor] = {}
-    for number, part in enumerate(parts, start=1):
-        inputs = [
-            step_config.normalize(view.to(precision.device, non_blocking=True)).to(
-                memory_format=precision.memory_format
-            )
-            for view in part
-        ]
-        # The processes exchange gradients once, after the last part.
-        waits = isinstance(model, DistributedDataParallel) and number < len(parts)
-        with model.no_sync() if waits else contextlib.nullcontext():  # type: ignore[operator]
-            with precision.autocast():
-                output: Output = model(inputs)
-            loss = torch.stack(list(output.losses.values())).sum() / len(parts)
-            step_config.scaler.scale(loss).backward()
-        for name, value in output.losses.items():
-            sums[name] = sums.get(name, 0) + value.detach() / len(parts)
-    return output, sums
+    def save(self, step: int) -> None:
+        """Writes the checkpoint of a step, on the main process."""
+        if self.checkpoints is not None:
+            name = "model_final" if self.plan.is_last(step) else f"model_{step:07d}"
+            self.checkpoints.save(self.state(step), name)
 
+    def state(self, step: int) -> dict[str, Any]:
+        """The content of a checkpoint."""
+        return pack(
+            model=self.method.state_dict(),
+            optimizer=self.optimizer.state_dict(),
+            scaler=self.step_config.scaler.state_dict(),
+            iteration=step,
+            config=self.config,
+            num_images=self.plan.num_images,
+        )
 
-def _record(
-    step: int,
-    method: Method,
-    embeddings: Tensor,
-    losses: dict[str, Tensor],
-    mean_loss: float,
-    *,
-    learning_rate: float,
-    timer: StepTimer,
-    monitor: TrainingMonitor,
-    writer: MetricWriter | None,
-) -> None:
-    """Reports a step and what the monitor finds; every process takes part."""
-    parts = {name: _mean_over_processes(part) for name, part in losses.items()}
-    if writer is None:
-        return
-    line, eta = writer.progress(step)
-    values = {"total_loss": mean_loss, "lr": learning_rate, **parts}
-    values |= monitor.statistics(method, embeddings)
-    num_views, batch_size = embeddings.shape[:2]
-    chance = method.chance_losses(batch_size * get_world_size(), num_views=num_views)
-    monitor.learning(step, parts, values["embedding/effective_rank"], chance)
-    values["time"], values["data_time"] = timer.means()
-    monitor.timing(values["time"], values["data_time"])
-    if embeddings.device.type == "cuda":
-        values["max_mem_mb"] = torch.cuda.max_memory_allocated() / 2**20
-    writer.write(step, {**values, "eta_seconds": eta}, line=line)
-
-
-def _gradients(optimizer: torch.optim.Optimizer) -> list[Tensor]:
-    parameters = (p for group in optimizer.param_groups for p in group["params"])
-    return [p.grad for p in parameters if p.grad is not None]
-
-
-def _update(
-    method: Method,
-    optimizer: torch.optim.Optimizer,
-    scaler: torch.amp.GradScaler,
-    guard: FiniteGuard,
-) -> None:
-    """The step of the optimizer and of momentum networks, unless a gradient is not finite."""
-    fused = all(group.get("fused") for group in optimizer.param_groups)
-    if fused and not guard.at_once and not scaler.is_enabled():
-        optimizer.found_inf = guard.found_inf  # type: ignore[attr-defined]
-    if not scaler.is_enabled():
-        optimizer.step()
-        method.update_target()
-        return
-    scale = scaler.get_scale()  # waits for the GPU
-    scaler.step(optimizer)
-    scaler.update()
-    if scaler.get_scale() >= scale:  # it falls where the scaler has skipped the step
-        method.update_target()
-
-
-@contextlib.contextmanager
-def _paused(timer: StepTimer, device: torch.device) -> Iterator[None]:
-    """Excludes the block from the times of the steps, but not what the GPU still does for them."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    with timer.paused():
-        yield
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Excludes the block from the times of the steps, but not what the GPU still does."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        with self.timer.paused():
+            yield
 
 
 def _mean_over_processes(x: Tensor) -> float:

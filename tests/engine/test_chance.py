@@ -8,10 +8,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from cwrgp.engine.loop import Plan, StepConfig, train
+from cwrgp.engine.loop import train
 from cwrgp.engine.monitor import TrainingMonitor
+from cwrgp.engine.plan import Plan
 from cwrgp.engine.precision import Precision
 from cwrgp.engine.progress import MetricWriter
+from cwrgp.engine.step import StepConfig
 from cwrgp.models.methods import Method, Output
 from cwrgp.preemption import StopRequest
 

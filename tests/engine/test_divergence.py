@@ -13,9 +13,11 @@ from torch import Tensor, nn
 from two_processes import in_two_processes
 
 from cwrgp.engine.checkpoint import Checkpoints
-from cwrgp.engine.loop import Plan, StepConfig, train
+from cwrgp.engine.loop import train
 from cwrgp.engine.monitor import TrainingMonitor
+from cwrgp.engine.plan import Plan
 from cwrgp.engine.precision import Precision
+from cwrgp.engine.step import StepConfig
 from cwrgp.models.methods import BYOL, Method, Output
 from cwrgp.preemption import Preempted, StopRequest
 

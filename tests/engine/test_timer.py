@@ -6,9 +6,11 @@ import pytest
 import torch
 from torch import nn
 
-from cwrgp.engine.loop import Plan, StepConfig, train
+from cwrgp.engine.loop import train
 from cwrgp.engine.monitor import TrainingMonitor
+from cwrgp.engine.plan import Plan
 from cwrgp.engine.precision import Precision
+from cwrgp.engine.step import StepConfig
 from cwrgp.engine.timer import StepTimer
 from cwrgp.models.methods import Method, Output
 from cwrgp.preemption import StopRequest

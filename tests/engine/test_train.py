@@ -11,10 +11,12 @@ from two_processes import WORLD, in_two_processes
 
 from cwrgp.config import get_cfg
 from cwrgp.engine.checkpoint import Checkpoints
-from cwrgp.engine.loop import Plan, StepConfig, train
+from cwrgp.engine.loop import train
 from cwrgp.engine.monitor import TrainingMonitor
+from cwrgp.engine.plan import Plan
 from cwrgp.engine.precision import Precision
 from cwrgp.engine.resume import restore
+from cwrgp.engine.step import StepConfig
 from cwrgp.models.methods import Method, Output
 from cwrgp.preemption import StopRequest
 from cwrgp.seeding import Stream, derive_seed

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from cwrgp.engine.loop import StepConfig, _accumulated
 from cwrgp.engine.precision import Precision
+from cwrgp.engine.step import StepConfig, forward_backward
 from cwrgp.losses.base import GatheredLoss
 from cwrgp.losses.cwrgp import cwrgp_loss
 from cwrgp.models.methods import JointEmbedding
@@ -45,7 +45,7 @@ def test_accumulated_gradients_are_those_of_the_whole_batch(parts):
     for accumulate in (1, parts):
         method = make_method()
         optimizer = torch.optim.SGD(method.parameters(), lr=0.1)
-        output, losses = _accumulated(method, views, optimizer, make_config(accumulate))
+        output, losses = forward_backward(method, views, optimizer, make_config(accumulate))
         assert output.embeddings.shape == (3, 16 // accumulate, 32)
         found[accumulate] = losses["loss_cwrgp"], [p.grad for p in method.parameters()]
     torch.testing.assert_close(found[1], found[parts], rtol=1e-10, atol=1e-12)
@@ -57,7 +57,7 @@ def test_the_scaler_scales_and_its_state_comes_back():
     gradients = {}
     for dtype in (torch.float32, torch.float16):
         step = make_config(1, dtype)
-        _accumulated(method, views, torch.optim.SGD(method.parameters(), lr=0.1), step)
+        forward_backward(method, views, torch.optim.SGD(method.parameters(), lr=0.1), step)
         gradients[dtype] = method.projector.weight.grad.clone()
     scale = step.scaler.get_scale()
     assert scale == 2.0**16
