@@ -18,7 +18,8 @@ from cwrgp.config import get_cfg
 from cwrgp.seeding import Stream, derive_seed
 
 RECORD = Path(__file__).with_name("golden_losses.json")
-CASES = [*METHODS, "intl with momentum"]
+# Not PCA whitening: its value depends on the signs of eigenvectors, which LAPACK chooses.
+CASES = [*(method for method in METHODS if method != "pca"), "intl with momentum"]
 STEPS, BATCH, SIDE = 3, 16, 32
 
 
