@@ -1,6 +1,6 @@
 # Every target makes .venv first, or repairs it; see tools/setup_env.sh.
 #   make demo PYTHON=python3.12          choose the interpreter that .venv is made with
-#   make test PYTEST_ARGS="tests/test_losses.py -x"
+#   make test PYTEST_ARGS="tests/losses -x"
 #   make demo DEMO_ARGS="--help"
 SHELL := /bin/bash
 PYTHON ?=

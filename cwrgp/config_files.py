@@ -154,10 +154,10 @@ def _merge(cfg: CfgNode, key: str, value: Any) -> None:
 
 
 def _as_default(default: Any, text: str) -> str:
-    """Where the default is a float, ``1`` is 1.0; where it is a string, it is "1"."""
+    """Where the default is a float, ``1`` is 1.0; where it is a string, any text is itself."""
     if isinstance(default, float) and text.lstrip("+-").isdigit():
         return f"{text}.0"
-    return repr(text) if isinstance(default, str) and text.isdigit() else text
+    return repr(text) if isinstance(default, str) else text
 
 
 def _get(cfg: CfgNode, key: str) -> Any:

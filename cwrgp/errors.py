@@ -35,4 +35,4 @@ def kind_of(error: Exception) -> type[Exception]:
         takes_more = inspect.isfunction(inspect.getattr_static(kind, "__init__"))
         if kind in _KINDS or (own and not takes_more):
             return kind
-    raise AssertionError(f"{type(error).__name__} is no error of the user")
+    raise AssertionError(f"{type(error).__name__} is not a user error")

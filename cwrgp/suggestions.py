@@ -17,7 +17,7 @@ def suggest(
     """The part of an error message that names what is close to an unknown name.
 
     Args:
-        name: that is unknown.
+        name: the unknown name.
         known: names to choose from.
         otherwise: the result where none is close.
         cutoff: least similarity, as `difflib.get_close_matches` has it.

@@ -4,7 +4,7 @@ python tools/benchmark.py                       # all rows, on the GPU where the
 python tools/benchmark.py --rows views loss     # those whose names contain one of these
 python tools/benchmark.py --json bench.json
 
-A row is only as good as the quiet of the machine: look at the spread.
+Run it on an idle machine, and check the quartiles.
 """
 
 from __future__ import annotations

@@ -10,7 +10,6 @@ import torch
 from fvcore.common.config import CfgNode
 from torch import Tensor
 
-from cwrgp.builders.automatic import has_fast_packages
 from cwrgp.builders.errors import config_key, config_section
 from cwrgp.data.augment.reference import ReferenceViews, build_view_transform
 from cwrgp.data.augment.spec import ViewSpec
@@ -19,7 +18,7 @@ from cwrgp.data.datasets import build_dataset
 from cwrgp.data.folders import read_class_list
 from cwrgp.data.loaders import iterate_views
 from cwrgp.data.normalize import Normalize
-from cwrgp.data.resident import DifferentSizes, ResidentViews, iterate_resident, load_images
+from cwrgp.data.resident import NotResident, ResidentViews, iterate_resident, load_images
 from cwrgp.data.samplers import StepSampler
 from cwrgp.data.subsets import ImageSubset, sample_indices
 from cwrgp.data.views import ViewMaker, Views
@@ -104,7 +103,7 @@ def build_batches(
         device: of the training.
 
     Raises:
-        ValueError: AUGMENT.DEVICE training for images of different sizes.
+        ValueError: AUGMENT.DEVICE training for images that differ in size or are too large.
     """
     if cfg.AUGMENT.DEVICE == "workers":
         return iterate_views(
@@ -115,9 +114,10 @@ def build_batches(
         )
     try:
         images = load_images(views.reader, cfg.DATA.NUM_WORKERS)
-    except DifferentSizes as error:
+    except NotResident as error:
         raise ValueError(
-            f"AUGMENT.DEVICE training needs images of one size: {error}; set AUGMENT.DEVICE workers"
+            f"AUGMENT.DEVICE training needs small images of one size: {error}; set AUGMENT.DEVICE "
+            "workers"
         ) from error
     resident = ResidentViews(images.to(device), build_specs(cfg), seed=cfg.SEED)
     return iterate_resident(resident, sampler)
@@ -152,7 +152,8 @@ def _spec(cfg: CfgNode, change: dict[str, Any]) -> ViewSpec:
 
 
 def _build_view_maker(cfg: CfgNode, specs: list[ViewSpec]) -> ViewMaker:
-    if cfg.AUGMENT.BACKEND == "reference" or not has_fast_packages():
+    # Views on the training's device are made without a view maker.
+    if cfg.AUGMENT.BACKEND == "reference" or cfg.AUGMENT.DEVICE == "training":
         return ReferenceViews([build_view_transform(spec) for spec in specs], seed=cfg.SEED)
     from cwrgp.data.augment.fast import FastViews  # needs the optional packages
 

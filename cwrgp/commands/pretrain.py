@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import functools
-import logging
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,8 +20,6 @@ from cwrgp.config_files import PRETRAINING, read_config
 from cwrgp.launch import launch
 from cwrgp.preemption import EXIT_CODE, Preempted, stop_request
 from cwrgp.trackers.jsonl import read_metrics
-
-logger = logging.getLogger("cwrgp")
 
 _DESCRIPTION = """\
 Pretrains a ResNet without labels. --list-configs shows the recipes.

@@ -14,7 +14,7 @@ from cwrgp.builders.automatic import resolve_augmentation
 from cwrgp.builders.data import build_batches, build_normalize
 from cwrgp.builders.run import Run, build_run
 from cwrgp.builders.solver import build_precision
-from cwrgp.checkpoints.own import read_config
+from cwrgp.checkpoints.own import unpack
 from cwrgp.comm import get_rank, get_world_size
 from cwrgp.config import unused_keys, validate_cfg
 from cwrgp.data.samplers import StepSampler
@@ -58,7 +58,7 @@ def run_pretraining(
     """A whole run: from the configuration to ``OUTPUT_DIR/model_final.pth``.
 
     Args:
-        cfg: merged; validated and frozen here.
+        cfg: merged; validated here, not changed.
         resume: go on from the last checkpoint of OUTPUT_DIR.
         eval_only: evaluate that checkpoint, do not train.
         or_start: with ``resume``, start where there is none.
@@ -78,7 +78,11 @@ def run_pretraining(
     check_trackers(cfg.LOGGERS, "LOGGERS")
     checkpoints = Checkpoints(cfg.OUTPUT_DIR, keep=cfg.CHECKPOINTS_TO_KEEP)
     state = _last_state(checkpoints, resume=resume, eval_only=eval_only, or_start=or_start)
-    resolve_augmentation(cfg, None if state is None else read_config(state))
+    cfg = cfg.clone()
+    cfg.defrost()
+    if not eval_only:
+        saved = None if state is None else unpack(state, "the last checkpoint").config
+        resolve_augmentation(cfg, saved)
     cfg.freeze()
     precision = build_precision(cfg, local_device())
     with precision.ieee_fp32(), log_of_a_run():
@@ -147,12 +151,14 @@ def _restore(run: Run, folder: Path, state: dict[str, Any] | None, *, eval_only:
         write_text(folder / "config.yaml", cfg.dump())
     if start < total or eval_only:
         logger.info(
-            "%s on %d x %s in %s, %d images, %d parameters, iterations %d to %d",
+            "%s on %d x %s in %s, %d images, %s views in %s, %d parameters, iterations %d to %d",
             cfg.METHOD.NAME,
             get_world_size(),
             run.precision.device.type,
             run.precision.describe(),
             len(run.views),
+            cfg.AUGMENT.BACKEND,
+            cfg.AUGMENT.DEVICE,
             sum(p.numel() for p in run.method.parameters()),
             start + 1,
             total,

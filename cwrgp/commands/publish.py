@@ -194,7 +194,7 @@ def read_given_metrics(given: Sequence[str], iteration: int) -> dict[str, float]
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: a value is no finite number, or a file is no JSON.
+        ValueError: a value is not a finite number, or a file is not JSON.
     """
     found: dict[str, Any] = {}
     for item in given:
@@ -216,8 +216,7 @@ def _metrics_of_file(path: Path, iteration: int) -> dict[str, Any]:
     if isinstance(content, dict) and "iteration" not in content:
         return content
     records = read_metrics(path)
-    whole = all(isinstance(r, dict) and isinstance(r.get("iteration"), int) for r in records)
-    if not whole or not records:
+    if not records:
         raise ValueError(f"metrics {path} is neither an object of numbers nor a metrics.json")
     own = (record for record in records if record["iteration"] <= iteration)
     return {k: v for record in own for k, v in record.items() if k.startswith(_PROBE)}

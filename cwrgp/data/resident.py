@@ -17,12 +17,11 @@ from cwrgp.data.reader import ImageReader
 from cwrgp.images import decode_rgb
 from cwrgp.seeding import Stream, numpy_generator
 
-MAX_SIDE = 128  # pixels; of larger images, few fit into memory
-MAX_BYTES = 4 * 2**30
+MAX_BYTES = 4 * 2**30  # STL-10 has 2.9 GB
 
 
-class DifferentSizes(ValueError):
-    """The images cannot be one tensor, since they differ in size."""
+class NotResident(ValueError):
+    """The images cannot be one tensor: they differ in size, or need too much memory."""
 
 
 def load_images(reader: ImageReader, num_threads: int) -> Tensor:
@@ -36,7 +35,7 @@ def load_images(reader: ImageReader, num_threads: int) -> Tensor:
         uint8 (n, 3, H, W).
 
     Raises:
-        DifferentSizes: not all images have one size.
+        NotResident: not all images have one size, or they need more than `MAX_BYTES`.
         ValueError: too many images are unreadable.
     """
 
@@ -54,17 +53,22 @@ def load_images(reader: ImageReader, num_threads: int) -> Tensor:
                 readable[index] = False
                 continue
             if not pixels.size:
-                pixels = np.empty((size, *image.shape), dtype=np.uint8)
-            if image.shape != pixels.shape[1:]:
-                (h, w), (first_h, first_w) = image.shape[:2], pixels.shape[1:3]
-                raise DifferentSizes(
+                if size * image.nbytes > MAX_BYTES:
+                    raise NotResident(
+                        f"{size} images of {image.shape[1]} x {image.shape[0]} pixels need "
+                        f"{size * image.nbytes / 2**30:.1f} GiB, more than {MAX_BYTES // 2**30}"
+                    )
+                pixels = np.empty((size, 3, *image.shape[:2]), dtype=np.uint8)
+            if image.shape[:2] != pixels.shape[2:]:
+                (h, w), (first_h, first_w) = image.shape[:2], pixels.shape[2:]
+                raise NotResident(
                     f"{reader.images.name(index)} has {w} x {h} pixels and an image before it "
                     f"{first_w} x {first_h}"
                 )
-            pixels[index] = image
+            pixels[index] = image.transpose(2, 0, 1)
     (found,), (missing,) = readable.nonzero(), (~readable).nonzero()
     pixels[missing] = pixels[found[found.searchsorted(missing) % len(found)]]
-    return torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()
+    return torch.from_numpy(pixels)
 
 
 class ResidentViews:

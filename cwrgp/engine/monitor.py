@@ -31,7 +31,7 @@ class TrainingMonitor:
     """Statistics of the embeddings, and warnings, each given once.
 
     Args:
-        num_workers: processes that load images; None: none do, and nobody waits for them.
+        num_workers: processes that load images; None: no worker processes.
         keys: what the user sets to change "learning rate", "eps", "num_workers" or "crop scale",
             for the advice.
     """

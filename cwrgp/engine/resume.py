@@ -58,7 +58,7 @@ def restore(
                 "same images, or start in another folder"
             )
         if saved.optimizer is None:
-            raise ValueError("it has no state of the optimizer, as a published file")
+            raise ValueError("it has no optimizer state; published files have none")
         method.load_state_dict(saved.model)
         optimizer.load_state_dict(saved.optimizer)
         if saved.scaler:

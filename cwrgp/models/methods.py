@@ -278,7 +278,7 @@ class MomentumINTL(MomentumMethod):
         self.move_target()
 
     def forward(self, views: Sequence[Tensor]) -> Output:
-        """Computes the losses of V >= 2 image batches (B, 3, H, W); V - 1 embeddings to watch."""
+        """Computes the losses of V >= 2 image batches (B, 3, H, W); V - 1 embeddings to monitor."""
         z = embed(self.encoder, self.projector, views[1:], joint=False)
         return Output(self.loss(z, self.targets(views[:1])[0]), z.detach())
 

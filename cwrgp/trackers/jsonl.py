@@ -18,7 +18,9 @@ def read_metrics(path: Path) -> list[dict[str, float]]:
     records = []
     for line in path.read_text().splitlines() if path.is_file() else []:
         with contextlib.suppress(json.JSONDecodeError):
-            records.append(json.loads(line))
+            record = json.loads(line)
+            if isinstance(record, dict) and isinstance(record.get("iteration"), int):
+                records.append(record)
     return records
 
 

@@ -100,15 +100,27 @@ def _check_annotation(
         if not isinstance(annotation[key], int | str) or annotation[key] not in known:
             raise ValueError(f"{where} has the {key} {annotation[key]}, which is not defined")
     box = annotation["bbox"]
-    if not _is_numbers(box) or len(box) != 4 or min(box[2:]) <= 0:
+    if not is_numbers(box) or len(box) != 4 or min(box[2:]) <= 0:
         raise ValueError(f"{where} has the bbox {box}; it must be x, y, width, height")
-    if evaluate and not _is_numbers([annotation["area"], annotation["iscrowd"]]):
+    if evaluate and not is_numbers([annotation["area"], annotation["iscrowd"]]):
         raise ValueError(f"{where}: area and iscrowd must be numbers")
     if mask_format and not annotation.get("iscrowd", 0):  # crowds are not trained on
-        _check_mask(where, annotation["segmentation"], mask_format, sizes[annotation["image_id"]])
+        check_mask(where, annotation["segmentation"], mask_format, sizes[annotation["image_id"]])
 
 
-def _check_mask(where: str, mask: Any, mask_format: str, size: list[int]) -> None:
+def check_mask(where: str, mask: Any, mask_format: str, size: list[Any]) -> None:
+    """Checks the ``segmentation`` of an object.
+
+    Args:
+        where: what it belongs to, for the message.
+        mask: the value.
+        mask_format: "polygon" or "bitmask", as for `check_coco`.
+        size: height and width of the image.
+
+    Raises:
+        MaskError: not a polygon where only those are accepted.
+        ValueError: neither polygons nor an RLE of this size.
+    """
     if isinstance(mask, dict):
         if mask_format == "polygon":
             raise MaskError(f"{where}: its mask is not a polygon")
@@ -116,17 +128,21 @@ def _check_mask(where: str, mask: Any, mask_format: str, size: list[int]) -> Non
             raise ValueError(f"{where}: its mask must be an RLE with counts and the size {size}")
         return
     polygons = mask if isinstance(mask, list) else [mask]
-    if not all(_is_numbers(p) and len(p) >= 6 and len(p) % 2 == 0 for p in polygons):
+    if not polygons or not all(is_numbers(p) and len(p) >= 6 and len(p) % 2 == 0 for p in polygons):
         raise ValueError(
             f"{where}: its mask must be an RLE or polygons of three points or more,"
             " [[x, y, x, y, x, y, ...], ...]"
         )
 
 
-def _is_numbers(value: Any) -> bool:
-    return isinstance(value, list) and all(
-        isinstance(item, int | float) and math.isfinite(item) for item in value
-    )
+def is_numbers(value: Any) -> bool:
+    """Whether it is a list of finite numbers."""
+    return isinstance(value, list) and all(map(is_number, value))
+
+
+def is_number(value: Any) -> bool:
+    """Whether it is a finite number; True and False are none."""
+    return isinstance(value, int | float) and type(value) is not bool and math.isfinite(value)
 
 
 def _has(annotation: dict[str, Any], key: str) -> bool:
@@ -147,6 +163,8 @@ def read_coco(json_file: str) -> dict[str, Any]:
     Raises:
         ValueError: the file is not a COCO annotation file.
     """
+    if not os.path.isfile(json_file):
+        raise FileNotFoundError(f"{json_file}: no such file")
     state = os.stat(json_file)
     return _parse(json_file, state.st_mtime_ns, state.st_size)
 

@@ -53,6 +53,6 @@ def parse_spec(text: str) -> CocoSpec | VocSpec | str:
     if kind == "voc" and len(parts) == 2 and all(parts):
         return VocSpec(Path(parts[0]).expanduser(), parts[1])
     raise ValueError(
-        f"{text!r} names no data; write coco:ANN.json[:IMAGES], voc:ROOT:SPLIT, or the name of a "
-        "registered data set"
+        f"{text!r} is not a data set; write coco:ANN.json[:IMAGES], voc:ROOT:SPLIT, or the name of "
+        "a registered one"
     )

@@ -101,12 +101,10 @@ def load_voc_objects(root: str, split: str) -> dict[str, list[VocObject]]:
         objects = []
         for thing in _parse(path).objects:
             try:
-                x0, y0, x1, y1 = (float(_required(thing, corner, "object")) for corner in _CORNERS)
+                name, box = _required(thing, "name", "object"), _box(thing)
             except ValueError as error:
                 raise ValueError(f"{path}: {error}") from error
-            objects.append(
-                VocObject(thing["name"] or "", (x0, y0, x1, y1), thing["difficult"] == "1")
-            )
+            objects.append(VocObject(name, box, thing["difficult"] == "1"))
         found[image_id] = objects
     return found
 
@@ -136,9 +134,7 @@ def _voc_record(root: str, image_id: str, classes: list[str]) -> dict[str, Any]:
             name = thing["name"] or ""
             if name not in classes:
                 raise ValueError(f"class {name!r} is not among {', '.join(classes)}")
-            box = [float(_required(thing, corner, "object")) for corner in _CORNERS]
-            if not (box[0] <= box[2] and box[1] <= box[3]):
-                raise ValueError(f"the box {box} of {name!r} is empty")
+            box = _box(thing)
             # VOC counts pixels from 1 and includes the last: 1..W covers the image, here 0..W.
             objects.append(
                 {
@@ -155,6 +151,18 @@ def _voc_record(root: str, image_id: str, classes: list[str]) -> dict[str, Any]:
         **size,
         "annotations": objects,
     }
+
+
+def _box(thing: Mapping[str, str | None]) -> tuple[float, float, float, float]:
+    """The corners of an object as the file has them.
+
+    Raises:
+        ValueError: a corner is missing or no number, or the box is empty.
+    """
+    x0, y0, x1, y1 = (float(_required(thing, corner, "object")) for corner in _CORNERS)
+    if not (x0 <= x1 and y0 <= y1):  # nor where one is nan
+        raise ValueError(f"the box {[x0, y0, x1, y1]} of {thing['name']!r} is empty")
+    return x0, y0, x1, y1
 
 
 def _required(texts: Mapping[str, str | None], tag: str, parent: str) -> str:

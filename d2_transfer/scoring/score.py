@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from d2_transfer.data.coco import check_mask, is_number
 from d2_transfer.data.spec import CocoSpec, VocSpec, parse_spec
 from d2_transfer.scoring.coco import BACKENDS, coco_scores
-from d2_transfer.scoring.truth import Truth, load_truth
+from d2_transfer.scoring.truth import Truth, check_object, load_truth
 from d2_transfer.scoring.voc import voc_ap
 
 IOU_TYPES = ("bbox", "segm")
@@ -44,7 +45,8 @@ def score(
         In percent: ``{"protocol": ..., "bbox": {"AP", "AP50", "AP75", "APs", "APm", "APl",
         "per_class": {...}}, "segm": ...}``. The protocol, "coco", "voc07" (11 points of recall) or
         "voc10" (all points), is the data set's own, and ``bbox`` is by it; VOC data have all three
-        under their names. None stands for what has no object; VOC's metrics know no areas.
+        under their names. Difficult objects count in "coco" and are ignored by VOC's metrics, which
+        have no areas. None: there are no such objects.
 
     Raises:
         FileNotFoundError: a file is missing.
@@ -52,15 +54,16 @@ def score(
     """
     if backend not in BACKENDS:
         raise ValueError(f"backend {backend!r} is unknown; choose one of {', '.join(BACKENDS)}")
-    if unknown := set(iou_types) - set(IOU_TYPES):
-        raise ValueError(f"iou_types {sorted(unknown)}: choose of {', '.join(IOU_TYPES)}")
+    if isinstance(iou_types, str) or not iou_types or set(iou_types) - set(IOU_TYPES):
+        raise ValueError(f"iou_types {iou_types!r}: give one or both of {', '.join(IOU_TYPES)}")
     spec = parse_spec(data)
     if isinstance(spec, str):
-        raise ValueError(f"{data!r} is no data; write coco:ANN.json or voc:ROOT:SPLIT")
+        raise ValueError(f"{data!r} is not a data set; write coco:ANN.json or voc:ROOT:SPLIT")
     if isinstance(spec, VocSpec) and "segm" in iou_types:
         raise ValueError(f"{data} has boxes only; omit segm")
-    truth = load_truth(spec, classes=classes)
-    entries = _entries(truth, results, backend)
+    masks = "segm" in iou_types
+    truth = load_truth(spec, masks=masks, classes=classes)
+    entries = _entries(truth, results, backend, masks)
     coco = {kind: coco_scores(truth, entries, kind, backend=backend) for kind in iou_types}
     if isinstance(spec, CocoSpec):
         return {"protocol": "coco", **coco}
@@ -74,48 +77,42 @@ def score(
     return {"protocol": own, "bbox": by_name[own], **by_name}
 
 
-def _entries(truth: Truth, results: Results, backend: str) -> Path | list[dict[str, Any]]:
+def _entries(
+    truth: Truth, results: Results, backend: str, masks: bool
+) -> Path | list[dict[str, Any]]:
     """The results with the image numbers of ``truth``, or their file where it needs no change.
 
     hotcoco reads a file faster than Python. Where it finds an unknown image or category it only
-    warns, so then the file is read here to name the entry.
+    warns, so then the file is read here to name the entry. Masks are always read here.
     """
     if isinstance(results, str | PathLike):
         path = Path(results).expanduser()
         if not path.is_file():
             raise FileNotFoundError(f"{path}: no such file of results")
-        if backend == "hotcoco" and not truth.renumbered and _is_plain(truth, path):
+        plain = backend == "hotcoco" and not masks and not truth.renumbered
+        if plain and _is_plain(truth, path):
             return path
         entries, where = _read(path), str(path)
     else:
         entries, where = list(results), "results"
     categories = {category["id"] for category in truth.content["categories"]}
+    sizes = {i["id"]: [i.get("height"), i.get("width")] for i in truth.content["images"]}
     checked = []
     for index, entry in enumerate(entries):
+        at = f"{where}: entry {index}"
         if not isinstance(entry, Mapping):
-            raise ValueError(f"{where}: entry {index} is not an object")
-        if missing := [k for k in ("image_id", "category_id", "bbox", "score") if k not in entry]:
-            raise ValueError(f"{where}: entry {index} lacks {', '.join(missing)}")
-        image, category = entry["image_id"], entry["category_id"]
-        if image not in truth.image_numbers:
-            raise ValueError(f"{where}: entry {index} is of the unknown image {image!r}")
-        if category not in categories:
-            raise ValueError(f"{where}: entry {index} is of the unknown category {category!r}")
-        box, confidence = entry["bbox"], entry["score"]
-        if not isinstance(box, Sequence) or len(box) != 4 or not all(map(_is_number, box)):
-            raise ValueError(
-                f"{where}: entry {index} has the bbox {box}; it must be x, y, width, height"
-            )
-        if not _is_number(confidence):
-            raise ValueError(f"{where}: entry {index} has the score {confidence!r}, not a number")
-        if not all(math.isfinite(number) for number in (*box, confidence)):
-            raise ValueError(f"{where}: entry {index} has a box or score that is not finite")
-        checked.append({**entry, "image_id": truth.image_numbers[image]})
+            raise ValueError(f"{at} is not an object")
+        box = entry.get("bbox")
+        if isinstance(box, np.ndarray | tuple):
+            entry = {**entry, "bbox": [float(number) for number in box]}
+        check_object(at, entry, truth.image_numbers, categories)
+        if not is_number(entry.get("score")) and not isinstance(entry.get("score"), np.number):
+            raise ValueError(f"{at} has the score {entry.get('score')!r}, not a finite number")
+        number = truth.image_numbers[entry["image_id"]]
+        if masks:
+            check_mask(at, entry.get("segmentation"), "bitmask", sizes[number])
+        checked.append({**entry, "image_id": number, "score": float(entry["score"])})
     return checked
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float | np.number)
 
 
 def _is_plain(truth: Truth, path: Path) -> bool:
@@ -126,6 +123,8 @@ def _is_plain(truth: Truth, path: Path) -> bool:
     try:
         found = gt.load_res(str(path))
     except (ValueError, OSError, RuntimeError, KeyError):
+        return False
+    if not path.read_bytes().lstrip().startswith(b"["):  # hotcoco also takes a whole data set
         return False
     number = len(found.get_ann_ids())
     # A result without a box has no area, and one without a score is a finding of its own.

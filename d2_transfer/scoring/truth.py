@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
-from d2_transfer.data.coco import read_coco
+from d2_transfer.data.coco import check_mask, is_numbers, read_coco
 from d2_transfer.data.spec import CocoSpec, VocSpec
 from d2_transfer.data.voc import VocObject, load_voc_objects
 
@@ -25,7 +23,8 @@ class Truth:
         image_numbers: the id of an image in the data -> its number in ``content``.
         classes: names, in the order of the category ids.
         voc: the objects of VOC's XML files by image, for VOC's own metrics; None for COCO's files.
-        voc_2007: whether VOC's metric has 11 points, as in 2007.
+        voc_2007: whether VOC's metric has 11 points, as in 2007: for all data but those in a folder
+            VOC2012.
     """
 
     content: dict[str, list[dict[str, Any]]]
@@ -40,45 +39,56 @@ class Truth:
         return any(image != number for image, number in self.image_numbers.items())
 
 
-def load_truth(spec: CocoSpec | VocSpec, *, classes: Sequence[str] | None = None) -> Truth:
+def load_truth(
+    spec: CocoSpec | VocSpec, *, masks: bool = False, classes: Sequence[str] | None = None
+) -> Truth:
     """Reads the annotations of a data set.
 
     Args:
         spec: which.
+        masks: whether every object needs a mask.
         classes: names of the classes of VOC data, in order; None: those that occur, sorted.
 
     Raises:
         FileNotFoundError: a file is missing.
         ValueError: a file is malformed.
     """
-    return _coco(spec) if isinstance(spec, CocoSpec) else _voc(spec, classes)
+    if isinstance(spec, VocSpec):
+        return _voc(spec, classes)
+    if classes is not None:
+        raise ValueError("classes are for VOC data; COCO's files name their own")
+    return _coco(spec, masks)
 
 
-def _coco(spec: CocoSpec) -> Truth:
-    content = read_coco(str(spec.json_file))
+def _coco(spec: CocoSpec, masks: bool) -> Truth:
+    file = str(spec.json_file)
+    content = read_coco(file)
     ids = [image.get("id") for image in content["images"]]
-    if len(set(ids)) < len(ids) or None in ids:
-        raise ValueError(f"{spec.json_file}: an image has no id, or two have the same")
+    if not all(isinstance(i, int | str) for i in ids) or len(set(ids)) < len(ids):
+        raise ValueError(f"{file}: an image has no id, or two have the same")
     plain = all(isinstance(i, int) and i > 0 for i in ids)
     numbers = {i: i if plain else n for n, i in enumerate(ids, start=1)}
+    sizes = {i["id"]: [i.get("height"), i.get("width")] for i in content["images"]}
+    if masks and not all(is_numbers(size) for size in sizes.values()):
+        raise ValueError(f"{file}: masks need the height and width of every image")
     known = {category["id"] for category in content["categories"]}
     annotations = []
     for place, annotation in enumerate(content["annotations"]):
-        if annotation.get("image_id") not in numbers or annotation.get("category_id") not in known:
-            raise ValueError(
-                f"{spec.json_file}: annotation {place} is of an image or a category that the file "
-                "does not define"
-            )
-        box = annotation.get("bbox")
-        if not isinstance(box, list) or len(box) != 4:
-            raise ValueError(f"{spec.json_file}: annotation {place} has the bbox {box}")
+        where = f"{file}: annotation {place}"
+        check_object(where, annotation, numbers, known)
+        if masks:
+            if "segmentation" not in annotation:
+                raise ValueError(f"{where} has no mask")
+            size = sizes[annotation["image_id"]]
+            check_mask(where, annotation["segmentation"], "bitmask", size)
+        area = annotation.get("area")
         annotations.append(
             {
                 **annotation,
                 "id": place + 1,
                 "image_id": numbers[annotation["image_id"]],
-                "area": annotation.get("area", box[2] * box[3]),
-                "iscrowd": int(annotation.get("iscrowd", 0)),
+                "area": annotation["bbox"][2] * annotation["bbox"][3] if area is None else area,
+                "iscrowd": int(annotation.get("iscrowd") or 0),
             }
         )
     images = [{**image, "id": numbers[image["id"]]} for image in content["images"]]
@@ -90,10 +100,38 @@ def _coco(spec: CocoSpec) -> Truth:
     )
 
 
+def check_object(
+    where: str, entry: Mapping[str, Any], images: Container[Any], categories: Container[Any]
+) -> None:
+    """Checks what an annotation and a result have in common.
+
+    Args:
+        where: what it is, for the message.
+        entry: with image_id, category_id and bbox.
+        images: the ids that exist.
+        categories: likewise.
+
+    Raises:
+        ValueError: something is missing, unknown or no box.
+    """
+    if missing := [key for key in ("image_id", "category_id", "bbox") if key not in entry]:
+        raise ValueError(f"{where} lacks {', '.join(missing)}")
+    for key, known in (("image_id", images), ("category_id", categories)):
+        if not isinstance(entry[key], int | str) or entry[key] not in known:
+            raise ValueError(f"{where} has the unknown {key} {entry[key]!r}")
+    box = entry["bbox"]
+    if not is_numbers(box) or len(box) != 4 or min(box[2:]) < 0:
+        raise ValueError(
+            f"{where} has the bbox {box}; it must be x, y, width, height, finite, and not below 0"
+        )
+
+
 def _voc(spec: VocSpec, classes: Sequence[str] | None) -> Truth:
     objects = load_voc_objects(str(spec.root), spec.split)
     names = sorted({thing.name for things in objects.values() for thing in things})
     classes = names if classes is None else list(classes)
+    if len(set(classes)) < len(classes):
+        raise ValueError(f"classes {', '.join(classes)}: one is named twice")
     if unknown := sorted(set(names) - set(classes)):
         raise ValueError(f"class {unknown[0]!r} is not among {', '.join(classes)}")
     annotations: list[dict[str, Any]] = []
@@ -120,15 +158,5 @@ def _voc(spec: VocSpec, classes: Sequence[str] | None) -> Truth:
         image_numbers={name: n for n, name in enumerate(objects, start=1)},
         classes=classes,
         voc=list(objects.values()),
-        voc_2007="2012" not in spec.root.name,
+        voc_2007=spec.root.resolve().name != "VOC2012",
     )
-
-
-def as_arrays(results: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
-    """Columns of detections in COCO's results format: image_id, category_id, bbox and score."""
-    return {
-        "image_id": np.array([r["image_id"] for r in results]),
-        "category_id": np.array([r["category_id"] for r in results], dtype=np.int64),
-        "bbox": np.array([r["bbox"] for r in results], dtype=np.float64).reshape(-1, 4),
-        "score": np.array([r["score"] for r in results], dtype=np.float64),
-    }

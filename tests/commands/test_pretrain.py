@@ -179,15 +179,25 @@ def test_a_resume_that_is_refused_leaves_the_configuration(image_folder, finishe
     assert (tmp_path / "run" / "config.yaml").read_text() == before
 
 
-@pytest.mark.parametrize("damage", [{"config": None}, {"iteration": "x"}, {"optimizer": []}])
-def test_a_checkpoint_with_other_contents_is_refused(image_folder, finished_run, tmp_path, damage):
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        ({"config": None}, "is not a checkpoint of a pretraining run: it has no 'config'"),
+        ({"config": "DATA: {}"}, "is not a checkpoint .*: its config does not have the sections"),
+        ({"iteration": "x"}, "is not a checkpoint of a pretraining run: it has no 'iteration'"),
+        ({"optimizer": []}, "does not fit this configuration"),
+    ],
+)
+def test_a_checkpoint_with_other_contents_is_refused(
+    image_folder, finished_run, tmp_path, damage, message
+):
     shutil.copytree(finished_run, tmp_path / "run")
     path = tmp_path / "run" / "model_final.pth"
     state = torch.load(path, weights_only=True) | damage
     if damage == {"config": None}:
         del state["config"]
     torch.save(state, path)
-    with pytest.raises(ValueError, match="last checkpoint does not fit this configuration"):
+    with pytest.raises(ValueError, match=f"last checkpoint {message}"):
         run_pretraining(make_cfg(image_folder, tmp_path / "run"), resume=True)
 
 

@@ -11,7 +11,7 @@ from PIL import Image
 from cwrgp.data.augment.spec import ViewSpec
 from cwrgp.data.folders import ImageFolder
 from cwrgp.data.reader import ImageReader, load_rgb
-from cwrgp.data.resident import DifferentSizes, ResidentViews, iterate_resident, load_images
+from cwrgp.data.resident import NotResident, ResidentViews, iterate_resident, load_images
 from cwrgp.data.samplers import StepSampler
 
 SPEC = ViewSpec(
@@ -58,8 +58,14 @@ def test_unreadable_images_are_counted_and_replaced_by_the_next(tmp_path):
 def test_images_of_different_sizes_are_refused(tmp_path):
     write_images(tmp_path, 3, side=12)
     Image.new("RGB", (9, 12)).save(tmp_path / "x.png")
-    with pytest.raises(DifferentSizes, match=r"x.png has 9 x 12 pixels and an .* it 12 x 12$"):
+    with pytest.raises(NotResident, match=r"x.png has 9 x 12 pixels and an .* it 12 x 12$"):
         load_images(ImageReader(ImageFolder(tmp_path)), 2)
+
+
+def test_images_that_need_too_much_memory_are_refused(image_folder, monkeypatch):
+    monkeypatch.setattr("cwrgp.data.resident.MAX_BYTES", 2**19)
+    with pytest.raises(NotResident, match=r"^128 images of 40 x 40 pixels need 0.0 GiB, more than"):
+        load_images(ImageReader(ImageFolder(image_folder)), 0)
 
 
 def test_views_are_a_function_of_seed_epoch_and_index():

@@ -56,7 +56,7 @@ def resized_crop(planes: Tensor, views: ViewParameters, size: int, interpolation
     columns = resize_weights(views.left, views.width, planes, 3, size, interpolation)
     columns = torch.where(_send(views.flip, planes)[:, None, None], columns.flip(1), columns)
     # Pillow rounds and clips between its two passes too. Since version 13 it does the vertical one
-    # first where that saves time; here the horizontal one always is, as before.
+    # first where that saves time; here the horizontal one is always first, as in Pillow 12.
     across = [_round(torch.bmm(plane, columns.mT)) for plane in planes]
     return _round(torch.stack([torch.bmm(rows, plane) for plane in across]))
 

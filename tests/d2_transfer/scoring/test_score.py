@@ -14,7 +14,6 @@ from detectron2.evaluation.pascal_voc_evaluation import voc_eval
 from repository import REPOSITORY
 
 import d2_transfer
-from cwrgp.cli import run_main
 from d2_transfer.commands import score as command
 from d2_transfer.data.voc import load_voc_objects
 
@@ -131,11 +130,14 @@ def test_the_truth_itself_scores_100_and_nothing_scores_0(tmp_path: Path, backen
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"image_id": 2}, "entry 1 is of the unknown image 2"),
-        ({"category_id": 4}, "entry 1 is of the unknown category 4"),
-        ({"bbox": [0, 0, 5, float("nan")]}, "entry 1 has a box or score that is not finite"),
+        ({"image_id": 2}, "entry 1 has the unknown image_id 2"),
+        ({"category_id": 4}, "entry 1 has the unknown category_id 4"),
+        ({"bbox": [0, 0, 5, float("nan")]}, "entry 1 has the bbox .*finite"),
         ({"bbox": None}, "entry 1 has the bbox None; it must be x, y, width, height"),
-        ({"score": "high"}, "entry 1 has the score 'high'"),
+        ({"bbox": [0, 0, -5, 5]}, "entry 1 has the bbox .* not below 0"),
+        ({"score": "high"}, "entry 1 has the score 'high', not a finite number"),
+        ({"score": True}, "entry 1 has the score True"),
+        ({"image_id": [1]}, r"entry 1 has the unknown image_id \[1\]"),
     ],
 )
 def test_a_wrong_result_is_named(tmp_path: Path, change: dict[str, Any], message: str) -> None:
@@ -147,21 +149,82 @@ def test_a_wrong_result_is_named(tmp_path: Path, change: dict[str, Any], message
         with pytest.raises(ValueError, match=message):
             d2_transfer.score(data, results)
     del found[0]["score"]
-    with pytest.raises(ValueError, match="results: entry 0 lacks score"):
+    with pytest.raises(ValueError, match="results: entry 0 has the score None"):
         d2_transfer.score(data, found)
 
 
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        ("voc:root", "'voc:root' names no data; write coco:ANN.json"),
-        ("coco:", "names no data"),
-        ("voc_2007_test", "'voc_2007_test' is no data"),
+        ("voc:root", "'voc:root' is not a data set; write coco:ANN.json"),
+        ("coco:", "is not a data set"),
+        ("voc_2007_test", "'voc_2007_test' is not a data set"),
     ],
 )
 def test_a_wrong_spec_is_named(data: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         d2_transfer.score(data, [])
+
+
+@pytest.mark.parametrize("backend", ["hotcoco", "pycocotools"])
+@pytest.mark.parametrize("mask", [None, [], [[1, 2]], {"size": [5, 5], "counts": [25]}])
+def test_masks_are_not_scored_where_they_are_missing_or_wrong(
+    tmp_path: Path, backend: str, mask: Any
+) -> None:
+    data = write_coco(tmp_path)
+    found = detections(data)
+    found[2] = found[2] | {"segmentation": mask}
+    with pytest.raises(ValueError, match="results: entry 2: its mask must be an RLE"):
+        d2_transfer.score(data, found, ("bbox", "segm"), backend=backend)
+    assert d2_transfer.score(data, found, ("bbox",), backend=backend)["bbox"]["AP"] > 5
+    content = json.loads((tmp_path / "truth.json").read_text())
+    del content["annotations"][1]["segmentation"]
+    (tmp_path / "truth.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match="truth.json: annotation 1 has no mask"):
+        d2_transfer.score(data, detections(data)[:2], ("segm",), backend=backend)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"bbox": ["0", 0, 5, 5]}, "annotation 1 has the bbox"),
+        ({"image_id": [3]}, r"annotation 1 has the unknown image_id \[3\]"),
+        ({"category_id": 77}, "annotation 1 has the unknown category_id 77"),
+    ],
+)
+def test_a_wrong_annotation_is_named(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    data = write_coco(tmp_path)
+    content = json.loads((tmp_path / "truth.json").read_text())
+    content["annotations"][1] |= change
+    (tmp_path / "truth.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=message):
+        d2_transfer.score(data, [])
+
+
+def test_wrong_arguments_are_named(tmp_path: Path) -> None:
+    data = write_coco(tmp_path)
+    with pytest.raises(FileNotFoundError, match="nowhere.json: no such file"):
+        d2_transfer.score("coco:nowhere.json", [])
+    with pytest.raises(ValueError, match="classes are for VOC data"):
+        d2_transfer.score(data, [], classes=["a"])
+    with pytest.raises(ValueError, match="iou_types 'bbox': give one or both of bbox, segm"):
+        d2_transfer.score(data, [], "bbox")
+    (tmp_path / "whole.json").write_text((tmp_path / "truth.json").read_text())
+    with pytest.raises(ValueError, match="whole.json is not a list of results"):
+        d2_transfer.score(data, tmp_path / "whole.json")
+
+
+def test_annotations_without_area_and_iscrowd(tmp_path: Path) -> None:
+    data = write_coco(tmp_path)
+    content = json.loads((tmp_path / "truth.json").read_text())
+    content["annotations"] = [a for a in content["annotations"] if not a["iscrowd"]]
+    (tmp_path / "truth.json").write_text(json.dumps(content))
+    found = detections(data)
+    expected = d2_transfer.score(data, found)
+    for annotation in content["annotations"]:
+        annotation |= {"area": None, "iscrowd": None}
+    (tmp_path / "truth.json").write_text(json.dumps(content))
+    assert d2_transfer.score(data, found) == expected
 
 
 def voc_detections(root: Path, seed: int) -> list[dict[str, Any]]:
@@ -267,6 +330,5 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert command.main([data, str(results)]) == 0
     text = capsys.readouterr().out
     assert "| bbox (coco) |" in text and "| none    | -" in text
-    assert run_main(lambda _: None, command.parse_args([data, str(results)])) == 0
     assert command.main([data, str(tmp_path / "no.json")]) == 2
     assert capsys.readouterr().err.endswith("no.json: no such file of results\n")
