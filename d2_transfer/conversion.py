@@ -108,16 +108,16 @@ def _check_arguments(
 ) -> Path:
     """Raises as `convert_file` does, before anything is read. Returns the input's local path."""
     if output.is_dir():
-        raise ValueError(f"OUTPUT {output} is a folder; name a file")
+        raise ValueError(f"output_file {output} is a folder; name a file")
     if output.suffix not in SUFFIXES:
-        raise ValueError(f"OUTPUT {output}: the name must end in {' or '.join(SUFFIXES)}")
+        raise ValueError(f"output_file {output}: the name must end in {' or '.join(SUFFIXES)}")
     if to not in ("detectron2", "torchvision"):
-        raise ValueError(f"unknown names {to!r}; choose 'detectron2' or 'torchvision'")
+        raise ValueError(f"to {to!r} is unknown; choose 'detectron2' or 'torchvision'")
     local = local_file(input_file)
     if output.exists() and output.samefile(local):
-        raise ValueError(f"OUTPUT {output} is the INPUT file: choose another name")
+        raise ValueError(f"output_file {output} is the input file: choose another name")
     if to == "torchvision" and (source != "auto" or branch is not None):
-        raise ValueError("a source and a branch can be chosen for conversions to Detectron2 only")
+        raise ValueError("source and branch are for conversions to Detectron2 only")
     return local
 
 

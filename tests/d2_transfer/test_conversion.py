@@ -116,7 +116,7 @@ def test_export_from_a_detector(tmp_path: Path, config: str) -> None:
     torch.save({"model": extra}, tmp_path / "extra.pth")
     with pytest.raises(ValueError, match=f"'{body}stem.conv2.weight' is left over"):
         convert_file(tmp_path / "extra.pth", tmp_path / "no.pth", to="torchvision")
-    with pytest.raises(ValueError, match="a source and a branch can be chosen for convers"):
+    with pytest.raises(ValueError, match="source and branch are for conversions to Det"):
         convert_file(tmp_path / "extra.pth", tmp_path / "no.pth", "moco", to="torchvision")
     state = model.state_dict()
     lost = f"{res5}res5.1.conv1.weight"
@@ -239,10 +239,10 @@ def test_a_refused_input_leaves_no_output(tmp_path: Path, checkpoint_file: Path)
         convert_file(checkpoint_file, tmp_path / "out.npz")
     with pytest.raises(FileNotFoundError, match="nowhere.pth: no such file"):
         convert_file(tmp_path / "nowhere.pth", output)
-    with pytest.raises(ValueError, match="is the INPUT file"):
+    with pytest.raises(ValueError, match="is the input file"):
         convert_file(source, source)
     os.link(source, tmp_path / "link.pth")
-    with pytest.raises(ValueError, match="is the INPUT file"):
+    with pytest.raises(ValueError, match="is the input file"):
         convert_file(source, tmp_path / "link.pth")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.pth", "link.pth"]
 

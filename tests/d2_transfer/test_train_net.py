@@ -67,7 +67,7 @@ def test_the_module_refuses_a_config_value_in_one_line_and_exits_with_2(run_tool
     command = ("-m", "d2_transfer.train_net", "--config-file", C4, "SOLVER.MAX_ITER", "many")
     result = run_tool(*command, PYTHONPATH=str(REPOSITORY))
     assert (result.returncode, result.stdout) == (2, "")
-    assert result.stderr.startswith("error: SOLVER.MAX_ITER 'many': ")
+    assert result.stderr.startswith("error: SOLVER.MAX_ITER 'many' must be of type int")
     assert result.stderr.count("\n") == 1
 
 
