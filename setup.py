@@ -29,6 +29,7 @@ INSTALL_REQUIRES = [
     "pycocotools>=2.0.7",
     "hotcoco>=1.3",
     "numpy>=1.26",
+    "scipy>=1.11",
     "pillow>=10.0",
     "tensorboard>=2.14",
     "tqdm>=4.60",

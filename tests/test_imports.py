@@ -28,7 +28,15 @@ LAYERS = [
         "images",
         "file_io",
     ),
-    *("config", "config_files", "cli", "detectron2_wheel", "install_detectron2", "whitening"),
+    *(
+        "config",
+        "config_files",
+        "cli",
+        "statistics",
+        "detectron2_wheel",
+        "install_detectron2",
+        "whitening",
+    ),
     *("spectrum", "trackers", "report", "losses", "models", "data", "checkpoints", "engine"),
     *("evaluation", "builders", "commands"),
 ]

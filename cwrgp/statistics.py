@@ -1,0 +1,110 @@
+"""Intervals of repeated measurements, and what "the same within noise" means."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from scipy import stats
+
+MIN_SEEDS = 5  # for a claim of equivalence
+MARGIN = 1.0  # percentage points within which two accuracies or APs count as the same
+
+
+class Interval(NamedTuple):
+    """A confidence interval.
+
+    Attributes:
+        low: its lower end.
+        value: the estimate.
+        high: its upper end.
+    """
+
+    low: float
+    value: float
+    high: float
+
+
+def mean_interval(values: Sequence[float], *, level: float = 0.95) -> Interval:
+    """Student's t interval of a mean.
+
+    Args:
+        values: independent measurements, two or more.
+        level: coverage, in (0, 1).
+
+    Raises:
+        ValueError: fewer than two values.
+    """
+    x = np.asarray(values, dtype=np.float64)
+    if x.ndim != 1 or len(x) < 2:
+        raise ValueError(f"an interval needs two values or more, got {x.size}")
+    half = stats.t.ppf((1 + level) / 2, len(x) - 1) * x.std(ddof=1) / np.sqrt(len(x))
+    return Interval(x.mean() - half, x.mean(), x.mean() + half)
+
+
+def difference_interval(
+    a: Sequence[float], b: Sequence[float], *, paired: bool, level: float = 0.95
+) -> Interval:
+    """An interval of the mean of ``a`` minus the mean of ``b``.
+
+    Args:
+        a: measurements, two or more.
+        b: likewise.
+        paired: whether the i-th of both share a seed: the interval is then that of the mean of the
+            differences; otherwise Welch's, with Satterthwaite's degrees of freedom.
+        level: coverage, in (0, 1).
+
+    Raises:
+        ValueError: fewer than two values, or pairs that do not match.
+    """
+    x, y = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
+    if paired:
+        if x.shape != y.shape:
+            raise ValueError(f"{len(x)} and {len(y)} values are not pairs")
+        return mean_interval((x - y).tolist(), level=level)
+    if len(x) < 2 or len(y) < 2:
+        raise ValueError(f"an interval needs two values or more, got {len(x)} and {len(y)}")
+    squares = np.array([x.var(ddof=1) / len(x), y.var(ddof=1) / len(y)])
+    value = x.mean() - y.mean()
+    if not squares.any():
+        return Interval(value, value, value)
+    freedom = squares.sum() ** 2 / (squares**2 / [len(x) - 1, len(y) - 1]).sum()
+    half = stats.t.ppf((1 + level) / 2, freedom) * np.sqrt(squares.sum())
+    return Interval(value - half, value, value + half)
+
+
+def equivalent(
+    a: Sequence[float], b: Sequence[float], *, paired: bool, margin: float = MARGIN
+) -> bool:
+    """Whether two arms are the same within seed noise.
+
+    Two one-sided tests at 5 %: the 90 % interval of the difference lies inside +- ``margin``. A
+    difference that is merely not significant is not equivalence.
+
+    Args:
+        a: a measurement for each seed, in percent.
+        b: likewise.
+        paired: as for `difference_interval`.
+        margin: in percentage points.
+
+    Raises:
+        ValueError: fewer than `MIN_SEEDS` seeds.
+    """
+    if min(len(a), len(b)) < MIN_SEEDS:
+        raise ValueError(
+            f"{min(len(a), len(b))} seeds are too few to claim equivalence; use {MIN_SEEDS} or more"
+        )
+    interval = difference_interval(a, b, paired=paired, level=0.90)
+    return -margin < interval.low and interval.high < margin
+
+
+def bonferroni_level(level: float, comparisons: int) -> float:
+    """The level of each of several intervals that cover together with ``level`` or more.
+
+    Raises:
+        ValueError: no comparison.
+    """
+    if comparisons < 1:
+        raise ValueError(f"comparisons {comparisons} is below 1")
+    return 1 - (1 - level) / comparisons

@@ -1,0 +1,80 @@
+"""Intervals against SciPy's own tests, their coverage, and the error rates of equivalence."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from cwrgp.statistics import bonferroni_level, difference_interval, equivalent, mean_interval
+
+RNG = np.random.default_rng(0)
+
+
+@pytest.mark.parametrize("level", [0.9, 0.95, 0.99])
+@pytest.mark.parametrize("size", [2, 5, 30])
+def test_a_mean_is_scipys(size, level):
+    x = RNG.normal(3, 2, size)
+    expected = stats.ttest_1samp(x, 0).confidence_interval(level)
+    interval = mean_interval(x, level=level)
+    assert (interval.low, interval.high) == pytest.approx(expected)
+    assert interval.value == pytest.approx(x.mean())
+
+
+@pytest.mark.parametrize("sizes", [(5, 5), (3, 9), (2, 2)])
+def test_differences_are_scipys(sizes):
+    a, b = RNG.normal(1, 3, sizes[0]), RNG.normal(0, 1, sizes[1])
+    expected = stats.ttest_ind(a, b, equal_var=False).confidence_interval(0.9)
+    interval = difference_interval(a, b, paired=False, level=0.9)
+    assert (interval.low, interval.high) == pytest.approx(expected)
+    if sizes[0] == sizes[1]:
+        expected = stats.ttest_rel(a, b).confidence_interval(0.9)
+        interval = difference_interval(a, b, paired=True, level=0.9)
+        assert (interval.low, interval.high) == pytest.approx(expected)
+
+
+def test_equal_values_have_an_interval_of_no_width():
+    assert mean_interval([2.0, 2.0, 2.0]) == (2, 2, 2)
+    assert difference_interval([2.0, 2.0], [1.0, 1.0], paired=False) == (1, 1, 1)
+
+
+def test_coverage():
+    inside = [
+        (i := difference_interval(*RNG.normal(0, 1, (2, 5)), paired=False)).low < 0 < i.high
+        for _ in range(2000)
+    ]
+    assert 0.94 <= np.mean(inside) <= 0.975  # Welch's is a little conservative
+
+
+def test_equivalence_is_claimed_wrongly_in_five_percent_at_most():
+    """Where the true difference is the margin itself, and almost always where there is none."""
+    at_the_margin = [
+        equivalent(RNG.normal(1, 0.3, 5), RNG.normal(0, 0.3, 5), paired=False) for _ in range(2000)
+    ]
+    assert np.mean(at_the_margin) < 0.065
+    same = [
+        equivalent(RNG.normal(0, 0.3, 5), RNG.normal(0, 0.3, 5), paired=False) for _ in range(300)
+    ]
+    assert np.mean(same) > 0.9
+    # Noise is no equivalence.
+    assert not equivalent([0.0, 9, 3, 7, 1], [1.0, 8, 2, 9, 0], paired=False)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: mean_interval([1.0]), "an interval needs two values or more, got 1"),
+        (lambda: difference_interval([1, 2], [1], paired=True), "2 and 1 values are not pairs"),
+        (lambda: difference_interval([1, 2], [1], paired=False), "two values or more, got 2 and 1"),
+        (lambda: equivalent([1] * 4, [1] * 5, paired=False), "4 seeds are too few .*; use 5"),
+        (lambda: bonferroni_level(0.95, 0), "comparisons 0 is below 1"),
+    ],
+)
+def test_what_cannot_be_is_refused(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+def test_bonferroni():
+    assert bonferroni_level(0.95, 1) == pytest.approx(0.95)
+    assert bonferroni_level(0.95, 5) == pytest.approx(0.99)
