@@ -33,5 +33,5 @@ def test_an_error_keeps_a_class_that_takes_a_message(
 
 
 def test_a_defect_has_no_kind() -> None:
-    with pytest.raises(AssertionError, match="KeyError is no error of the user"):
+    with pytest.raises(AssertionError, match="KeyError is not a user error"):
         kind_of(KeyError("x"))

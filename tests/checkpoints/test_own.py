@@ -93,7 +93,7 @@ def test_a_published_file_is_not_resumed(content: dict[str, Any], method: nn.Mod
     del content["optimizer"]
     optimizer = torch.optim.Adam(method.parameters())
     scaler = torch.amp.GradScaler("cpu", enabled=False)
-    with pytest.raises(ValueError, match="it has no state of the optimizer, as a published file"):
+    with pytest.raises(ValueError, match="it has no optimizer state; published files have none"):
         restore(content, method, optimizer, scaler, config=OLD_CONFIG, num_images=50_000)
 
 
