@@ -8,6 +8,7 @@ from typing import Any
 
 from fvcore.common.config import CfgNode
 
+from cwrgp.config.aliases import ADDED
 from cwrgp.errors import MissingPackage
 
 _FAST_PACKAGES = ("cv2", "simplejpeg")
@@ -30,7 +31,8 @@ def resolve_augmentation(cfg: CfgNode, saved: Mapping[str, Any] | None) -> None:
     if saved is not None:
         for key in ("BACKEND", "DEVICE"):
             if augment[key] == "auto":
-                augment[key] = saved["AUGMENT"][key]
+                before = ADDED[f"AUGMENT.{key}"]
+                augment[key] = saved.get("AUGMENT", {}).get(key, before)
     if augment.DEVICE == "auto":
         small = cfg.DATA.NAME in _SMALL and augment.BACKEND != "reference"
         augment.DEVICE = "training" if small else "workers"

@@ -152,8 +152,9 @@ def _spec(cfg: CfgNode, change: dict[str, Any]) -> ViewSpec:
 
 
 def _build_view_maker(cfg: CfgNode, specs: list[ViewSpec]) -> ViewMaker:
-    # Views on the training's device are made without a view maker.
-    if cfg.AUGMENT.BACKEND == "reference" or cfg.AUGMENT.DEVICE == "training":
+    # Nobody asks for views here that are made on the device, nor where auto was not resolved, which
+    # is an evaluation: neither may need the packages.
+    if cfg.AUGMENT.BACKEND != "fast" or cfg.AUGMENT.DEVICE == "training":
         return ReferenceViews([build_view_transform(spec) for spec in specs], seed=cfg.SEED)
     from cwrgp.data.augment.fast import FastViews  # needs the optional packages
 

@@ -47,6 +47,7 @@ def test_a_resumed_run_keeps_what_it_had(monkeypatch):
 
 
 def test_a_checkpoint_that_does_not_say_used_the_reference(monkeypatch):
+    assert resolve({}, monkeypatch=monkeypatch, NAME="cifar10") == ("reference", "workers")
     saved = upgrade_saved({"AUGMENT": {"CROP_SCALE": [0.2, 1.0]}})
     assert resolve(saved, monkeypatch=monkeypatch, NAME="cifar10") == ("reference", "workers")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 
 import pytest
 import torch
@@ -91,6 +92,13 @@ def test_images_of_different_sizes_cannot_be_on_the_device(tmp_path):
     message = "^AUGMENT.DEVICE training needs small images of one size: .*x.png has 50 x 40"
     with pytest.raises(ValueError, match=message):
         run_pretraining(cfg)
+
+
+def test_evaluating_needs_no_packages_for_views(image_folder, tmp_path, monkeypatch):
+    run_pretraining(make_cfg(image_folder, tmp_path, "AUGMENT.BACKEND", "fast"))
+    for name in ("cv2", "simplejpeg", "cwrgp.data.augment.fast"):
+        monkeypatch.setitem(sys.modules, name, None)
+    assert run_pretraining(make_cfg(image_folder, tmp_path), eval_only=True)
 
 
 def test_the_fast_backend_is_used_where_its_packages_are(image_folder, tmp_path):
