@@ -22,6 +22,7 @@ _OPTIONS = {
     "dist_url": "--dist-url",
     "resume": "--resume",
     "eval_only": "--eval-only",
+    "profile": "--profile",
     "source": "--source",
     "branch": "--branch",
     "unsafe": "--unsafe-load",
@@ -137,6 +138,15 @@ def add_num_gpus(parser: argparse.ArgumentParser, default: int | None = None) ->
         default=default,
         metavar="N",
         help="processes on this machine, one for each GPU (default: 1)",
+    )
+
+
+def add_profile(parser: argparse.ArgumentParser) -> None:
+    """Adds ``--profile``."""
+    parser.add_argument(
+        "--profile",
+        action="store_true",
+        help="write a trace of a few steps and a table of their parts; the run goes on",
     )
 
 

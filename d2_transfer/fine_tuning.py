@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 import torch.distributed as dist
 from detectron2.config import CfgNode
 from detectron2.engine import default_setup
@@ -18,10 +19,12 @@ from detectron2.utils.logger import setup_logger
 from cwrgp.checkpoints.last_checkpoint import read_last_checkpoint
 from cwrgp.errors import NothingToResume
 from cwrgp.launch import check_num_gpus, launch
+from cwrgp.profiling import check_steps_left
 from cwrgp.shared_memory import worker_errors_end_the_run
 from d2_transfer.checkpoint import TransferCheckpointer, starting_point
 from d2_transfer.config import choose_device, validate_cfg
 from d2_transfer.data.registry import register_custom
+from d2_transfer.profiling import ProfileSteps
 from d2_transfer.trainer import Trainer
 from d2_transfer.weights import check_weights_for
 
@@ -35,6 +38,7 @@ class RunOptions:
         resume: go on from the last checkpoint of OUTPUT_DIR.
         or_start: with ``resume``, start where there is none.
         eval_only: evaluate MODEL.WEIGHTS, or with ``resume`` the last checkpoint; do not train.
+        profile: write a trace of a few steps and a table of their parts to OUTPUT_DIR.
         num_gpus: processes on this machine, one for each GPU; 1 without a GPU, or 0: the CPU.
             torchrun sets the number itself.
         num_machines: of the run.
@@ -46,6 +50,7 @@ class RunOptions:
     resume: bool = False
     or_start: bool = False
     eval_only: bool = False
+    profile: bool = False
     num_gpus: int = 1
     num_machines: int = 1
     machine_rank: int = 0
@@ -66,6 +71,8 @@ def prepare(cfg: CfgNode, options: RunOptions) -> CfgNode:
         ValueError: what cannot work, in one line that names the key or the argument.
     """
     check_num_gpus(options.num_gpus)
+    if options.profile and options.eval_only:
+        raise ValueError("profile=True profiles training steps; omit it, or eval_only=True")
     if options.num_machines > 1 and options.dist_url == "auto":
         raise ValueError(f"num_machines {options.num_machines} needs dist_url='tcp://HOST:PORT'")
     if options.num_gpus == 0:
@@ -146,4 +153,8 @@ def run(cfg: CfgNode, options: RunOptions) -> Any:
         return Trainer.test(cfg, model)
     trainer = Trainer(cfg)
     trainer.resume_or_load(resume=options.resume)
+    if options.profile:
+        check_steps_left(trainer.max_iter - trainer.start_iter)
+        folder, device = Path(cfg.OUTPUT_DIR), torch.device(cfg.MODEL.DEVICE)
+        trainer.register_hooks([ProfileSteps(folder, device)])
     return trainer.train()

@@ -16,7 +16,14 @@ from typing import TYPE_CHECKING, Any
 
 from fvcore.common.config import CfgNode
 
-from cwrgp.cli import add_config_arguments, add_num_gpus, load_config, make_parser, run_main
+from cwrgp.cli import (
+    add_config_arguments,
+    add_num_gpus,
+    add_profile,
+    load_config,
+    make_parser,
+    run_main,
+)
 from cwrgp.config_files import DETECTION, find_config, read_config
 from d2_transfer.requirement import require_detectron2
 
@@ -55,6 +62,7 @@ def train(
     output_dir: str | PathLike[str] | None = None,
     resume: bool = False,
     num_gpus: int = 1,
+    profile: bool = False,
     **overrides: Any,
 ) -> FineTuning:
     """Fine-tunes and evaluates a detector: ``cwrgp-train-net`` as a function.
@@ -75,6 +83,8 @@ def train(
         resume: go on from the last checkpoint of the output folder.
         num_gpus: processes on this machine, one for each GPU; 1 without a GPU, or 0: the CPU. With
             several, the calling script needs its ``if __name__ == "__main__":``.
+        profile: write a trace of a few steps and a table of their parts into the output folder;
+            the run goes on.
         **overrides: keys of the config. Sections are dicts, as in YAML:
             ``SOLVER={"MAX_ITER": 24000}, DATASETS={"TRAIN": ("voc_2007_trainval",)}``.
 
@@ -95,7 +105,8 @@ def train(
     overrides |= {key: value for key, value in given.items() if value is not None}
     cfg = read_config(get_cfg(), config, overrides)
     file = "" if isinstance(config, CfgNode) else str(find_config(config))
-    results = fine_tune(cfg, RunOptions(file, resume=resume, num_gpus=num_gpus))
+    options = RunOptions(file, resume=resume, num_gpus=num_gpus, profile=profile)
+    results = fine_tune(cfg, options)
     folder = Path(cfg.OUTPUT_DIR)
     return FineTuning(folder, folder / "model_final.pth", flatten_results_dict(results or {}))
 
@@ -110,6 +121,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help="the same, or start if there is none: for jobs that requeue",
     )
     parser.add_argument("--eval-only", action="store_true", help="evaluate MODEL.WEIGHTS")
+    add_profile(parser)
     add_num_gpus(parser, default=1)
     parser.add_argument("--num-machines", type=int, default=1, metavar="N", help="of the run")
     parser.add_argument("--machine-rank", type=int, default=0, metavar="N", help="of this machine")
@@ -144,6 +156,7 @@ def from_arguments(args: argparse.Namespace) -> tuple[CfgNode, RunOptions]:
         resume=args.resume or args.resume_or_start,
         or_start=args.resume_or_start,
         eval_only=args.eval_only,
+        profile=args.profile,
         num_gpus=args.num_gpus,
         num_machines=args.num_machines,
         machine_rank=args.machine_rank,

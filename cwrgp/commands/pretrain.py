@@ -13,7 +13,14 @@ from typing import Any
 
 from fvcore.common.config import CfgNode
 
-from cwrgp.cli import add_config_arguments, add_num_gpus, load_config, make_parser, run_main
+from cwrgp.cli import (
+    add_config_arguments,
+    add_num_gpus,
+    add_profile,
+    load_config,
+    make_parser,
+    run_main,
+)
 from cwrgp.commands.pretraining_run import run_pretraining
 from cwrgp.config import get_cfg
 from cwrgp.config_files import PRETRAINING, read_config
@@ -53,6 +60,7 @@ def pretrain(
     output_dir: str | PathLike[str] | None = None,
     resume: bool = False,
     num_gpus: int | None = None,
+    profile: bool = False,
     **overrides: Any,
 ) -> Pretraining:
     """Pretrains a ResNet without labels: ``cwrgp-pretrain`` as a function.
@@ -71,6 +79,8 @@ def pretrain(
         resume: go on from the last checkpoint of the output folder.
         num_gpus: processes on this machine, one for each GPU; None: one, or those of torchrun.
             With several, the calling script needs its ``if __name__ == "__main__":``.
+        profile: write a trace of a few steps and a table of their parts into the output folder;
+            the run goes on.
         **overrides: keys of the config. Sections are dicts, as in YAML: ``SOLVER={"EPOCHS": 200}``.
 
     Returns:
@@ -85,7 +95,8 @@ def pretrain(
     overrides |= {key: value for key, value in given.items() if value is not None}
     cfg = read_config(get_cfg(), config, overrides)
     folder = Path(cfg.OUTPUT_DIR)
-    metrics = launch(functools.partial(run_pretraining, resume=resume), num_gpus, (cfg,))
+    worker = functools.partial(run_pretraining, resume=resume, profile=profile)
+    metrics = launch(worker, num_gpus, (cfg,))
     # Spawned processes return nothing, and neither does a run that was finished before.
     return Pretraining(folder, folder / "model_final.pth", metrics or _last_evaluation(folder))
 
@@ -101,6 +112,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help="the same, or start if there is none: for jobs that requeue",
     )
     parser.add_argument("--eval-only", action="store_true", help="evaluate the last checkpoint")
+    add_profile(parser)
     add_config_arguments(parser, PRETRAINING)
     return parser.parse_args(argv)
 
@@ -128,6 +140,7 @@ def _worker(args: argparse.Namespace) -> None:
             resume=args.resume or args.resume_or_start,
             eval_only=args.eval_only,
             or_start=args.resume_or_start,
+            profile=args.profile,
             stop=stop,
         )
 

@@ -28,6 +28,7 @@ from cwrgp.errors import NothingToResume
 from cwrgp.file_io.atomic import write_text
 from cwrgp.launch import local_device
 from cwrgp.preemption import StopRequest
+from cwrgp.profiling import StepProfiler, check_steps_left
 from cwrgp.shared_memory import worker_errors_end_the_run
 from cwrgp.trackers.build import check_trackers, open_trackers
 from cwrgp.trackers.jsonl import JsonlTracker
@@ -53,6 +54,7 @@ def run_pretraining(
     resume: bool = False,
     eval_only: bool = False,
     or_start: bool = False,
+    profile: bool = False,
     stop: StopRequest | None = None,
 ) -> dict[str, float]:
     """A whole run: from the configuration to ``OUTPUT_DIR/model_final.pth``.
@@ -62,6 +64,7 @@ def run_pretraining(
         resume: go on from the last checkpoint of OUTPUT_DIR.
         eval_only: evaluate that checkpoint, do not train.
         or_start: with ``resume``, start where there is none.
+        profile: write a trace of a few steps and a table of their parts to OUTPUT_DIR.
         stop: whether a signal has asked the run to stop; None: nothing does.
 
     Returns:
@@ -76,6 +79,8 @@ def run_pretraining(
     """
     validate_cfg(cfg)
     check_trackers(cfg.LOGGERS, "LOGGERS")
+    if profile and eval_only:
+        raise ValueError("profile=True profiles training steps; omit it, or eval_only=True")
     checkpoints = Checkpoints(cfg.OUTPUT_DIR, keep=cfg.CHECKPOINTS_TO_KEEP)
     state = _last_state(checkpoints, resume=resume, eval_only=eval_only, or_start=or_start)
     cfg = cfg.clone()
@@ -95,7 +100,11 @@ def run_pretraining(
         if start == run.plan.total_steps:
             logger.info("the run is finished, nothing is left to do")
             return {}
-        return _train(run, checkpoints, start, stop or StopRequest())
+        profiler = None
+        if profile:
+            check_steps_left(run.plan.total_steps - start)
+            profiler = StepProfiler(checkpoints.folder, precision.device, logger)
+        return _train(run, checkpoints, start, stop or StopRequest(), profiler)
 
 
 def _last_state(
@@ -166,7 +175,13 @@ def _restore(run: Run, folder: Path, state: dict[str, Any] | None, *, eval_only:
     return start
 
 
-def _train(run: Run, checkpoints: Checkpoints, start: int, stop: StopRequest) -> dict[str, float]:
+def _train(
+    run: Run,
+    checkpoints: Checkpoints,
+    start: int,
+    stop: StopRequest,
+    profiler: StepProfiler | None,
+) -> dict[str, float]:
     """Trains from a step to the end. Returns the last evaluation."""
     cfg, plan, device = run.cfg, run.plan, run.precision.device
     result: dict[str, float] = {}
@@ -212,6 +227,7 @@ def _train(run: Run, checkpoints: Checkpoints, start: int, stop: StopRequest) ->
             monitor=TrainingMonitor(num_workers=_num_workers(cfg), keys=ADVICE_KEYS),
             evaluate=evaluate,
             stop=stop,
+            profiler=profiler,
         )
     if skipped := len(run.views.reader.unreadable):
         logger.warning(

@@ -28,6 +28,7 @@ from cwrgp.engine.step import (
 from cwrgp.engine.timer import StepTimer
 from cwrgp.models.methods import Method, Output
 from cwrgp.preemption import Preempted, StopRequest
+from cwrgp.profiling import StepProfiler, part
 from cwrgp.seeding import Stream, derive_seed
 
 
@@ -45,6 +46,7 @@ def train(
     monitor: TrainingMonitor,
     evaluate: Callable[[], dict[str, float]],
     stop: StopRequest,
+    profiler: StepProfiler | None = None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> None:
     """Trains from ``start_step`` to the end of the plan and leaves ``model_final.pth``.
@@ -65,6 +67,7 @@ def train(
         monitor: computes statistics of the embeddings and gives warnings and advice.
         evaluate: gives named numbers; called on every process.
         stop: asked after every step, and before the first.
+        profiler: told of the end of every step; None: the steps are not profiled.
         clock: gives seconds.
 
     Raises:
@@ -73,7 +76,8 @@ def train(
         Preempted: a signal asked the run to stop; a checkpoint of what was trained is saved.
     """
     run = _Run(
-        method, optimizer, plan, step_config, checkpoints, config, writer, monitor, evaluate, clock
+        *(method, optimizer, plan, step_config, checkpoints, config, writer, monitor, evaluate),
+        *(profiler, clock),
     )
     method.train()
     if start_step == 0 and plan.eval_period:
@@ -81,8 +85,9 @@ def train(
     if stop.agreed():
         raise Preempted(f"stop requested before iteration {start_step + 1}")
     run.timer.reset()
-    for step in range(start_step, plan.total_steps):
-        run.iteration(step, batches, stop)
+    with contextlib.nullcontext() if profiler is None else profiler.running():
+        for step in range(start_step, plan.total_steps):
+            run.iteration(step, batches, stop)
 
 
 class _Result(NamedTuple):
@@ -112,6 +117,7 @@ class _Run:
     writer: MetricWriter | None
     monitor: TrainingMonitor
     evaluate: Callable[[], dict[str, float]]
+    profiler: StepProfiler | None
     clock: InitVar[Callable[[], float]]
 
     def __post_init__(self, clock: Callable[[], float]) -> None:
@@ -122,26 +128,31 @@ class _Run:
     def iteration(self, step: int, batches: Iterator[list[Tensor]], stop: StopRequest) -> None:
         """A step, and what is due after it: a record, an evaluation, a checkpoint."""
         plan = self.plan
-        with self.timer.waiting():
+        with self.timer.waiting(), part("data"):
             views = next(batches)
         stopping = not plan.is_last(step) and stop.agreed()
         logged, saved = plan.due(plan.log_period, step), stopping or plan.saves(step)
         evaluated = plan.due(plan.eval_period, step)
         result = self.forward_backward(step, views, look=logged or saved)
-        update(self.method, self.optimizer, self.step_config.scaler, self.guard)
+        with part("optimizer"):
+            update(self.method, self.optimizer, self.step_config.scaler, self.guard)
         self.timer.count()
         if saved:
             self.check_weights(step, result.output)
         if logged:
-            self.record(step, result)
+            with part("logging"):
+                self.record(step, result)
         if saved or evaluated:
-            with self.paused():
+            with self.paused(), part("evaluation, saving"):
                 if evaluated:
                     self.report(step, f"after iteration {step + 1}")
                 if saved:
                     self.save(step)
         if self.writer is not None:
             self.writer.step()
+        if self.profiler is not None:
+            with self.timer.paused():  # for the time in which it writes
+                self.profiler.step()
         if stopping:
             wait_for_all()  # the checkpoint is complete before the first process leaves
             raise Preempted(f"stop requested: saved after iteration {step + 1}")
@@ -159,9 +170,10 @@ class _Run:
         """
         plan, config = self.plan, self.step_config
         torch.manual_seed(derive_seed(Stream.STEP, config.seed, step, get_rank()))
-        self.method.set_progress(
-            step=step, total_steps=plan.total_steps, steps_per_epoch=plan.steps_per_epoch
-        )
+        with part("optimizer"):  # a momentum network may move here
+            self.method.set_progress(
+                step=step, total_steps=plan.total_steps, steps_per_epoch=plan.steps_per_epoch
+            )
         for group in self.optimizer.param_groups:
             group["lr"] = config.learning_rate(step)
         output, losses = forward_backward(self.model, views, self.optimizer, config)
@@ -169,10 +181,11 @@ class _Run:
             self.monitor.start(output.embeddings)
         gradients, mean_loss = gradients_to_check(self.optimizer, config.scaler), None
         try:
-            self.guard.add(step, torch.stack(list(losses.values())).sum(), gradients)
-            if look:
-                check_scale(config.scaler, step)
-                mean_loss = self.guard.mean_loss()
+            with part("logging"):
+                self.guard.add(step, torch.stack(list(losses.values())).sum(), gradients)
+                if look:
+                    check_scale(config.scaler, step)
+                    mean_loss = self.guard.mean_loss()
         except NonFinite as error:
             if self.checkpoints is not None:
                 self.checkpoints.save_aside(self.state(step) | {"views": views}, "diagnostic")

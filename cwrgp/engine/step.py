@@ -14,6 +14,7 @@ from cwrgp.comm import get_world_size
 from cwrgp.engine.finite import FiniteGuard
 from cwrgp.engine.precision import Precision
 from cwrgp.models.methods import Method, Output
+from cwrgp.profiling import part
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,24 +58,26 @@ def forward_backward(
     """Forward and backward over the parts of a batch: the last output, and the mean losses."""
     precision = step_config.precision
     optimizer.zero_grad()
-    parts = list(zip(*(view.chunk(step_config.accumulate) for view in views), strict=True))
+    chunks = list(zip(*(view.chunk(step_config.accumulate) for view in views), strict=True))
     sums: dict[str, Tensor] = {}
-    for number, part in enumerate(parts, start=1):
-        inputs = [
-            step_config.normalize(view.to(precision.device, non_blocking=True)).to(
-                memory_format=precision.memory_format
-            )
-            for view in part
-        ]
-        # The processes exchange gradients once, after the last part.
-        waits = isinstance(model, DistributedDataParallel) and number < len(parts)
+    for number, chunk in enumerate(chunks, start=1):
+        with part("data"):
+            inputs = [
+                step_config.normalize(view.to(precision.device, non_blocking=True)).to(
+                    memory_format=precision.memory_format
+                )
+                for view in chunk
+            ]
+        # The processes exchange gradients once, after the last part of the batch.
+        waits = isinstance(model, DistributedDataParallel) and number < len(chunks)
         with model.no_sync() if waits else contextlib.nullcontext():  # type: ignore[operator]
-            with precision.autocast():
+            with part("forward"), precision.autocast():
                 output: Output = model(inputs)
-            loss = torch.stack(list(output.losses.values())).sum() / len(parts)
-            step_config.scaler.scale(loss).backward()
+            loss = torch.stack(list(output.losses.values())).sum() / len(chunks)
+            with part("backward"):
+                step_config.scaler.scale(loss).backward()
         for name, value in output.losses.items():
-            sums[name] = sums.get(name, 0) + value.detach() / len(parts)
+            sums[name] = sums.get(name, 0) + value.detach() / len(chunks)
     return output, sums
 
 

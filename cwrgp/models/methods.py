@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from cwrgp.losses.base import Loss
 from cwrgp.losses.regression import regression_loss
 from cwrgp.models.momentum import frozen_copy, momentum_at, move_towards
+from cwrgp.profiling import part
 from cwrgp.whitening import at_least_float32
 
 
@@ -141,7 +142,8 @@ class JointEmbedding(Method):
             views: V normalised image batches (B, 3, H, W) of the same B samples.
         """
         z = embed(self.encoder, self.projector, views, joint=self.joint_projector)
-        loss = self.loss(z)
+        with part("loss"):
+            loss = self.loss(z)
         return Output(loss if isinstance(loss, dict) else {f"loss_{self.name}": loss}, z.detach())
 
 
@@ -164,8 +166,10 @@ class SimSiam(Method):
         """Computes the loss of V image batches (B, 3, H, W)."""
         z = embed(self.encoder, self.projector, views, joint=False)
         predictions = torch.stack([self.predictor(view) for view in z])
-        # Halved: the gradient is that of the paper's -cos, to which its learning rates belong.
-        return Output({"loss_simsiam": regression_loss(predictions, z) / 2}, z.detach())
+        with part("loss"):
+            # Halved: the gradient is that of the paper's -cos, to which its learning rates belong.
+            loss = regression_loss(predictions, z) / 2
+        return Output({"loss_simsiam": loss}, z.detach())
 
     def chance_losses(self, batch_size: int, *, num_views: int = 2) -> dict[str, float]:
         """1, since the mean cosine is 0."""
@@ -236,7 +240,10 @@ class BYOL(MomentumMethod):
         """Computes the loss of V image batches (B, 3, H, W)."""
         z = embed(self.encoder, self.projector, views, joint=False)
         predictions = torch.stack([self.predictor(view) for view in z])
-        return Output({"loss_byol": regression_loss(predictions, self.targets(views))}, z.detach())
+        targets = self.targets(views)
+        with part("loss"):
+            loss = regression_loss(predictions, targets)
+        return Output({"loss_byol": loss}, z.detach())
 
     def chance_losses(self, batch_size: int, *, num_views: int = 2) -> dict[str, float]:
         """2, since the mean cosine is 0."""
@@ -280,7 +287,10 @@ class MomentumINTL(MomentumMethod):
     def forward(self, views: Sequence[Tensor]) -> Output:
         """Computes the losses of V >= 2 image batches (B, 3, H, W); V - 1 embeddings to monitor."""
         z = embed(self.encoder, self.projector, views[1:], joint=False)
-        return Output(self.loss(z, self.targets(views[:1])[0]), z.detach())
+        target = self.targets(views[:1])[0]
+        with part("loss"):
+            losses = self.loss(z, target)
+        return Output(losses, z.detach())
 
     def chance_losses(self, batch_size: int, *, num_views: int = 2) -> dict[str, float]:
         """That of the loss."""
