@@ -98,7 +98,10 @@ def build_networks(cfg: CfgNode) -> tuple[nn.Module, nn.Sequential]:
     """Encoder and projector of MODEL."""
     with config_section(cfg, "MODEL"):
         encoder = build_encoder(
-            cfg.MODEL.ARCH, stem=cfg.MODEL.STEM, zero_init_residual=cfg.MODEL.ZERO_INIT_RESIDUAL
+            cfg.MODEL.ARCH,
+            stem=cfg.MODEL.STEM,
+            zero_init_residual=cfg.MODEL.ZERO_INIT_RESIDUAL,
+            activation_checkpointing=cfg.MODEL.ACTIVATION_CHECKPOINTING,
         )
     c = cfg.MODEL.PROJECTOR
     with config_section(cfg, "MODEL.PROJECTOR"):

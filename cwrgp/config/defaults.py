@@ -112,6 +112,11 @@ KEYS: dict[str, Key] = {
         choices=("imagenet", "small", "small_pool"),
     ),
     "MODEL.ZERO_INIT_RESIDUAL": Key(True, "Every residual branch starts at zero."),
+    "MODEL.ACTIVATION_CHECKPOINTING": Key(
+        False,
+        "Keep only the inputs of the encoder's stem and residual blocks for the backward pass,"
+        " which computes the rest again: the same result in less memory and more time.",
+    ),
     "MODEL.PROJECTOR.LAYERS": Key(2, "Linear layers of the projector.", at_least(1)),
     "MODEL.PROJECTOR.HIDDEN": Key(1024, "Width of its hidden layers.", at_least(1)),
     "MODEL.PROJECTOR.OUT": Key(512, "Width D of the embedding.", at_least(1)),
