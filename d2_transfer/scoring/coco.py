@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import io
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from d2_transfer.scoring.results import Detections
 from d2_transfer.scoring.truth import Truth
 
 BACKENDS = ("hotcoco", "pycocotools")
@@ -17,32 +17,26 @@ _METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 
 
 def coco_scores(
-    truth: Truth,
-    results: Path | Sequence[Mapping[str, Any]],
-    iou_type: str,
-    *,
-    backend: str = "hotcoco",
+    truth: Truth, detections: Detections, iou_type: str, *, backend: str = "hotcoco"
 ) -> dict[str, Any]:
     """COCO's metrics in percent.
 
     Args:
         truth: the annotations.
-        results: a file in COCO's results format, or its entries. The ids of images and categories
-            are those of ``truth.content``.
-        iou_type: "bbox" or "segm".
+        detections: what `read_results` returns.
+        iou_type: "bbox" or "segm". The sizes of detected masks are those of the masks, not of their
+            boxes, as in Detectron2.
         backend: one of :data:`BACKENDS`.
 
     Returns:
         ``{"AP", "AP50", "AP75", "APs", "APm", "APl", "per_class": {name: AP}}``; None for what has
         no object.
     """
-    if not isinstance(results, Path) and not results:
-        evaluation = _without_results(truth, iou_type)
-    elif backend == "hotcoco":
-        evaluation = _hotcoco(truth, results, iou_type)
+    if isinstance(detections, Sequence) and not detections:
+        precision, stats = _without_detections(truth)
     else:
-        evaluation = _pycocotools(truth, results, iou_type)
-    precision, stats = evaluation
+        evaluate = _hotcoco if backend == "hotcoco" else _pycocotools
+        precision, stats = evaluate(truth, detections, iou_type)
     # (IoU, recall, class, area, detections); -1 where a class has no object.
     by_class = precision[:, :, :, 0, 2]
     per_class = {}
@@ -58,33 +52,51 @@ def coco_scores(
 Evaluation = tuple[np.ndarray, Sequence[float]]
 
 
-def _hotcoco(
-    truth: Truth, results: Path | Sequence[Mapping[str, Any]], iou_type: str
-) -> Evaluation:
+def _hotcoco(truth: Truth, detections: Detections, iou_type: str) -> Evaluation:
     import hotcoco
 
-    gt = hotcoco.COCO(truth.content)
-    given = str(results) if isinstance(results, Path) else [dict(entry) for entry in results]
-    evaluation = hotcoco.COCOeval(gt, gt.load_res(given), iou_type)
-    return _run(evaluation)
+    if isinstance(detections, Sequence):
+        entries = _masks(truth, detections) if iou_type == "segm" else list(detections)
+        detections = truth.hotcoco.load_res(entries)
+    return run(hotcoco.COCOeval(truth.hotcoco, detections, iou_type))
 
 
-def _pycocotools(
-    truth: Truth, results: Path | Sequence[Mapping[str, Any]], iou_type: str
-) -> Evaluation:
+def _pycocotools(truth: Truth, detections: Detections, iou_type: str) -> Evaluation:
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
+    assert isinstance(detections, Sequence)
     gt = COCO()
     gt.dataset = truth.content
     with contextlib.redirect_stdout(io.StringIO()):
         gt.createIndex()
-        given = str(results) if isinstance(results, Path) else [dict(entry) for entry in results]
-        evaluation = COCOeval(gt, gt.loadRes(given), iou_type)
-    return _run(evaluation)
+        # Copies, since loadRes adds to the entries.
+        entries = _masks(truth, detections) if iou_type == "segm" else map(dict, detections)
+        evaluation = COCOeval(gt, gt.loadRes(list(entries)), iou_type)
+    return run(evaluation)
 
 
-def _run(evaluation: Any) -> Evaluation:
+def _masks(truth: Truth, entries: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The entries with masks in compressed RLE and without boxes.
+
+    Of an entry with a box, both backends take the box's area for that of the mask.
+    """
+    from pycocotools import mask as rle
+
+    sizes = {image["id"]: (image["height"], image["width"]) for image in truth.content["images"]}
+    masks = []
+    for entry in entries:
+        mask = entry["segmentation"]
+        if isinstance(mask, list) or isinstance(mask["counts"], list):
+            mask = rle.frPyObjects(mask, *sizes[entry["image_id"]])
+            mask = rle.merge(mask) if isinstance(mask, list) else mask
+        kept = {key: entry[key] for key in ("image_id", "category_id", "score")}
+        masks.append({**kept, "segmentation": mask})
+    return masks
+
+
+def run(evaluation: Any) -> Evaluation:
+    """Precision and the first six statistics of an evaluation of either backend."""
     with contextlib.redirect_stdout(io.StringIO()):
         evaluation.evaluate()
         evaluation.accumulate()
@@ -92,7 +104,7 @@ def _run(evaluation: Any) -> Evaluation:
     return np.asarray(evaluation.eval["precision"]), list(evaluation.stats[:6])
 
 
-def _without_results(truth: Truth, iou_type: str) -> Evaluation:
+def _without_detections(truth: Truth) -> Evaluation:
     """Nothing is found: 0 wherever there is an object."""
     ranges = {"all": (0, 1e10), "s": (0, 32**2), "m": (32**2, 96**2), "l": (96**2, 1e10)}
     places = {c["id"]: n for n, c in enumerate(truth.content["categories"])}
