@@ -17,26 +17,30 @@ _METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 
 
 def coco_scores(
-    truth: Truth, detections: Detections, iou_type: str, *, backend: str = "hotcoco"
-) -> dict[str, Any]:
+    truth: Truth, detections: Detections, iou_types: Sequence[str], *, backend: str = "hotcoco"
+) -> dict[str, dict[str, Any]]:
     """COCO's metrics in percent.
 
     Args:
         truth: the annotations.
         detections: what `read_results` returns.
-        iou_type: "bbox" or "segm". The sizes of detected masks are those of the masks, not of their
-            boxes, as in Detectron2.
+        iou_types: "bbox", "segm" or both. The size of a detected mask is its own area, not that of
+            its box, as in Detectron2.
         backend: one of :data:`BACKENDS`.
 
     Returns:
-        ``{"AP", "AP50", "AP75", "APs", "APm", "APl", "per_class": {name: AP}}``; None for what has
-        no object.
+        For each of ``iou_types``: ``{"AP", "AP50", "AP75", "APs", "APm", "APl", "per_class": {name:
+        AP}}``; None for what has no object.
     """
     if isinstance(detections, Sequence) and not detections:
-        precision, stats = _without_detections(truth)
+        evaluations = dict.fromkeys(iou_types, _without_detections(truth))
     else:
         evaluate = _hotcoco if backend == "hotcoco" else _pycocotools
-        precision, stats = evaluate(truth, detections, iou_type)
+        evaluations = evaluate(truth, detections, iou_types)
+    return {kind: _summarize(truth, *evaluations[kind]) for kind in iou_types}
+
+
+def _summarize(truth: Truth, precision: np.ndarray, stats: Sequence[float]) -> dict[str, Any]:
     # (IoU, recall, class, area, detections); -1 where a class has no object.
     by_class = precision[:, :, :, 0, 2]
     per_class = {}
@@ -52,47 +56,65 @@ def coco_scores(
 Evaluation = tuple[np.ndarray, Sequence[float]]
 
 
-def _hotcoco(truth: Truth, detections: Detections, iou_type: str) -> Evaluation:
+# Where detections have boxes, both backends take the areas of these, for masks too. So the areas
+# are replaced before masks are scored, which therefore come last.
+
+
+def _hotcoco(
+    truth: Truth, detections: Detections, iou_types: Sequence[str]
+) -> dict[str, Evaluation]:
     import hotcoco
 
+    masks: list[Any] = []
     if isinstance(detections, Sequence):
-        entries = _masks(truth, detections) if iou_type == "segm" else list(detections)
+        entries = _with_runs(truth, detections) if "segm" in iou_types else list(detections)
+        masks = [entry.get("segmentation") for entry in entries]
         detections = truth.hotcoco.load_res(entries)
-    return run(hotcoco.COCOeval(truth.hotcoco, detections, iou_type))
+    evaluations = {}
+    for kind in sorted(iou_types):
+        if kind == "segm":
+            areas = np.asarray(hotcoco.mask.area(masks), dtype=np.float64)
+            detections.update_anns(ids=np.arange(1, len(masks) + 1), area=areas)
+        evaluations[kind] = run(hotcoco.COCOeval(truth.hotcoco, detections, kind))
+    return evaluations
 
 
-def _pycocotools(truth: Truth, detections: Detections, iou_type: str) -> Evaluation:
+def _pycocotools(
+    truth: Truth, detections: Detections, iou_types: Sequence[str]
+) -> dict[str, Evaluation]:
+    from pycocotools import mask as rle
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
     assert isinstance(detections, Sequence)
+    entries = _with_runs(truth, detections) if "segm" in iou_types else detections
     gt = COCO()
     gt.dataset = truth.content
     with contextlib.redirect_stdout(io.StringIO()):
         gt.createIndex()
-        # Copies, since loadRes adds to the entries.
-        entries = _masks(truth, detections) if iou_type == "segm" else map(dict, detections)
-        evaluation = COCOeval(gt, gt.loadRes(list(entries)), iou_type)
-    return run(evaluation)
+        loaded = gt.loadRes([dict(entry) for entry in entries])  # it adds to the entries
+    evaluations = {}
+    for kind in sorted(iou_types):
+        if kind == "segm":
+            for entry in loaded.dataset["annotations"]:
+                entry["area"] = float(rle.area(entry["segmentation"]))
+        evaluations[kind] = run(COCOeval(gt, loaded, kind))
+    return evaluations
 
 
-def _masks(truth: Truth, entries: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The entries with masks in compressed RLE and without boxes.
-
-    Of an entry with a box, both backends take the box's area for that of the mask.
-    """
+def _with_runs(truth: Truth, entries: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The entries with all masks in compressed RLE, so that both backends see the same."""
     from pycocotools import mask as rle
 
-    sizes = {image["id"]: (image["height"], image["width"]) for image in truth.content["images"]}
-    masks = []
+    sizes = {i["id"]: (i["height"], i["width"]) for i in truth.content["images"]}
+    found = []
     for entry in entries:
         mask = entry["segmentation"]
         if isinstance(mask, list) or isinstance(mask["counts"], list):
             mask = rle.frPyObjects(mask, *sizes[entry["image_id"]])
-            mask = rle.merge(mask) if isinstance(mask, list) else mask
-        kept = {key: entry[key] for key in ("image_id", "category_id", "score")}
-        masks.append({**kept, "segmentation": mask})
-    return masks
+            entry = {**entry, "segmentation": rle.merge(mask) if isinstance(mask, list) else mask}
+        found.append(entry)
+    return found
 
 
 def run(evaluation: Any) -> Evaluation:

@@ -83,7 +83,7 @@ def score_detections(
     Returns:
         As `score`.
     """
-    coco = {kind: coco_scores(truth, detections, kind, backend=backend) for kind in iou_types}
+    coco = coco_scores(truth, detections, iou_types, backend=backend)
     if truth.voc is None:
         return {"protocol": truth.protocol, **coco}
     boxes = np.array([entry["bbox"] for entry in detections], dtype=np.float64).reshape(-1, 4)
