@@ -21,6 +21,7 @@ from cwrgp.models.resnet import BY_DEPTH
 from cwrgp.suggestions import suggest
 from cwrgp.trackers.build import check_trackers
 from d2_transfer.data.registry import check_datasets, check_same_classes
+from d2_transfer.scoring.coco import BACKENDS
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +36,9 @@ def add_transfer_config(cfg: CfgNode) -> None:
     # Where records are kept besides OUTPUT_DIR/metrics.json: tensorboard, wandb (pip install
     # 'cwrgp[wandb]'), or none with [].
     cfg.LOGGERS = ["tensorboard"]
+    # What computes COCO's metric: hotcoco, or pycocotools, the reference, which takes 50 times as
+    # long.
+    cfg.TEST.COCO_BACKEND = BACKENDS[0]
 
 
 class TransferConfig(FileConfig, CfgNode):
@@ -69,6 +73,7 @@ def validate_cfg(cfg: CfgNode, *, eval_only: bool = False, num_processes: int = 
     """
     _check_model(cfg)
     _check_name("INPUT.MASK_FORMAT", cfg.INPUT.MASK_FORMAT, ("polygon", "bitmask"))
+    _check_name("TEST.COCO_BACKEND", cfg.TEST.COCO_BACKEND, BACKENDS)
     if not eval_only:
         _check_solver(cfg, num_processes)
         check_trackers(cfg.LOGGERS, "LOGGERS")

@@ -1,94 +1,173 @@
-"""The evaluator of a data set, chosen by the kind that it was registered with."""
+"""The evaluator of a data set: Detectron2's interface, and the scores of `d2_transfer.scoring`."""
 
 from __future__ import annotations
 
+import json
 import logging
-import os
-from collections.abc import Callable
+import math
+from collections.abc import Mapping, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
-from detectron2.evaluation import COCOEvaluator, DatasetEvaluator, PascalVOCDetectionEvaluator
-from detectron2.evaluation.pascal_voc_evaluation import parse_rec
+from detectron2.evaluation import COCOEvaluator, DatasetEvaluator
+from detectron2.evaluation.coco_evaluation import instances_to_coco_json
 from detectron2.utils import comm
+from detectron2.utils.file_io import PathManager
+
+from cwrgp.file_io.atomic import write_bytes
+from d2_transfer.data.coco import forget_annotations, read_coco
+from d2_transfer.data.spec import CocoSpec, Spec, VocSpec
+from d2_transfer.scoring.results import check_results
+from d2_transfer.scoring.score import score_detections
+from d2_transfer.scoring.tables import as_text
+from d2_transfer.scoring.truth import Truth, load_truth
 
 logger = logging.getLogger(__name__)
+
+_COCO_METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
+_VOC_METRICS = ("AP", "AP50", "AP75")
 
 
 def build_evaluator(cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
     """Makes the evaluator of one data set.
 
     Args:
-        cfg: reads ``OUTPUT_DIR`` and ``MODEL.MASK_ON``.
+        cfg: reads ``OUTPUT_DIR``, ``MODEL.META_ARCHITECTURE``, ``MODEL.MASK_ON`` and
+            ``TEST.COCO_BACKEND``.
         dataset_name: a registered name.
 
     Returns:
-        Its ``evaluate()`` gives ``{"bbox": {"AP": ..., "AP50": ..., "AP75": ...}}`` in percent, and
-        the same under ``"segm"`` where the model predicts masks.
+        Its ``evaluate()`` gives tables of metrics in percent, under the names of
+        `as_detectron2_results`. A model that makes proposals only has Detectron2's own evaluator.
 
     Raises:
         ValueError: the data set is of a kind for which no evaluator is known.
     """
-    kind = MetadataCatalog.get(dataset_name).get("evaluator_type")
-    if kind not in _BUILDERS:
-        raise ValueError(
-            f"DATASETS.TEST: no evaluator for {dataset_name!r} of kind {kind!r}; known kinds:"
-            f" {', '.join(_BUILDERS)}"
-        )
-    return _BUILDERS[kind](cfg, dataset_name)
+    folder = Path(cfg.OUTPUT_DIR, "inference", dataset_name)
+    spec = _spec(dataset_name)
+    if cfg.MODEL.META_ARCHITECTURE == "ProposalNetwork" and isinstance(spec, CocoSpec):
+        return COCOEvaluator(dataset_name, tasks=("bbox",), output_dir=str(folder))
+    masks = cfg.MODEL.MASK_ON and isinstance(spec, CocoSpec)
+    iou_types = ("bbox", "segm") if masks else ("bbox",)
+    return ScoringEvaluator(spec, iou_types, backend=cfg.TEST.COCO_BACKEND, folder=folder)
 
 
-class VOCEvaluator(PascalVOCDetectionEvaluator):
-    """Detectron2's VOC evaluation, with the mean taken over the classes that occur in the split.
-
-    A class without a single object has no AP; upstream counts it as 0, or, with the metric of 2012,
-    makes the mean NaN. Where all classes occur, as in VOC's own splits, the numbers are upstream's.
-    """
-
-    def __init__(self, dataset_name: str) -> None:
-        super().__init__(dataset_name)
-        with open(self._image_set_path, encoding="utf-8") as file:
-            ids = [line.strip() for line in file]
-        names = {
-            thing["name"]
-            for image_id in ids
-            for thing in parse_rec(self._anno_file_template.format(image_id))
-            if not thing["difficult"]
-        }
-        self._absent = [i for i, name in enumerate(self._class_names) if name not in names]
-
-    def evaluate(self) -> dict[str, dict[str, float]] | None:
-        # Without predictions, upstream gives an absent class an AP of exactly 0 in either metric;
-        # the scaling below takes these zeros out of the mean.
-        for class_id in self._absent:
-            self._predictions.pop(class_id, None)
-        results = super().evaluate()
-        if not comm.is_main_process():
-            return None
-        if self._absent:
-            absent = ", ".join(self._class_names[i] for i in self._absent)
-            logger.info(f"{self._dataset_name}: no objects of {absent}; not part of the mean AP")
-        num_classes = len(self._class_names)
-        num_present = num_classes - len(self._absent)
-        scale = num_classes / num_present if num_present else float("nan")
-        return {"bbox": {name: float(ap) * scale for name, ap in results["bbox"].items()}}
-
-
-def _coco(cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
-    # Stated, since upstream infers the tasks from predictions, which may be empty.
-    tasks = ("bbox", "segm") if cfg.MODEL.MASK_ON else ("bbox",)
-    return COCOEvaluator(
-        dataset_name,
-        tasks=tasks,
-        output_dir=os.path.join(cfg.OUTPUT_DIR, "inference", dataset_name),
+def _spec(dataset_name: str) -> Spec:
+    metadata = MetadataCatalog.get(dataset_name)
+    kind = metadata.get("evaluator_type")
+    if kind == "coco":
+        return CocoSpec(Path(PathManager.get_local_path(metadata.json_file)))
+    if kind == "pascal_voc":
+        root = Path(PathManager.get_local_path(metadata.dirname))
+        return VocSpec(root, metadata.split, metadata.year, tuple(metadata.thing_classes))
+    raise ValueError(
+        f"DATASETS.TEST: no evaluator for {dataset_name!r} of kind {kind!r}; known kinds: coco,"
+        " pascal_voc"
     )
 
 
-def _voc(cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
-    return VOCEvaluator(dataset_name)
+class ScoringEvaluator(DatasetEvaluator):
+    """Collects the detections of all processes, writes and scores them on the main process.
+
+    ``folder`` gets ``coco_instances_results.json``, the detections in COCO's results format, and
+    ``scores.json``, what `d2_transfer.score` gives for them.
+
+    Args:
+        spec: the annotations. Of a COCO file without annotations, the detections are written only.
+        iou_types: "bbox", "segm" or both.
+        backend: of COCO's metric, "hotcoco" or "pycocotools".
+        folder: for the files.
+    """
+
+    def __init__(self, spec: Spec, iou_types: Sequence[str], *, backend: str, folder: Path) -> None:
+        self._iou_types, self._backend, self._folder = iou_types, backend, folder
+        self._truth: Truth | None = None
+        if not comm.is_main_process():
+            return
+        if isinstance(spec, CocoSpec):
+            content = read_coco(str(spec.json_file), unlabelled=True)
+            self._categories = sorted(category["id"] for category in content["categories"])
+            labelled = "annotations" in content
+        else:
+            assert spec.classes is not None
+            self._categories, labelled = list(range(1, len(spec.classes) + 1)), True
+        if labelled:
+            self._truth = load_truth(spec, masks="segm" in iou_types)
+        forget_annotations()  # the truth is kept, not the file's content
+
+    def reset(self) -> None:
+        """Forgets all detections."""
+        self._entries: list[dict[str, Any]] = []
+        self._corners: list[np.ndarray] = []
+
+    def process(
+        self, inputs: Sequence[Mapping[str, Any]], outputs: Sequence[Mapping[str, Any]]
+    ) -> None:
+        """Collects the detections of a batch."""
+        for record, output in zip(inputs, outputs, strict=True):
+            instances = output["instances"].to("cpu")
+            self._entries += instances_to_coco_json(instances, record["image_id"])
+            self._corners.append(instances.pred_boxes.tensor.numpy())
+
+    def evaluate(self) -> dict[str, dict[str, float]] | None:
+        """Scores what all processes have collected.
+
+        Returns:
+            As `as_detectron2_results`; {} without annotations; None on all but the main process.
+        """
+        gathered = comm.gather((self._entries, self._corners), dst=0)
+        if not comm.is_main_process():
+            return None
+        # Detectron2 numbers classes from 0 in the order of the categories' ids.
+        entries = [
+            {**entry, "category_id": self._categories[entry["category_id"]]}
+            for entry in chain.from_iterable(found for found, _ in gathered)
+        ]
+        self._write("coco_instances_results.json", entries)
+        if self._truth is None:
+            logger.info("The data set has no annotations: the detections are not scored")
+            return {}
+        boxes = [box for _, of_images in gathered for box in of_images]
+        corners = np.concatenate([*boxes, np.zeros((0, 4), np.float32)])
+        # VOC's first pixel is 1. Added in single precision, as Detectron2 does before it rounds.
+        corners[:, :2] += 1
+        checked = check_results(self._truth, entries, "detections", masks="segm" in self._iou_types)
+        scores = score_detections(
+            self._truth, checked, self._iou_types, backend=self._backend, corners=corners
+        )
+        self._write("scores.json", scores)
+        logger.info(f"AP by COCO's metric is computed by {self._backend}\n{as_text(scores)}")
+        return as_detectron2_results(scores)
+
+    def _write(self, name: str, content: Any) -> None:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        write_bytes(self._folder / name, json.dumps(content).encode())
+        logger.info(f"Written: {self._folder / name}")
 
 
-_BUILDERS: dict[str, Callable[[CfgNode, str], DatasetEvaluator]] = {
-    "coco": _coco,
-    "pascal_voc": _voc,
-}
+def as_detectron2_results(scores: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    """What `d2_transfer.score` returns, in the form of Detectron2's evaluators.
+
+    Args:
+        scores: of one data set.
+
+    Returns:
+        ``bbox``, and ``segm`` where masks are scored; for data in VOC form, ``bbox`` by the data
+        set's own protocol, and ``coco``, ``voc07`` and ``voc10``. By COCO's metric, a table has AP,
+        AP50, AP75, APs, APm, APl and, of two classes or more, AP-<class>; by VOC's, AP, AP50 and
+        AP75. nan: there are no such objects.
+    """
+    results = {}
+    for name, table in scores.items():
+        if name == "protocol":
+            continue
+        metric = scores["protocol"] if name in ("bbox", "segm") else name
+        named = {m: table[m] for m in (_COCO_METRICS if metric == "coco" else _VOC_METRICS)}
+        if metric == "coco" and len(table["per_class"]) > 1:
+            named |= {f"AP-{label}": ap for label, ap in table["per_class"].items()}
+        results[name] = {m: math.nan if ap is None else ap for m, ap in named.items()}
+    return results

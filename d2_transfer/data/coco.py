@@ -154,8 +154,12 @@ def forget_annotations() -> None:
     _parse.cache_clear()
 
 
-def read_coco(json_file: str) -> dict[str, Any]:
+def read_coco(json_file: str, *, unlabelled: bool = False) -> dict[str, Any]:
     """The content of an annotation file, parsed once as long as the file does not change.
+
+    Args:
+        json_file: the file.
+        unlabelled: also accept a file without the section of annotations, such as COCO's test-dev.
 
     Returns:
         Images, annotations and categories, not to be modified.
@@ -166,7 +170,10 @@ def read_coco(json_file: str) -> dict[str, Any]:
     if not os.path.isfile(json_file):
         raise FileNotFoundError(f"{json_file}: no such file")
     state = os.stat(json_file)
-    return _parse(json_file, state.st_mtime_ns, state.st_size)
+    content = _parse(json_file, state.st_mtime_ns, state.st_size)
+    if "annotations" not in content and not unlabelled:
+        raise ValueError(f"{json_file} has no annotations")
+    return content
 
 
 @cache
@@ -176,11 +183,13 @@ def _parse(json_file: str, _mtime: int, _size: int) -> dict[str, Any]:
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{json_file} is not valid JSON: {error}") from error
     sections = ("images", "annotations", "categories")
-    if not isinstance(content, dict) or not all(isinstance(content.get(s), list) for s in sections):
+    given = [s for s in sections if isinstance(content, dict) and s in content]
+    # `read_coco` decides whether annotations are needed.
+    if {"images", "categories"} - {*given} or not all(isinstance(content[s], list) for s in given):
         raise ValueError(
             f"{json_file} is not a COCO annotation file: it needs {', '.join(sections)}"
         )
-    for section in sections:
+    for section in given:
         if not all(isinstance(entry, dict) for entry in content[section]):
             raise ValueError(f"{json_file}: an entry of {section} is not an object")
     categories = content["categories"]

@@ -13,10 +13,16 @@ from typing import Any
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import load_coco_json
-from detectron2.data.datasets.pascal_voc import CLASS_NAMES as VOC_CLASSES
 
 from cwrgp.suggestions import suggest
 from d2_transfer.data.coco import MaskError, check_coco, coco_classes, forget_annotations
+from d2_transfer.data.spec import (
+    VOC_CLASSES,
+    CocoSpec,
+    VocSpec,
+    remember,
+    where_builtin,
+)
 from d2_transfer.data.voc import check_voc_for_evaluation, load_voc, voc_folders
 
 # Keys of an entry of DATASETS.CUSTOM beside NAME and FORMAT: the required ones, the optional ones.
@@ -161,6 +167,7 @@ def _normal_entry(entry: Mapping[str, Any]) -> dict[str, Any]:
 
 def _register_coco(NAME: str, FORMAT: str, JSON: str, IMAGES: str) -> None:
     _check_exist("DATASETS.CUSTOM", NAME, JSON, IMAGES)
+    remember(NAME, CocoSpec(Path(JSON), Path(IMAGES)))
     classes = coco_classes(JSON)
 
     def load() -> list[dict[str, Any]]:
@@ -180,6 +187,7 @@ def _register_voc(
     NAME: str, FORMAT: str, ROOT: str, SPLIT: str, YEAR: int, CLASSES: tuple[str, ...]
 ) -> None:
     _check_exist("DATASETS.CUSTOM", NAME, *voc_folders(ROOT))
+    remember(NAME, VocSpec(Path(ROOT), SPLIT, YEAR, CLASSES))
     DatasetCatalog.register(NAME, lambda: load_voc(ROOT, SPLIT, CLASSES))
     MetadataCatalog.get(NAME).set(
         thing_classes=list(CLASSES),
@@ -193,10 +201,5 @@ def _register_voc(
 def _check_exist(key: str, name: str, *paths: str) -> None:
     for path in paths:
         if not os.path.exists(path):
-            where = "" if name in _registered or key == "DATASETS.CUSTOM" else _where_builtin()
+            where = "" if name in _registered or key == "DATASETS.CUSTOM" else where_builtin()
             raise FileNotFoundError(f"{key}: {path} of the data set {name!r} does not exist{where}")
-
-
-def _where_builtin() -> str:
-    root = os.environ.get("DETECTRON2_DATASETS")
-    return f" (DETECTRON2_DATASETS is {root})" if root else " (is DETECTRON2_DATASETS set?)"

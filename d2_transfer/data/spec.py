@@ -1,9 +1,22 @@
-"""Data on a command line: ``coco:FILE[:IMAGES]``, ``voc:ROOT:SPLIT``, or a registered name."""
+"""Data on a command line: ``coco:FILE[:IMAGES]``, ``voc:ROOT:SPLIT``, or the name of a data set.
+
+Known names are Detectron2's own for COCO and VOC, whose files are in the folder that the
+environment variable ``DETECTRON2_DATASETS`` names, and those that `remember` was told.
+"""
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
+
+from cwrgp.suggestions import suggest
+
+VOC_CLASSES = (
+    *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
+    *("diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa"),
+    *("train", "tvmonitor"),
+)
 
 
 @dataclass(frozen=True)
@@ -26,27 +39,47 @@ class VocSpec:
     Attributes:
         root: folder with ``Annotations`` and ``ImageSets``.
         split: name of a list in ``ImageSets/Main``, without ``.txt``.
+        year: 2007 (AP at 11 points of recall) or 2012 (area under the curve); None: 2012 for a
+            folder VOC2012, otherwise 2007.
+        classes: names in the order of the class numbers; None: those that occur, sorted.
     """
 
     root: Path
     split: str
+    year: int | None = None
+    classes: tuple[str, ...] | None = None
+
+    @property
+    def is_2007(self) -> bool:
+        """Whether VOC's AP has 11 points of recall."""
+        if self.year is None:
+            return self.root.resolve().name != "VOC2012"
+        return self.year == 2007
 
 
-def parse_spec(text: str) -> CocoSpec | VocSpec | str:
+Spec = CocoSpec | VocSpec
+
+_remembered: dict[str, Spec] = {}
+
+
+def remember(name: str, spec: Spec) -> None:
+    """Makes a data set known by name, in this process."""
+    _remembered[name] = spec
+
+
+def parse_spec(text: str) -> Spec:
     """What a spec names.
 
     Args:
-        text: ``coco:ANN.json``, ``coco:ANN.json:IMAGES``, ``voc:ROOT:SPLIT``, or a name.
-
-    Returns:
-        A spec, or the name of a registered data set, as it is.
+        text: ``coco:ANN.json``, ``coco:ANN.json:IMAGES``, ``voc:ROOT:SPLIT``, or a known name.
 
     Raises:
-        ValueError: an unknown kind, or a part is missing.
+        FileNotFoundError: Detectron2's name of a data set whose annotations are not there.
+        ValueError: an unknown kind or name, or a part is missing.
     """
     kind, colon, rest = text.partition(":")
     if not colon:
-        return text
+        return _named(text)
     parts = rest.split(":")
     if kind == "coco" and len(parts) <= 2 and all(parts):
         return CocoSpec(*(Path(part).expanduser() for part in parts))
@@ -56,3 +89,48 @@ def parse_spec(text: str) -> CocoSpec | VocSpec | str:
         f"{text!r} is not a data set; write coco:ANN.json[:IMAGES], voc:ROOT:SPLIT, or the name of "
         "a registered one"
     )
+
+
+def builtin_specs() -> dict[str, Spec]:
+    """Detectron2's names for COCO and VOC; whether the files exist is not checked."""
+    root = Path(os.environ.get("DETECTRON2_DATASETS", "datasets")).expanduser()
+    specs: dict[str, Spec] = {}
+    splits = {"2014": ("train", "val", "minival", "valminusminival"), "2017": ("train", "val")}
+    files = {f"{year}_{split}": f"{split}{year}" for year in splits for split in splits[year]}
+    files["2017_val_100"] = "val2017_100"
+    for name, file in files.items():
+        images = root / "coco" / f"{'train' if 'train' in name else 'val'}{name[:4]}"
+        for prefix, kind in (("coco", "instances"), ("keypoints_coco", "person_keypoints")):
+            json_file = root / "coco" / "annotations" / f"{kind}_{file}.json"
+            specs[f"{prefix}_{name}"] = CocoSpec(json_file, images)
+    for name in ("test", "test-dev"):
+        json_file = root / "coco" / "annotations" / f"image_info_{name}2017.json"
+        specs[f"coco_2017_{name}"] = CocoSpec(json_file, root / "coco" / "test2017")
+    for year in (2007, 2012):
+        for split in ("trainval", "train", "val", *(["test"] if year == 2007 else [])):
+            spec = VocSpec(root / f"VOC{year}", split, year, VOC_CLASSES)
+            specs[f"voc_{year}_{split}"] = spec
+    return specs
+
+
+def where_builtin() -> str:
+    """Where Detectron2's own data sets are looked for, as the end of a message."""
+    root = os.environ.get("DETECTRON2_DATASETS")
+    return f" (DETECTRON2_DATASETS is {root})" if root else " (is DETECTRON2_DATASETS set?)"
+
+
+def _named(name: str) -> Spec:
+    builtin = builtin_specs()
+    known = {**builtin, **_remembered}
+    if name not in known:
+        forms = "write coco:ANN.json, voc:ROOT:SPLIT, or a name such as voc_2007_test"
+        raise ValueError(f"{name!r} is not a data set; {suggest(name, known, forms, cutoff=0.8)}")
+    spec = known[name]
+    if name in builtin:
+        if isinstance(spec, CocoSpec):
+            path = spec.json_file
+        else:
+            path = spec.root / "ImageSets" / "Main" / f"{spec.split}.txt"
+        if not path.is_file():
+            raise FileNotFoundError(f"{path} of {name!r} does not exist{where_builtin()}")
+    return spec

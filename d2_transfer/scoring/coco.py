@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import io
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from d2_transfer.scoring.results import Detections
 from d2_transfer.scoring.truth import Truth
 
 BACKENDS = ("hotcoco", "pycocotools")
@@ -17,32 +17,30 @@ _METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 
 
 def coco_scores(
-    truth: Truth,
-    results: Path | Sequence[Mapping[str, Any]],
-    iou_type: str,
-    *,
-    backend: str = "hotcoco",
-) -> dict[str, Any]:
+    truth: Truth, detections: Detections, iou_types: Sequence[str], *, backend: str = "hotcoco"
+) -> dict[str, dict[str, Any]]:
     """COCO's metrics in percent.
 
     Args:
         truth: the annotations.
-        results: a file in COCO's results format, or its entries. The ids of images and categories
-            are those of ``truth.content``.
-        iou_type: "bbox" or "segm".
+        detections: what `read_results` returns.
+        iou_types: "bbox", "segm" or both. The size of a detected mask is its own area, not that of
+            its box, as in Detectron2.
         backend: one of :data:`BACKENDS`.
 
     Returns:
-        ``{"AP", "AP50", "AP75", "APs", "APm", "APl", "per_class": {name: AP}}``; None for what has
-        no object.
+        For each of ``iou_types``: ``{"AP", "AP50", "AP75", "APs", "APm", "APl", "per_class": {name:
+        AP}}``; None for what has no object.
     """
-    if not isinstance(results, Path) and not results:
-        evaluation = _without_results(truth, iou_type)
-    elif backend == "hotcoco":
-        evaluation = _hotcoco(truth, results, iou_type)
+    if isinstance(detections, Sequence) and not detections:
+        evaluations = dict.fromkeys(iou_types, _without_detections(truth))
     else:
-        evaluation = _pycocotools(truth, results, iou_type)
-    precision, stats = evaluation
+        evaluate = _hotcoco if backend == "hotcoco" else _pycocotools
+        evaluations = evaluate(truth, detections, iou_types)
+    return {kind: _summarize(truth, *evaluations[kind]) for kind in iou_types}
+
+
+def _summarize(truth: Truth, precision: np.ndarray, stats: Sequence[float]) -> dict[str, Any]:
     # (IoU, recall, class, area, detections); -1 where a class has no object.
     by_class = precision[:, :, :, 0, 2]
     per_class = {}
@@ -58,33 +56,69 @@ def coco_scores(
 Evaluation = tuple[np.ndarray, Sequence[float]]
 
 
+# Where detections have boxes, both backends take the areas of these, for masks too. So the areas
+# are replaced before masks are scored, which therefore come last.
+
+
 def _hotcoco(
-    truth: Truth, results: Path | Sequence[Mapping[str, Any]], iou_type: str
-) -> Evaluation:
+    truth: Truth, detections: Detections, iou_types: Sequence[str]
+) -> dict[str, Evaluation]:
     import hotcoco
 
-    gt = hotcoco.COCO(truth.content)
-    given = str(results) if isinstance(results, Path) else [dict(entry) for entry in results]
-    evaluation = hotcoco.COCOeval(gt, gt.load_res(given), iou_type)
-    return _run(evaluation)
+    masks: list[Any] = []
+    if isinstance(detections, Sequence):
+        entries = _with_runs(truth, detections) if "segm" in iou_types else list(detections)
+        masks = [entry.get("segmentation") for entry in entries]
+        detections = truth.hotcoco.load_res(entries)
+    evaluations = {}
+    for kind in sorted(iou_types):
+        if kind == "segm":
+            areas = np.asarray(hotcoco.mask.area(masks), dtype=np.float64)
+            detections.update_anns(ids=np.arange(1, len(masks) + 1), area=areas)
+        evaluations[kind] = run(hotcoco.COCOeval(truth.hotcoco, detections, kind))
+    return evaluations
 
 
 def _pycocotools(
-    truth: Truth, results: Path | Sequence[Mapping[str, Any]], iou_type: str
-) -> Evaluation:
+    truth: Truth, detections: Detections, iou_types: Sequence[str]
+) -> dict[str, Evaluation]:
+    from pycocotools import mask as rle
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
+    assert isinstance(detections, Sequence)
+    entries = _with_runs(truth, detections) if "segm" in iou_types else detections
     gt = COCO()
     gt.dataset = truth.content
     with contextlib.redirect_stdout(io.StringIO()):
         gt.createIndex()
-        given = str(results) if isinstance(results, Path) else [dict(entry) for entry in results]
-        evaluation = COCOeval(gt, gt.loadRes(given), iou_type)
-    return _run(evaluation)
+        loaded = gt.loadRes([dict(entry) for entry in entries])  # it adds to the entries
+    evaluations = {}
+    for kind in sorted(iou_types):
+        if kind == "segm":
+            for entry in loaded.dataset["annotations"]:
+                entry["area"] = float(rle.area(entry["segmentation"]))
+        evaluations[kind] = run(COCOeval(gt, loaded, kind))
+    return evaluations
 
 
-def _run(evaluation: Any) -> Evaluation:
+def _with_runs(truth: Truth, entries: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The entries with all masks in compressed RLE, so that both backends see the same."""
+    from pycocotools import mask as rle
+
+    sizes = {i["id"]: (i["height"], i["width"]) for i in truth.content["images"]}
+    found = []
+    for entry in entries:
+        mask = entry["segmentation"]
+        if isinstance(mask, list) or isinstance(mask["counts"], list):
+            mask = rle.frPyObjects(mask, *sizes[entry["image_id"]])
+            entry = {**entry, "segmentation": rle.merge(mask) if isinstance(mask, list) else mask}
+        found.append(entry)
+    return found
+
+
+def run(evaluation: Any) -> Evaluation:
+    """Precision and the first six statistics of an evaluation of either backend."""
     with contextlib.redirect_stdout(io.StringIO()):
         evaluation.evaluate()
         evaluation.accumulate()
@@ -92,7 +126,7 @@ def _run(evaluation: Any) -> Evaluation:
     return np.asarray(evaluation.eval["precision"]), list(evaluation.stats[:6])
 
 
-def _without_results(truth: Truth, iou_type: str) -> Evaluation:
+def _without_detections(truth: Truth) -> Evaluation:
     """Nothing is found: 0 wherever there is an object."""
     ranges = {"all": (0, 1e10), "s": (0, 32**2), "m": (32**2, 96**2), "l": (96**2, 1e10)}
     places = {c["id"]: n for n, c in enumerate(truth.content["categories"])}

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Container, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from d2_transfer.data.coco import check_mask, is_numbers, read_coco
-from d2_transfer.data.spec import CocoSpec, VocSpec
+from d2_transfer.data.spec import CocoSpec, Spec, VocSpec
 from d2_transfer.data.voc import VocObject, load_voc_objects
 
 
@@ -23,38 +24,44 @@ class Truth:
         image_numbers: the id of an image in the data -> its number in ``content``.
         classes: names, in the order of the category ids.
         voc: the objects of VOC's XML files by image, for VOC's own metrics; None for COCO's files.
-        voc_2007: whether VOC's metric has 11 points, as in 2007: for all data but those in a folder
-            VOC2012.
+        protocol: the data set's own metric: "coco", "voc07" (11 points of recall) or "voc10" (all
+            points).
     """
 
     content: dict[str, list[dict[str, Any]]]
     image_numbers: Mapping[Any, int]
     classes: Sequence[str]
     voc: Sequence[Sequence[VocObject]] | None = None
-    voc_2007: bool = field(default=True)
+    protocol: str = "coco"
 
-    @property
+    @cached_property
+    def hotcoco(self) -> Any:
+        """The annotations as hotcoco holds them."""
+        import hotcoco
+
+        return hotcoco.COCO(self.content)
+
+    @cached_property
     def renumbered(self) -> bool:
         """Whether images have other numbers than in the data."""
         return any(image != number for image, number in self.image_numbers.items())
 
 
-def load_truth(
-    spec: CocoSpec | VocSpec, *, masks: bool = False, classes: Sequence[str] | None = None
-) -> Truth:
+def load_truth(spec: Spec, *, masks: bool = False, classes: Sequence[str] | None = None) -> Truth:
     """Reads the annotations of a data set.
 
     Args:
         spec: which.
         masks: whether every object needs a mask.
-        classes: names of the classes of VOC data, in order; None: those that occur, sorted.
+        classes: names of the classes of VOC data, in order; None: the spec's, or those that occur,
+            sorted.
 
     Raises:
         FileNotFoundError: a file is missing.
         ValueError: a file is malformed.
     """
     if isinstance(spec, VocSpec):
-        return _voc(spec, classes)
+        return _voc(spec, spec.classes if classes is None else classes)
     if classes is not None:
         raise ValueError("classes are for VOC data; COCO's files name their own")
     return _coco(spec, masks)
@@ -158,5 +165,5 @@ def _voc(spec: VocSpec, classes: Sequence[str] | None) -> Truth:
         image_numbers={name: n for n, name in enumerate(objects, start=1)},
         classes=classes,
         voc=list(objects.values()),
-        voc_2007=spec.root.resolve().name != "VOC2012",
+        protocol="voc07" if spec.is_2007 else "voc10",
     )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -11,58 +12,108 @@ from d2_transfer.data.voc import VocObject
 THRESHOLDS = np.arange(50, 100, 5) / 100  # of IoU, as Detectron2 has them; VOC's own is 0.5
 
 
-def voc_ap(
+def voc_scores(
     truth: Sequence[Sequence[VocObject]],
+    classes: Sequence[str],
+    *,
     images: np.ndarray,
+    labels: np.ndarray,
     boxes: np.ndarray,
     scores: np.ndarray,
-    name: str,
-    *,
-    metric_2007: bool,
-) -> np.ndarray | None:
-    """AP of one class at each of :data:`THRESHOLDS`.
+) -> dict[str, dict[str, Any]]:
+    """VOC's metrics in percent.
 
     As in Detectron2, scores are rounded to 3 decimals and boxes to 0.1 pixels, since its files of
-    detections have so many. Difficult objects are ignored: neither found nor missed.
+    detections have so many. Difficult objects are ignored: neither found nor missed. Classes
+    without an object that counts are no part of the means.
 
     Args:
         truth: the objects of each image.
+        classes: names.
         images: int64 (n,), number of the image of each detection.
+        labels: int64 (n,), number of its class.
         boxes: float64 (n, 4), x0, y0, x1, y1; pixels are counted from 1 and x1, y1 are included.
         scores: float64 (n,).
-        name: of the class.
-        metric_2007: precision at 11 points of recall, instead of the area under the curve.
 
     Returns:
-        float64 (10,) in [0, 1]; None where the class has no object that counts.
+        ``{"voc07": ..., "voc10": ...}``: with precision at 11 points of recall, and with the area
+        under the curve. Each is ``{"AP", "AP50", "AP75", "APs", "APm", "APl", "per_class": {name:
+        AP}}``; None for what has no object, and for APs, APm and APl: VOC's metrics have no areas.
     """
-    objects = [[thing for thing in things if thing.name == name] for things in truth]
-    counts = np.array([len(things) for things in objects])
-    flat = [thing for things in objects for thing in things]
-    gt = np.array([thing.box for thing in flat], dtype=np.float64).reshape(-1, 4)
-    difficult = np.array([thing.difficult for thing in flat], dtype=bool)
-    num_positive = int((~difficult).sum())
-    if not num_positive:
-        return None
-    scores = np.round(scores, 3)
-    order = np.argsort(-scores)  # not stable, like Detectron2's, so that ties fall alike
-    images, boxes = images[order], np.round(boxes[order], 1)
+    counts, gt, difficult, gt_labels = _flatten(truth, classes)
+    scores, boxes = np.round(scores, 3), np.round(boxes, 1)
+    aps = {name: np.full((len(classes), len(THRESHOLDS)), np.nan) for name in _INTEGRALS}
+    for label in range(len(classes)):
+        of_class = gt_labels == label
+        if not (of_class & ~difficult).any():
+            continue
+        mine = (labels == label).nonzero()[0]
+        # Not stable, like Detectron2's, so that ties fall alike.
+        mine = mine[np.argsort(-scores[mine])]
+        curves = _curves(
+            counts[:, label], gt[of_class], difficult[of_class], images[mine], boxes[mine]
+        )
+        for number, (recall, precision) in enumerate(curves):
+            for name, integral in _INTEGRALS.items():
+                aps[name][label, number] = 100 * integral(recall, precision)
+    return {name: _summarize(values, classes) for name, values in aps.items()}
+
+
+def _summarize(aps: np.ndarray, classes: Sequence[str]) -> dict[str, Any]:
+    """The metrics of AP (classes, thresholds); nan where a class has no object."""
+    present = ~np.isnan(aps[:, 0])
+    per_class = {
+        name: float(ap.mean()) if found else None
+        for name, ap, found in zip(classes, aps, present, strict=True)
+    }
+    summary: dict[str, Any] = dict.fromkeys(("AP", "AP50", "AP75", "APs", "APm", "APl"))
+    if present.any():
+        means = aps[present].mean(axis=0)
+        summary |= {"AP": float(means.mean()), "AP50": float(means[0]), "AP75": float(means[5])}
+    return {**summary, "per_class": per_class}
+
+
+def _flatten(
+    truth: Sequence[Sequence[VocObject]], classes: Sequence[str]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Objects of each image and class (images, classes); box, difficulty and class of each."""
+    place = {name: number for number, name in enumerate(classes)}
+    flat = [thing for things in truth for thing in things]
+    image = np.repeat(np.arange(len(truth)), [len(things) for things in truth])
+    labels = np.array([place[thing.name] for thing in flat], dtype=np.int64)
+    counts = np.zeros((len(truth), len(classes)), dtype=np.int64)
+    np.add.at(counts, (image, labels), 1)
+    boxes = np.array([thing.box for thing in flat], dtype=np.float64).reshape(-1, 4)
+    return counts, boxes, np.array([thing.difficult for thing in flat], dtype=bool), labels
+
+
+def _curves(
+    counts: np.ndarray, gt: np.ndarray, difficult: np.ndarray, images: np.ndarray, boxes: np.ndarray
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Recall and precision after each detection of one class, at each of :data:`THRESHOLDS`.
+
+    Args:
+        counts: objects in each image.
+        gt: their boxes, image by image.
+        difficult: whether they are ignored.
+        images: of each detection, the most confident first.
+        boxes: likewise.
+    """
     overlap, match = _best_matches(counts, gt, images, boxes)
-    aps = []
+    curves = []
     for threshold in THRESHOLDS:
         hit = overlap > threshold
-        ignored = hit & difficult[match] if len(gt) else hit
+        ignored = hit & difficult[match]
         candidates = (hit & ~ignored).nonzero()[0]
         # An object is found by the first detection that it is the best match of.
         _, first = np.unique(match[candidates], return_index=True)
         tp = np.zeros(len(images))
         tp[candidates[first]] = 1
-        fp = ~ignored & (tp == 0)
-        tp, fp = tp.cumsum(), fp.cumsum()
-        recall = tp / num_positive
-        precision = tp / np.maximum(tp + fp, np.finfo(np.float64).eps)
-        aps.append(_ap_2007(recall, precision) if metric_2007 else _area(recall, precision))
-    return np.array(aps)
+        fp = (~ignored & (tp == 0)).cumsum()
+        tp = tp.cumsum()
+        recall = tp / (~difficult).sum()
+        curves.append((recall, tp / np.maximum(tp + fp, np.finfo(np.float64).eps)))
+    return curves
 
 
 def _best_matches(
@@ -112,3 +163,9 @@ def _area(recall: np.ndarray, precision: np.ndarray) -> float:
     precision = np.maximum.accumulate(precision[::-1])[::-1]
     steps = (recall[1:] != recall[:-1]).nonzero()[0]
     return float(((recall[steps + 1] - recall[steps]) * precision[steps + 1]).sum())
+
+
+_INTEGRALS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
+    "voc07": _ap_2007,
+    "voc10": _area,
+}

@@ -24,7 +24,13 @@ class Scenes:
     Attributes:
         root: folder; ``coco.json`` and ``JPEGImages`` are the COCO form, the whole is the VOC form.
         boxes: for every image (x, y, width, height, class) of its objects, in pixels from 0.
+        voc_metrics: what a run reports on the VOC form.
     """
+
+    voc_metrics = frozenset(
+        [f"{table}/{m}" for table in ("bbox", "voc07", "voc10") for m in ("AP", "AP50", "AP75")]
+        + [f"coco/{m}" for m in ("AP", "AP50", "AP75", "APs", "APm", "APl", "AP-square", "AP-bar")]
+    )
 
     def __init__(self, root: Path) -> None:
         rng = np.random.default_rng(0)

@@ -113,8 +113,18 @@ def test_an_unknown_logger_is_refused(tmp_path: Path, scenes: Any) -> None:
 
 def test_faster_rcnn_c4_on_voc(tmp_path: Path, scenes: Any, encoder_file: Path) -> None:
     entry = scenes.voc("c4_voc", YEAR=2012)
-    results = run(command(C4, tmp_path, entry, "MODEL.WEIGHTS", encoder_file))
+    opts = ("MODEL.WEIGHTS", encoder_file, "TEST.EVAL_PERIOD", 2)
+    results = run(command(C4, tmp_path, entry, *opts))
+    assert list(results) == ["bbox", "coco", "voc07", "voc10"]
     assert set(results["bbox"]) == {"AP", "AP50", "AP75"}
+    assert results["bbox"] == results["voc10"]
+    last = json.loads((tmp_path / "metrics.json").read_text().splitlines()[-1])
+    assert {"bbox/AP", "coco/AP", "voc07/AP", "voc10/AP"} <= set(last)
+    for task in ("bbox", "coco", "voc07", "voc10"):  # during the run and at its end
+        assert log(tmp_path).count(f"copypaste: Task: {task}\n") == 2
+    written = json.loads((tmp_path / "inference" / "c4_voc" / "scores.json").read_text())
+    assert written["protocol"] == "voc10"
+    assert list(written) == ["protocol", "bbox", "coco", "voc07", "voc10"]
     assert "roi_heads.res5 (4)" in log(tmp_path)  # the extra norm
 
 

@@ -100,6 +100,10 @@ def test_a_right_config_passes_and_is_not_changed(scenes: Any) -> None:
             ["MODEL.RESNETS.NORM", "naivesyncbn"],
             "MODEL.RESNETS.NORM: unknown 'naivesyncbn'; did you",
         ),
+        (
+            ["TEST.COCO_BACKEND", "fast"],
+            "TEST.COCO_BACKEND: unknown 'fast'; .*hotcoco, pyc",
+        ),
         (["MODEL.RESNETS.DEPTH", "20"], "MODEL.RESNETS.DEPTH 20 is unknown; known: .18, 34"),
         (["MODEL.RESNETS.DEPTH", "50"], "RES2_OUT_CHANNELS 64: ResNet-50 needs 256"),
         (["MODEL.RESNETS.RES2_OUT_CHANNELS", "256"], "RES2_OUT_CHANNELS 256: ResNet-18 needs 64"),

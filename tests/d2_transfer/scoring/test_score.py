@@ -10,11 +10,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.evaluation.coco_evaluation import _evaluate_predictions_on_coco
 from detectron2.evaluation.pascal_voc_evaluation import voc_eval
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 from repository import REPOSITORY
 
 import d2_transfer
 from d2_transfer.commands import score as command
+from d2_transfer.data.spec import VOC_CLASSES, CocoSpec, builtin_specs
 from d2_transfer.data.voc import load_voc_objects
 
 METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
@@ -75,6 +80,11 @@ def detections(data: str, seed: int = 0) -> list[dict[str, Any]]:
                 }
             )
     return found
+
+
+def as_rle(gt: COCO, entry: dict[str, Any]) -> dict[str, Any]:
+    mask = gt.annToRLE(entry)
+    return {**mask, "counts": mask["counts"].decode()}
 
 
 def without_masks(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -158,7 +168,8 @@ def test_a_wrong_result_is_named(tmp_path: Path, change: dict[str, Any], message
     [
         ("voc:root", "'voc:root' is not a data set; write coco:ANN.json"),
         ("coco:", "is not a data set"),
-        ("voc_2007_test", "'voc_2007_test' is not a data set"),
+        ("voc_2007_tets", "'voc_2007_tets' is not a data set; did you mean voc_2007_test"),
+        ("birds", "'birds' is not a data set; write coco:ANN.json, voc:ROOT:SPLIT, or a name such"),
     ],
 )
 def test_a_wrong_spec_is_named(data: str, message: str) -> None:
@@ -184,6 +195,25 @@ def test_masks_are_not_scored_where_they_are_missing_or_wrong(
         d2_transfer.score(data, detections(data)[:2], ("segm",), backend=backend)
 
 
+@pytest.mark.parametrize("backend", ["hotcoco", "pycocotools"])
+def test_the_size_of_a_mask_is_its_own_area_as_in_detectron2(tmp_path: Path, backend: str) -> None:
+    data = write_coco(tmp_path)
+    polygons = detections(data)
+    gt = COCO(data.removeprefix("coco:"))
+    runs = [{**entry, "segmentation": as_rle(gt, entry)} for entry in polygons]
+    evaluation = _evaluate_predictions_on_coco(gt, runs, "segm", cocoeval_fn=COCOeval)
+    expected = 100 * evaluation.stats[:5]  # there are no large objects
+    for results in (polygons, runs):
+        ours = d2_transfer.score(data, results, ("segm",), backend=backend)["segm"]
+        assert [ours[m] for m in METRICS[:5]] == pytest.approx(expected.tolist(), abs=1e-9)
+    # With boxes in the results, pycocotools takes the areas of these.
+    evaluation = COCOeval(gt, gt.loadRes([dict(entry) for entry in runs]), "segm")
+    evaluation.evaluate()
+    evaluation.accumulate()
+    evaluation.summarize()
+    assert abs(100 * evaluation.stats[:5] - expected).max() > 0.1
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -199,6 +229,60 @@ def test_a_wrong_annotation_is_named(tmp_path: Path, change: dict[str, Any], mes
     (tmp_path / "truth.json").write_text(json.dumps(content))
     with pytest.raises(ValueError, match=message):
         d2_transfer.score(data, [])
+
+
+def test_builtin_names_are_detectron2s(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DETECTRON2_DATASETS", raising=False)
+    specs = builtin_specs()
+    prefixes = ("coco_2014", "coco_2017", "keypoints_coco", "voc_")
+    theirs = {n for n in DatasetCatalog if n.startswith(prefixes) and "panoptic" not in n}
+    assert specs.keys() == theirs
+    for name, spec in specs.items():
+        metadata = MetadataCatalog.get(name)
+        if isinstance(spec, CocoSpec):
+            assert (str(spec.json_file), str(spec.images)) == (
+                metadata.json_file,
+                metadata.image_root,
+            )
+        else:
+            expected = (metadata.dirname, metadata.split, metadata.year, metadata.thing_classes)
+            assert (str(spec.root), spec.split, spec.year, list(spec.classes or ())) == expected
+
+
+def test_builtin_data_are_scored_by_name(
+    own_scenes: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
+    with pytest.raises(
+        FileNotFoundError, match=r"test.txt of 'voc_2007_test' does not exist \(DET"
+    ):
+        d2_transfer.score("voc_2007_test", [])
+    for path in (own_scenes.root / "Annotations").iterdir():
+        path.write_text(path.read_text().replace(">bar<", ">cat<").replace(">square<", ">bird<"))
+    lists = own_scenes.root / "ImageSets" / "Main"
+    for name in ("test", "val"):
+        (lists / f"{name}.txt").write_text((lists / "all.txt").read_text())
+    (tmp_path / "VOC2007").symlink_to(own_scenes.root)
+    (tmp_path / "VOC2012").symlink_to(own_scenes.root)
+    bird, cat = (VOC_CLASSES.index(name) for name in ("bird", "cat"))
+    found = voc_detections(own_scenes.root, 0)
+    for entry in found:
+        entry["category_id"] = (bird, cat)[entry["category_id"] - 1] + 1
+    for name, protocol in (("voc_2007_test", "voc07"), ("voc_2012_val", "voc10")):
+        ours = d2_transfer.score(name, found)
+        spec = f"voc:{tmp_path / name[:3].upper()}{name[4:8]}:{name[9:]}"
+        assert ours["protocol"] == protocol and ours["bbox"] == ours[protocol]
+        own_order = d2_transfer.score(spec, found, classes=VOC_CLASSES)
+        assert {k: own_order[k] for k in ("coco", "voc07", "voc10")} == {
+            k: ours[k] for k in ("coco", "voc07", "voc10")
+        }
+        assert 1 < ours["bbox"]["AP"] < 95
+    annotations = tmp_path / "coco" / "annotations"
+    annotations.mkdir(parents=True)
+    data = write_coco(annotations)
+    found = detections(data)
+    (annotations / "instances_val2017.json").symlink_to(annotations / "truth.json")
+    assert d2_transfer.score("coco_2017_val", found) == d2_transfer.score(data, found)
 
 
 def test_wrong_arguments_are_named(tmp_path: Path) -> None:

@@ -1,0 +1,154 @@
+"""Detections in COCO's results format: reading, and checks that name the entry."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from itertools import chain
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from d2_transfer.data.coco import check_mask, is_number
+from d2_transfer.scoring.truth import Truth, check_object
+
+Results = str | PathLike[str] | Sequence[Mapping[str, Any]]
+# Checked entries, or the ``hotcoco.COCO`` that they were read into.
+Detections = Sequence[Mapping[str, Any]] | Any
+
+
+def read_results(truth: Truth, results: Results, *, backend: str, masks: bool) -> Detections:
+    """The detections with the image numbers of ``truth``.
+
+    hotcoco reads a file faster than Python. Where it finds an unknown image or category it only
+    warns, so then the file is read here to name the entry. Masks are always read here.
+
+    Args:
+        truth: the annotations.
+        results: a file in COCO's results format, or its entries.
+        backend: of COCO's metric, which reads the file.
+        masks: whether each detection needs a mask.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: an entry is malformed, or is of an unknown image or category.
+    """
+    if not isinstance(results, str | PathLike):
+        return check_results(truth, list(results), "results", masks=masks)
+    path = Path(results).expanduser()
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file of results")
+    if backend == "hotcoco" and truth.voc is None and not masks and not truth.renumbered:
+        detections = _read_by_hotcoco(truth, path)
+        if detections is not None:
+            return detections
+    return check_results(truth, _read(path), str(path), masks=masks)
+
+
+def check_results(
+    truth: Truth, entries: Sequence[Any], where: str, *, masks: bool
+) -> list[dict[str, Any]]:
+    """The entries with the image numbers of ``truth``.
+
+    Args:
+        truth: the annotations.
+        entries: of images and categories of the data set.
+        where: they come from, for the message.
+        masks: whether each needs a mask.
+
+    Raises:
+        ValueError: an entry is malformed, or is of an unknown image or category.
+    """
+    if _are_plain(truth, entries, masks):
+        if not truth.renumbered:
+            return list(entries)
+        return [{**e, "image_id": truth.image_numbers[e["image_id"]]} for e in entries]
+    categories = {category["id"] for category in truth.content["categories"]}
+    sizes = {i["id"]: [i.get("height"), i.get("width")] for i in truth.content["images"]}
+    checked = []
+    for index, entry in enumerate(entries):
+        at = f"{where}: entry {index}"
+        if not isinstance(entry, Mapping):
+            raise ValueError(f"{at} is not an object")
+        box = entry.get("bbox")
+        if isinstance(box, np.ndarray | tuple):
+            entry = {**entry, "bbox": [float(number) for number in box]}
+        check_object(at, entry, truth.image_numbers, categories)
+        if not is_number(entry.get("score")) and not isinstance(entry.get("score"), np.number):
+            raise ValueError(f"{at} has the score {entry.get('score')!r}, not a finite number")
+        number = truth.image_numbers[entry["image_id"]]
+        if masks:
+            check_mask(at, entry.get("segmentation"), "bitmask", sizes[number])
+        checked.append({**entry, "image_id": number, "score": float(entry["score"])})
+    return checked
+
+
+def _are_plain(truth: Truth, entries: Sequence[Any], masks: bool) -> bool:
+    """Whether all entries are as they should be, all at once, which takes a fraction of the time.
+
+    Where not, some are of other types that are accepted, or there is a fault to be named.
+    """
+    try:
+        images = [entry["image_id"] for entry in entries]
+        categories = [entry["category_id"] for entry in entries]
+        boxes = [entry["bbox"] for entry in entries]
+        scores = [entry["score"] for entry in entries]
+        if not set(map(type, entries)) <= {dict} or not set(map(type, boxes)) <= {list}:
+            return False
+        if not set(map(type, chain(images, categories))) <= {int, str}:
+            return False
+        known = {category["id"] for category in truth.content["categories"]}
+        if not (set(images) <= truth.image_numbers.keys() and set(categories) <= known):
+            return False
+        if not set(map(len, boxes)) <= {4}:
+            return False
+        if not set(map(type, chain(scores, *boxes))) <= {int, float}:
+            return False
+        values = np.array(boxes, dtype=np.float64).reshape(-1, 4)
+        if not np.isfinite(values).all() or not np.isfinite(scores).all():
+            return False
+        if (values[:, 2:] < 0).any():
+            return False
+        return not masks or _are_plain_masks(truth, images, [e["segmentation"] for e in entries])
+    except (KeyError, TypeError, OverflowError):
+        return False
+
+
+def _are_plain_masks(truth: Truth, images: list[Any], masks: list[Any]) -> bool:
+    """Whether all are compressed RLEs of the size of their image."""
+    by_number = {i["id"]: [i["height"], i["width"]] for i in truth.content["images"]}
+    sizes = {image: by_number[number] for image, number in truth.image_numbers.items()}
+    return all(
+        type(mask) is dict and type(mask["counts"]) is str and mask["size"] == sizes[image]
+        for image, mask in zip(images, masks, strict=True)
+    )
+
+
+def _read_by_hotcoco(truth: Truth, path: Path) -> Any:
+    """The detections of a file; None where hotcoco finds anything wrong with it."""
+    with path.open("rb") as file:  # hotcoco also takes a whole data set
+        if not file.read(64).lstrip().startswith(b"["):
+            return None
+    try:
+        detections = truth.hotcoco.load_res(str(path))
+    except (ValueError, OSError, RuntimeError, KeyError):
+        return None
+    number = len(detections.get_ann_ids())
+    # A result without a box has no area, and one without a score is a finding of its own.
+    boxes = len(detections.get_ann_ids(area_rng=[-1, math.inf]))
+    codes = {finding["code"] for finding in truth.hotcoco.healthcheck(detections)["warnings"]}
+    sound = not detections.load_warnings and "dt_missing_score" not in codes
+    return detections if sound and 0 < number == boxes else None
+
+
+def _read(path: Path) -> list[Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not valid JSON: {error}") from error
+    if not isinstance(content, list):
+        raise ValueError(f"{path} is not a list of results")
+    return content
