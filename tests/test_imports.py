@@ -27,6 +27,7 @@ LAYERS = [
         "launch",
         "images",
         "file_io",
+        "number_format",
     ),
     *(
         "config",
