@@ -28,6 +28,7 @@ LAYERS = [
         "images",
         "file_io",
         "number_format",
+        "convolution",
     ),
     *(
         "config",

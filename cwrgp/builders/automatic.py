@@ -123,7 +123,7 @@ def _measured_format(cfg: CfgNode) -> tuple[NumberFormat, str]:
 def _step(network: nn.Module, chosen: NumberFormat, shape: tuple[int, ...]) -> Step:
     """Forward and backward of a copy of a network in a format, on random images."""
     precision = Precision(torch.device("cpu"), DTYPES[chosen.dtype], chosen.memory_format)
-    network = copy.deepcopy(network).to(memory_format=precision.memory_format)
+    network = precision.prepare(copy.deepcopy(network))
     images = torch.randn(shape)
 
     def step(number: int) -> None:

@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
+from torch import nn
 
+from cwrgp.convolution import use_fast_gradients
 from cwrgp.number_format import MEMORY_FORMATS, has_fast_bf16
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -73,6 +75,12 @@ class Precision:
             half = self.dtype != torch.float32
             return torch.channels_last if half else torch.contiguous_format
         return MEMORY_FORMATS[self.layout]
+
+    def prepare(self, network: nn.Module) -> nn.Module:
+        """Moves a network to the device and into the memory format, in place."""
+        if self.device.type == "cpu" and self.dtype == torch.bfloat16:
+            use_fast_gradients(network)
+        return network.to(self.device).to(memory_format=self.memory_format)
 
     def autocast(self) -> torch.autocast:
         """The context of a forward pass."""
