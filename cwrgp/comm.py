@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.nn.functional import all_gather
+
+T = TypeVar("T")
 
 
 def get_rank() -> int:
@@ -24,6 +27,19 @@ def wait_for_all() -> None:
     """Returns once every process has called it."""
     if get_world_size() > 1:
         dist.barrier()
+
+
+def from_main(compute: Callable[[], T]) -> T:
+    """What the main process computes, on all processes.
+
+    Args:
+        compute: called on the main process only; the others wait. Its result must be picklable.
+    """
+    if get_world_size() == 1:
+        return compute()
+    values: list[Any] = [compute() if get_rank() == 0 else None]
+    dist.broadcast_object_list(values)
+    return values[0]
 
 
 def gather(x: Tensor) -> Tensor:

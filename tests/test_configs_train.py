@@ -53,6 +53,7 @@ def reduced(path, images, output):
         "METHOD.CWRGP.COVARIANCE_EPOCHS": min(cfg.METHOD.CWRGP.COVARIANCE_EPOCHS, 1),
         "METHOD.WHITENING.SUBBATCH_SIZE": 4 if batch_whitening else 0,
         "METHOD.WHITENING.EPS": 1e-2 if batch_whitening else 0.0,
+        "SOLVER.AMP.DTYPE": "bf16",
         "SOLVER.EPOCHS": 1,
         "SOLVER.BATCH_SIZE": 8,
         "SOLVER.DROP_EPOCHS": [],

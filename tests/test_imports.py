@@ -28,6 +28,8 @@ LAYERS = [
         "images",
         "file_io",
         "profiling",
+        "number_format",
+        "convolution",
     ),
     *(
         "config",

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from fvcore.common.config import CfgNode
+from torch import nn
 
+from cwrgp.builders.methods import build_method
+from cwrgp.builders.solver import local_batch_size
 from cwrgp.config.aliases import ADDED
+from cwrgp.engine.precision import DTYPES, Precision
 from cwrgp.errors import MissingPackage
+from cwrgp.number_format import NumberFormat, Step, choose_format, has_fast_bf16, time_steps
+from cwrgp.seeding import forked_generator
 
 _FAST_PACKAGES = ("cv2", "simplejpeg")
 _SMALL = ("cifar10", "cifar100", "stl10", "tiny_imagenet")  # images of one small size
@@ -30,9 +38,8 @@ def resolve_augmentation(cfg: CfgNode, saved: Mapping[str, Any] | None) -> None:
     augment = cfg.AUGMENT
     if saved is not None:
         for key in ("BACKEND", "DEVICE"):
-            if augment[key] == "auto":
-                before = ADDED[f"AUGMENT.{key}"]
-                augment[key] = saved.get("AUGMENT", {}).get(key, before)
+            before = ADDED[f"AUGMENT.{key}"]
+            _keep(augment, key, saved.get("AUGMENT", {}).get(key, before))
     if augment.DEVICE == "auto":
         small = cfg.DATA.NAME in _SMALL and augment.BACKEND != "reference"
         augment.DEVICE = "training" if small else "workers"
@@ -54,3 +61,75 @@ def resolve_augmentation(cfg: CfgNode, saved: Mapping[str, Any] | None) -> None:
 def has_fast_packages() -> bool:
     """Whether the packages of AUGMENT.BACKEND fast are installed."""
     return all(importlib.util.find_spec(package) for package in _FAST_PACKAGES)
+
+
+def resolve_number_format(
+    cfg: CfgNode, saved: Mapping[str, Any] | None, device: torch.device
+) -> str:
+    """Replaces ``auto`` in SOLVER.AMP.DTYPE, and with it in SOLVER.AMP.MEMORY_FORMAT, in place.
+
+    Args:
+        cfg: merged and validated, not frozen.
+        saved: the configuration in the checkpoint that the run goes on from; None: it starts anew.
+        device: of the training. On a CPU the formats are timed, once for each model; all processes
+            get the choice of the main one. No random state changes.
+
+    Returns:
+        The times, for the log; "" where nothing was measured.
+    """
+    amp = cfg.SOLVER.AMP
+    if not amp.ENABLED:
+        return ""
+    if saved is not None:
+        before = saved.get("SOLVER", {}).get("AMP", {})
+        if before.get("ENABLED", True):
+            _keep(amp, "DTYPE", before.get("DTYPE", "bf16"))
+            _keep(amp, "MEMORY_FORMAT", before.get("MEMORY_FORMAT", "auto"))
+    if amp.DTYPE != "auto":
+        return ""
+    if device.type != "cpu":
+        amp.DTYPE = "bf16" if has_fast_bf16(device) else "fp32"
+        return ""
+    chosen, times = _measured_format(cfg)
+    amp.DTYPE = chosen.dtype
+    _keep(amp, "MEMORY_FORMAT", chosen.memory_format)
+    return times
+
+
+def _keep(section: CfgNode, key: str, value: Any) -> None:
+    """Sets a key that is left to the machine."""
+    if section[key] == "auto":
+        section[key] = value
+
+
+def _measured_format(cfg: CfgNode) -> tuple[NumberFormat, str]:
+    """The fastest format for the encoder and the projector on views of the run's size."""
+    with torch.random.fork_rng(devices=[]):
+        method = build_method(cfg)
+    network = nn.Sequential(method.encoder, method.projector)
+    size, batch = cfg.DATA.IMAGE_SIZE, local_batch_size(cfg)
+    key = {"network": str(network), "image_size": size, "batch": batch}
+
+    def measure() -> dict[NumberFormat, float]:
+        with (
+            Precision(torch.device("cpu"), torch.float32).ieee_fp32(),
+            forked_generator(0),
+        ):
+            return time_steps(lambda chosen: _step(network, chosen, (batch, 3, size, size)), batch)
+
+    return choose_format(key, measure)
+
+
+def _step(network: nn.Module, chosen: NumberFormat, shape: tuple[int, ...]) -> Step:
+    """Forward and backward of a copy of a network in a format, on random images."""
+    precision = Precision(torch.device("cpu"), DTYPES[chosen.dtype], chosen.memory_format)
+    network = precision.prepare(copy.deepcopy(network))
+    images = torch.randn(shape)
+
+    def step(number: int) -> None:
+        batch = images[:number].to(memory_format=precision.memory_format)
+        with precision.autocast():
+            output = network(batch)
+        output.float().square().mean().backward()
+
+    return step

@@ -61,7 +61,8 @@ def build_run(cfg: CfgNode, precision: Precision, *, probe: bool) -> Run:
     views = build_views(cfg)
     plan = build_plan(cfg, len(views))
     learning_rate = build_learning_rate(cfg, plan)
-    method = build_method(cfg).to(precision.device).to(memory_format=precision.memory_format)
+    method = build_method(cfg)
+    precision.prepare(method)
     synchronize_batch_norm(method, precision.device)
     return Run(
         cfg=cfg,

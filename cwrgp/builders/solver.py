@@ -16,11 +16,22 @@ from cwrgp.engine.precision import Precision
 from cwrgp.engine.schedule import build_schedule
 
 
-def build_precision(cfg: CfgNode, device: torch.device) -> Precision:
-    """The number format of a process, for training and for probes."""
-    if not cfg.SOLVER.AMP.ENABLED:
-        return Precision.choose(device, enabled=False)
-    return Precision.choose(device, enabled=True, dtype=cfg.SOLVER.AMP.DTYPE)
+def build_precision(cfg: CfgNode, device: torch.device, *, reason: str = "") -> Precision:
+    """The number format of a process, for training and for probes.
+
+    Args:
+        cfg: ``SOLVER.AMP.DTYPE auto``, where nothing has resolved it, is bf16 where the device has
+            instructions for it: nothing is measured for a probe.
+        device: of the networks.
+        reason: why it is this format, for the log.
+    """
+    amp = cfg.SOLVER.AMP
+    if not amp.ENABLED:
+        return Precision.choose(device, enabled=False, layout=amp.MEMORY_FORMAT)
+    dtype = "bf16" if amp.DTYPE == "auto" else amp.DTYPE
+    return Precision.choose(
+        device, enabled=True, dtype=dtype, layout=amp.MEMORY_FORMAT, reason=reason
+    )
 
 
 def local_batch_size(cfg: CfgNode) -> int:

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 from fvcore.common.config import CfgNode
 
-from cwrgp.builders.automatic import resolve_augmentation
+from cwrgp.builders.automatic import resolve_augmentation, resolve_number_format
 from cwrgp.builders.data import build_batches, build_normalize
 from cwrgp.builders.run import Run, build_run
 from cwrgp.builders.solver import build_precision
@@ -85,11 +85,13 @@ def run_pretraining(
     state = _last_state(checkpoints, resume=resume, eval_only=eval_only, or_start=or_start)
     cfg = cfg.clone()
     cfg.defrost()
+    device = local_device()
+    saved = None if state is None else unpack(state, "the last checkpoint").config
     if not eval_only:
-        saved = None if state is None else unpack(state, "the last checkpoint").config
         resolve_augmentation(cfg, saved)
+    times = resolve_number_format(cfg, saved, device)
     cfg.freeze()
-    precision = build_precision(cfg, local_device())
+    precision = build_precision(cfg, device, reason=times)
     with precision.ieee_fp32(), log_of_a_run():
         run = build_run(cfg, precision, probe=eval_only or cfg.EVAL.PERIOD > 0)
         start = _restore(run, checkpoints.folder, state, eval_only=eval_only)

@@ -18,7 +18,11 @@ RENAMED: dict[str, str] = {
 RENAMED_VALUES: dict[str, dict[str, str]] = {"METHOD.NAME": {"zero_icl": "zca_cw"}}
 
 # Key that was added -> what runs did before.
-ADDED: dict[str, Any] = {"AUGMENT.BACKEND": "reference", "AUGMENT.DEVICE": "workers"}
+ADDED: dict[str, Any] = {
+    "AUGMENT.BACKEND": "reference",
+    "AUGMENT.DEVICE": "workers",
+    "SOLVER.AMP.MEMORY_FORMAT": "auto",
+}
 
 
 def current_name(key: str) -> str:

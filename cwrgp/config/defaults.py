@@ -234,12 +234,20 @@ KEYS: dict[str, Key] = {
         0.0, "Where positive, epochs of the warm-up, instead of WARMUP_ITERS.", at_least(0)
     ),
     "SOLVER.AMP.ENABLED": Key(
-        True,
-        "Autocast in DTYPE, and channels_last. bf16 is used where the hardware has instructions for"
-        " it, CPU or GPU. Whitening and loss stay fp32. False: fp32 throughout.",
+        True, "Mixed precision in DTYPE. Whitening and loss stay fp32. False: fp32 throughout."
     ),
     "SOLVER.AMP.DTYPE": Key(
-        "bf16", "fp16 uses a loss scaler, for GPUs without bf16.", choices=("bf16", "fp16")
+        "auto",
+        "Number format of the networks: fp32, or autocast in bf16, where the hardware has"
+        " instructions for it, or fp16, with a loss scaler, for GPUs without bf16. auto: on a GPU"
+        " bf16; on a CPU what is fastest there, measured once for each model and cached.",
+        choices=("auto", "fp32", "bf16", "fp16"),
+    ),
+    "SOLVER.AMP.MEMORY_FORMAT": Key(
+        "auto",
+        "Memory format of networks and images. auto: what was measured with DTYPE auto on a CPU;"
+        " otherwise channels_last in bf16 and fp16, contiguous in fp32.",
+        choices=("auto", "contiguous", "channels_last"),
     ),
     # ---- evaluation
     "EVAL.PERIOD": Key(

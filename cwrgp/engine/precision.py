@@ -7,18 +7,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
+from torch import nn
 
-DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+from cwrgp.convolution import use_fast_gradients
+from cwrgp.number_format import MEMORY_FORMATS, has_fast_bf16
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _NAMES = {torch.float32: "fp32", torch.bfloat16: "bf16 autocast", torch.float16: "fp16 autocast"}
-
-
-def has_fast_bf16(device: torch.device) -> bool:
-    """Whether the device has instructions that multiply bf16 matrices."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    # bf16 also works without these instructions, but slower than fp32.
-    capabilities = torch.cpu.get_capabilities()
-    return any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
 
 
 @dataclass(frozen=True)
@@ -28,38 +23,64 @@ class Precision:
     Attributes:
         device: where the networks are.
         dtype: of the forward pass: fp32, or bf16 or fp16 under autocast.
-        reason: why it is not the requested format; "" where it is.
+        layout: the memory format of networks and images: "contiguous", "channels_last", or "auto".
+        reason: why it is this format, for the log; "" where it was requested.
     """
 
     device: torch.device
     dtype: torch.dtype
+    layout: str = "auto"
     reason: str = ""
 
     @classmethod
-    def choose(cls, device: torch.device, *, enabled: bool, dtype: str = "bf16") -> Precision:
-        """The format for a device: fp32, unless mixed precision is enabled and fast there.
+    def choose(
+        cls,
+        device: torch.device,
+        *,
+        enabled: bool,
+        dtype: str = "bf16",
+        layout: str = "auto",
+        reason: str = "",
+    ) -> Precision:
+        """The format for a device: fp32, unless mixed precision is enabled and supported there.
 
         Args:
             device: where the networks are.
             enabled: whether to use mixed precision.
-            dtype: "bf16", which becomes fp32 on devices without bf16 instructions, or "fp16".
+            dtype: "fp32", "bf16", which becomes fp32 on devices without bf16 instructions, or
+                "fp16".
+            layout: as the attribute.
+            reason: as the attribute.
 
         Raises:
-            ValueError: unknown dtype.
+            ValueError: unknown dtype or layout.
         """
         if dtype not in DTYPES:
             raise ValueError(f"dtype {dtype!r} is unknown; choose one of {list(DTYPES)}")
+        if layout not in ("auto", *MEMORY_FORMATS):
+            raise ValueError(
+                f"layout {layout!r} is unknown; choose one of {['auto', *MEMORY_FORMATS]}"
+            )
         if not enabled:
-            return cls(device, torch.float32)
+            return cls(device, torch.float32, layout)
         if dtype == "bf16" and not has_fast_bf16(device):
-            return cls(device, torch.float32, "no bf16 instructions")
-        return cls(device, DTYPES[dtype])
+            return cls(device, torch.float32, layout, "no bf16 instructions")
+        return cls(device, DTYPES[dtype], layout, reason)
 
     @property
     def memory_format(self) -> torch.memory_format:
-        """Of networks and images: channels_last, which half-precision convolutions prefer."""
-        half = self.dtype != torch.float32
-        return torch.channels_last if half else torch.contiguous_format
+        """Of networks and images; "auto" is channels_last in half precision, whose convolutions
+        are faster with it, and contiguous in fp32."""
+        if self.layout == "auto":
+            half = self.dtype != torch.float32
+            return torch.channels_last if half else torch.contiguous_format
+        return MEMORY_FORMATS[self.layout]
+
+    def prepare(self, network: nn.Module) -> nn.Module:
+        """Moves a network to the device and into the memory format, in place."""
+        if self.device.type == "cpu" and self.dtype == torch.bfloat16:
+            use_fast_gradients(network)
+        return network.to(self.device).to(memory_format=self.memory_format)
 
     def autocast(self) -> torch.autocast:
         """The context of a forward pass."""
@@ -73,8 +94,10 @@ class Precision:
         return torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
 
     def describe(self) -> str:
-        """For the log, such as "bf16 autocast" or "fp32 (no bf16 instructions)"."""
+        """For the log, such as "bf16 autocast, channels_last" or "fp32 (no bf16 instructions)"."""
         name = _NAMES[self.dtype]
+        if self.memory_format == torch.channels_last:
+            name += ", channels_last"
         return f"{name} ({self.reason})" if self.reason else name
 
     @contextlib.contextmanager

@@ -12,13 +12,13 @@ from cwrgp.commands.pretrain import main, run_pretraining
 
 # Given, but of another method, optimizer, schedule, data set or command.
 UNUSED = {
+    "SOLVER.AMP.DTYPE": "fp16",  # first, since the file has it too
     "METHOD.EMA": 0.5,
     "METHOD.WHITENING.EPS": 0.5,
     "MODEL.PREDICTOR.HIDDEN": 8,
     "SOLVER.MOMENTUM": 0.5,
     "SOLVER.TRUST_COEFFICIENT": 0.5,
     "SOLVER.GAMMA": 0.5,
-    "SOLVER.AMP.DTYPE": "fp16",
     "DATA.CLASS_LIST": "x",
     "DATA.NUM_SAMPLES": 5,
     "EVAL.TEST_ROOT": "x",
@@ -75,7 +75,10 @@ MISTAKES = [
         ["SOLVER.ACCUMULATE", "3"],
         "64 does not divide among 1 processes with SOLVER.ACCUMULATE 3; 63",
     ),
-    (["SOLVER.AMP.DTYPE", "fp8"], "SOLVER.AMP.DTYPE 'fp8' is unknown; choose one of bf16, fp16"),
+    (
+        ["SOLVER.AMP.DTYPE", "fp8"],
+        "SOLVER.AMP.DTYPE 'fp8' is unknown; choose one of auto, fp32, bf16, fp16",
+    ),
     (["SOLVER.SCHEDULE", "linear"], "SOLVER.SCHEDULE 'linear' is unknown; choose one of step"),
     (
         ["SOLVER.SCHEDULE", "step"],

@@ -22,6 +22,7 @@ from cwrgp.engine.precision import DTYPES
 from cwrgp.engine.schedule import SCHEDULES
 from cwrgp.models.encoders import ENCODERS
 from cwrgp.models.resnet import STEMS
+from cwrgp.number_format import MEMORY_FORMATS
 
 
 @pytest.fixture
@@ -48,7 +49,8 @@ def test_the_defaults_are_valid_and_explained(cfg):
         ("AUGMENT.INTERPOLATION", INTERPOLATIONS),
         ("SOLVER.OPTIMIZER", OPTIMIZERS),
         ("SOLVER.SCHEDULE", SCHEDULES),
-        ("SOLVER.AMP.DTYPE", DTYPES),
+        ("SOLVER.AMP.DTYPE", {"auto", *DTYPES}),
+        ("SOLVER.AMP.MEMORY_FORMAT", {"auto", *MEMORY_FORMATS}),
     ],
 )
 def test_the_choices_are_the_tables_keys(key, table):

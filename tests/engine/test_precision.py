@@ -15,9 +15,10 @@ CPU = torch.device("cpu")
 @pytest.mark.parametrize(
     ("fast", "enabled", "dtype", "expected", "memory_format"),
     [
-        (True, True, "bf16", "bf16 autocast", torch.channels_last),
+        (True, True, "bf16", "bf16 autocast, channels_last", torch.channels_last),
         (False, True, "bf16", "fp32 (no bf16 instructions)", torch.contiguous_format),
-        (False, True, "fp16", "fp16 autocast", torch.channels_last),
+        (False, True, "fp16", "fp16 autocast, channels_last", torch.channels_last),
+        (True, True, "fp32", "fp32", torch.contiguous_format),
         (True, False, "bf16", "fp32", torch.contiguous_format),
         (True, False, "fp16", "fp32", torch.contiguous_format),
     ],
@@ -36,8 +37,19 @@ def test_the_format_is_that_of_the_hardware(
 
 
 def test_an_unknown_dtype_is_refused():
-    with pytest.raises(ValueError, match=r"^dtype 'fp8' is unknown; choose one of \['bf16', 'fp16"):
+    with pytest.raises(ValueError, match=r"^dtype 'fp8' is unknown; choose one of \['fp32', "):
         Precision.choose(CPU, enabled=True, dtype="fp8")
+    with pytest.raises(ValueError, match=r"^layout 'nhwc' is unknown; choose one of \['auto', "):
+        Precision.choose(CPU, enabled=True, layout="nhwc")
+
+
+def test_the_memory_format_can_be_fixed_in_any_format():
+    fp32 = Precision.choose(CPU, enabled=False, layout="channels_last")
+    assert fp32.memory_format == torch.channels_last
+    assert fp32.describe() == "fp32, channels_last"
+    bf16 = Precision.choose(CPU, enabled=True, dtype="fp16", layout="contiguous", reason="a test")
+    assert bf16.memory_format == torch.contiguous_format
+    assert bf16.describe() == "fp16 autocast (a test)"
 
 
 def settings() -> list[str]:

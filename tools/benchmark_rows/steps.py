@@ -48,7 +48,8 @@ def _step() -> Pair:
         return method
 
     precision = Precision.choose(device, enabled=True)
-    ours, theirs = make(True).to(memory_format=precision.memory_format), make(False)
+    ours, theirs = make(True), make(False)
+    precision.prepare(ours)
     adam = {method: torch.optim.Adam(method.parameters(), fused=True) for method in (ours, theirs)}
 
     def a() -> None:
