@@ -46,8 +46,9 @@ class FineTuning:
     Attributes:
         output_dir: folder of the run.
         checkpoint: ``model_final.pth`` in it, the whole detector.
-        metrics: of the last evaluation, name -> value: ``bbox/AP`` and so on; with several test
-            sets ``DATASET/bbox/AP``.
+        metrics: of the last evaluation, name -> value: ``bbox/AP`` and so on, by the data set's own
+            protocol, and for data in VOC form also ``coco/AP``, ``voc07/AP`` and ``voc10/AP``; with
+            several test sets ``DATASET/bbox/AP``.
     """
 
     output_dir: Path

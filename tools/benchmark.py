@@ -23,11 +23,16 @@ import torch
 import torchvision
 from tabulate import tabulate
 
-from benchmark_rows import losses, steps, views
+from benchmark_rows import evaluation, losses, steps, views
 from benchmark_rows.timing import Row, measure
 from cwrgp.cli import run_main
 
-ROWS: list[Callable[[], list[Row]]] = [views.rows, losses.rows, steps.rows]
+ROWS: list[Callable[[], list[Row]]] = [
+    views.rows,
+    losses.rows,
+    steps.rows,
+    evaluation.rows,
+]
 
 
 def parse_args() -> argparse.Namespace:

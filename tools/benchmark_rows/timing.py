@@ -24,6 +24,8 @@ class Row:
         amount: how much a call does, in ``unit``.
         unit: such as "views".
         target: the ratio that was aimed at; None: none.
+        max_rounds: of a row whose baseline takes long, which is warmed up once only; None: no
+            limit.
     """
 
     name: str
@@ -32,17 +34,24 @@ class Row:
     amount: float = 1
     unit: str = "calls"
     target: float | None = None
+    max_rounds: int | None = None
 
 
 def measure(row: Row, rounds: int) -> dict[str, Any]:
     """Times both sides in turn, after two rounds that warm up.
 
+    Args:
+        row: what is timed.
+        rounds: that are measured, 2 or more; fewer where the row has a limit.
+
     Returns:
         Medians of the amounts per second, the median of the ratios and their quartiles.
     """
+    warm_up = 2 if row.max_rounds is None else 1
+    rounds = rounds if row.max_rounds is None else min(rounds, row.max_rounds)
     functions = row.prepare()
     times: list[list[float]] = []
-    for _ in range(rounds + 2):
+    for _ in range(warm_up + rounds):
         pair = []
         for function in functions:
             start = time.perf_counter()
@@ -51,7 +60,7 @@ def measure(row: Row, rounds: int) -> dict[str, Any]:
                 torch.cuda.synchronize()
             pair.append(time.perf_counter() - start)
         times.append(pair)
-    times = times[2:]
+    times = times[warm_up:]
     ratios = [b / a for a, b in times]
     low, _, high = statistics.quantiles(ratios, n=4)
     return {
