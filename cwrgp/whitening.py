@@ -35,29 +35,75 @@ def _eigh(s: Tensor) -> tuple[Tensor, Tensor]:
     return eigenvalues.masked_fill(~finite.squeeze(-1), torch.nan), u
 
 
-class _InverseSqrt(torch.autograd.Function):
-    """S^(-1/2) with the closed-form gradient, which has no 1 / (l_i - l_j) terms.
+def _inverse_sqrt(s: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """W = S^(-1/2), and what :func:`_inverse_sqrt_gradient` needs: q and V.
 
-    Differentiating S^(1/2) S^(1/2) = S in the eigenbasis of S gives
-    K_ij = -1 / (sqrt(l_i) sqrt(l_j) (sqrt(l_i) + sqrt(l_j))): finite for all l > 0, equal ones
-    included.
+    With S = U diag(l) U^T these are q = l^(-1/2), the eigenvalues of W, and V = U diag(q).
     """
+    eigenvalues, u = _eigh(s)
+    q = eigenvalues.rsqrt()
+    v = u * q.unsqueeze(-2)
+    return v @ u.mT, q, v
+
+
+def _inverse_sqrt_gradient(grad: Tensor, q: Tensor, v: Tensor) -> Tensor:
+    """dS from dW for W = S^(-1/2), with q and V of :func:`_inverse_sqrt`.
+
+    Differentiating W S W = I in the eigenbasis of S gives, for a symmetric dW,
+    dS = -V M V^T with M_ij = (V^T dW V)_ij / (q_i + q_j): finite for all l > 0, equal ones
+    included. dW is symmetrised first.
+    """
+    m = v.mT @ (grad + grad.mT) @ v
+    return v @ m.div_(-2 * (q.unsqueeze(-1) + q.unsqueeze(-2))) @ v.mT
+
+
+def _refuse_second_derivative() -> None:
+    """Called in a backward pass. once_differentiable would not do: torch.autograd.grad passes its
+    error by and returns a second derivative without this function's part.
+    """
+    if torch.is_grad_enabled():
+        raise RuntimeError("ZCA whitening has no second derivative; use create_graph=False")
+
+
+class _InverseSqrt(torch.autograd.Function):
+    """S^(-1/2) with the closed-form gradient, which has no 1 / (l_i - l_j) terms."""
 
     @staticmethod
     def forward(ctx: Any, s: Tensor) -> Tensor:
-        eigenvalues, u = _eigh(s)
-        root = eigenvalues.sqrt()
-        ctx.save_for_backward(root, u)
-        return (u / root.unsqueeze(-2)) @ u.mT
+        w, *factors = _inverse_sqrt(s)
+        ctx.save_for_backward(*factors)
+        return w
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> Tensor:
-        root, u = ctx.saved_tensors
-        grad = (grad + grad.mT) / 2
-        a, b = root.unsqueeze(-1), root.unsqueeze(-2)
-        k = -1 / (a * b * (a + b))
-        return u @ (k * (u.mT @ grad @ u)) @ u.mT
+        _refuse_second_derivative()
+        return _inverse_sqrt_gradient(grad, *ctx.saved_tensors)
+
+
+class _ZCA(torch.autograd.Function):
+    """Z = X W with W = S^(-1/2) and S = (1 - eps) X^T X / (O - ddof) + eps I.
+
+    The gradient is dX = dZ W + 2 (1 - eps) / (O - ddof) X dS, where dS follows from dW = X^T dZ.
+    Autograd would add the two terms of d(X^T X) = dX^T X + X^T dX by two products with X, since it
+    does not know that dS is symmetric.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, eps: float, ddof: int) -> Tensor:
+        w, *factors = _inverse_sqrt(_covariance(x, eps, ddof))
+        ctx.save_for_backward(x, w, *factors)
+        ctx.scale = 2 * (1 - eps) / (x.shape[-2] - ddof)
+        return x @ w
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        _refuse_second_derivative()
+        x, w, *factors = ctx.saved_tensors
+        grad_s = _inverse_sqrt_gradient(x.mT @ grad, *factors)
+        x = x.reshape(-1, *x.shape[-2:])
+        grad_x = (grad @ w).view(x.shape)
+        grad_x.baddbmm_(x, grad_s.view(-1, *grad_s.shape[-2:]), alpha=ctx.scale)
+        return grad_x.view(grad.shape), None, None
 
 
 def inverse_sqrt(s: Tensor) -> Tensor:
@@ -74,25 +120,27 @@ def inverse_sqrt(s: Tensor) -> Tensor:
     return _InverseSqrt.apply(s)
 
 
-def _zca(s: Tensor, x: Tensor) -> Tensor:
-    return inverse_sqrt(s) @ x
+def _zca(x: Tensor, eps: float, ddof: int) -> Tensor:
+    return _ZCA.apply(x, eps, ddof)
 
 
-def _pca(s: Tensor, x: Tensor) -> Tensor:
+def _pca(x: Tensor, eps: float, ddof: int) -> Tensor:
     # This uses the eigenvectors themselves, whose gradient does have 1 / (l_i - l_j) terms. They
     # and the order of the axes, which changes from batch to batch, are the paper's objections to
     # PCA whitening.
-    eigenvalues, u = _eigh(s)
-    return (u * eigenvalues.rsqrt().unsqueeze(-2)).flip(-1).mT @ x
+    eigenvalues, u = _eigh(_covariance(x, eps, ddof))
+    return x @ (u * eigenvalues.rsqrt().unsqueeze(-2)).flip(-1)
 
 
-def _cholesky(s: Tensor, x: Tensor) -> Tensor:
-    root, failed = torch.linalg.cholesky_ex(s)  # torch.linalg.cholesky raises for the whole batch
+def _cholesky(x: Tensor, eps: float, ddof: int) -> Tensor:
+    # torch.linalg.cholesky raises for the whole batch
+    root, failed = torch.linalg.cholesky_ex(_covariance(x, eps, ddof))
     root = root.masked_fill((failed != 0)[..., None, None], torch.nan)
-    return torch.linalg.solve_triangular(root, x, upper=False)
+    return torch.linalg.solve_triangular(root, x.mT, upper=False).mT
 
 
-_METHODS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+# Functions of (..., O, M), O observations of M variables, and of eps and ddof.
+_METHODS: dict[str, Callable[[Tensor, float, int], Tensor]] = {
     "zca": _zca,
     "pca": _pca,
     "cholesky": _cholesky,
@@ -200,12 +248,15 @@ def whiten(
     check_whitening(num_samples, num_channels, axis=axis, num_groups=num_groups, eps=eps, ddof=ddof)
 
     with torch.autocast(x.device.type, enabled=False):
-        groups = _grouped(x, axis, num_groups, permutation)
-        z = _METHODS[method](_covariance(groups, eps, ddof), groups)
-        if axis == "batch":
-            z = z.mT
-        z = z.movedim(-3, -2).flatten(-2)  # (..., N, D)
-        return z if permutation is None else _take_channels(z, permutation.argsort(-1))
+        h = _centred(x, axis).mT  # (..., D, N): whole rows of it are permuted
+        if permutation is not None:
+            inverse = permutation.argsort(-1)
+            h = _permute_rows(h, permutation, inverse)
+        z = _METHODS[method](_observations(h, axis, num_groups), eps, ddof)
+        z = (z.mT if axis == "batch" else z).flatten(-3, -2)
+        if permutation is not None:
+            z = _permute_rows(z, inverse, permutation)
+        return z.mT
 
 
 @torch.no_grad()
@@ -227,29 +278,54 @@ def smallest_eigenvalue(
         A scalar, the smallest of all leading dimensions and groups; NaN where x is not finite.
     """
     with torch.autocast(x.device.type, enabled=False):
-        s = _covariance(_grouped(x, axis, num_groups, None), eps, ddof)
-        return _eigh(s)[0].min()
+        h = _centred(x, axis).mT
+        return _eigh(_covariance(_observations(h, axis, num_groups), eps, ddof))[0].min()
 
 
-def _grouped(x: Tensor, axis: str, num_groups: int, permutation: Tensor | None) -> Tensor:
-    """Centred groups with the variables as rows: (..., G, N, C), for the batch axis (..., G, C, N).
+def _centred(x: Tensor, axis: str) -> Tensor:
+    """Subtracts the mean of all D channels or of all N samples from (..., N, D)."""
+    x = at_least_float32(x)
+    dim = -1 if axis == "channel" else -2
+    # As x - x.mean(dim), but the backward pass makes one tensor of the size of x, not three.
+    return x + x.sum(dim, keepdim=True) * (-1 / x.shape[dim])
 
-    The centre is that of all D channels or of all N samples.
+
+def _observations(h: Tensor, axis: str, num_groups: int) -> Tensor:
+    """Cuts (..., D, N) into groups with the observations as rows and the variables as columns:
+    (..., G, C, N), for the batch axis (..., G, N, C).
     """
-    h = at_least_float32(x)
-    h = h - h.mean(dim=-1 if axis == "channel" else -2, keepdim=True)
-    if permutation is not None:
-        h = _take_channels(h, permutation)
-    groups = h.unflatten(-1, (num_groups, -1)).movedim(-2, -3)
+    groups = h.unflatten(-2, (num_groups, -1))
     return groups.mT if axis == "batch" else groups
 
 
-def _covariance(groups: Tensor, eps: float, ddof: int) -> Tensor:
-    s = groups @ groups.mT / (groups.shape[-1] - ddof)
+def _covariance(x: Tensor, eps: float, ddof: int) -> Tensor:
+    """(1 - eps) X^T X / (O - ddof) + eps I of the centred X, (..., O, M)."""
+    s = x.mT @ x / (x.shape[-2] - ddof)
     if eps == 0:
         return s
     return torch.lerp(s, torch.eye(s.shape[-1], dtype=s.dtype, device=s.device), eps)
 
 
-def _take_channels(x: Tensor, permutation: Tensor) -> Tensor:
-    return x.gather(-1, permutation.unsqueeze(-2).expand(x.shape))
+class _PermuteRows(torch.autograd.Function):
+    """Rows of (R, M) in another order. The gradient is copied back row by row, where autograd,
+    which does not know that no row is taken twice, would add to a tensor of zeros.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, order: Tensor, inverse: Tensor) -> Tensor:
+        ctx.save_for_backward(inverse)
+        return x.index_select(0, order)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        return grad.index_select(0, ctx.saved_tensors[0]), None, None
+
+
+def _permute_rows(x: Tensor, order: Tensor, inverse: Tensor) -> Tensor:
+    """Permutes the rows of (..., R, M), each of which is copied as a whole."""
+    num_rows, width = x.shape[-2:]
+    rows = x.reshape(-1, width)
+    first = torch.arange(0, len(rows), num_rows, device=x.device).view(*x.shape[:-2], 1)
+    return _PermuteRows.apply(rows, (first + order).flatten(), (first + inverse).flatten()).view(
+        x.shape
+    )

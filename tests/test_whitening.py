@@ -255,3 +255,44 @@ def test_the_gradient_of_the_inverse_root_is_symmetric():
     s = torch.tensor([[2.0, 0.5], [0.5, 1.0]], requires_grad=True)
     inverse_sqrt(s).backward(torch.tensor([[1.0, 3.0], [0.0, 2.0]]))
     torch.testing.assert_close(s.grad, s.grad.T)
+
+
+@pytest.mark.parametrize("eps", [0.0, 0.1])
+@pytest.mark.parametrize("axis", ["channel", "batch"])
+def test_the_gradient_of_zca_is_that_of_autograd_through_eigh(axis, eps):
+    torch.manual_seed(0)
+    shape = (2, 6, 40) if axis == "channel" else (2, 40, 6)
+    x = torch.randn(shape, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(shape, dtype=torch.float64)
+    h = x - x.mean(-1 if axis == "channel" else -2, keepdim=True)
+    h = h if axis == "channel" else h.mT
+    s = (1 - eps) * h @ h.mT / 39 + eps * torch.eye(6, dtype=torch.float64)
+    eigenvalues, u = torch.linalg.eigh(s)
+    z = (u * eigenvalues.rsqrt().unsqueeze(-2)) @ u.mT @ h
+    z = z if axis == "channel" else z.mT
+    (expected,) = torch.autograd.grad((z * weight).sum(), x)
+    (grad,) = torch.autograd.grad((whiten(x, axis=axis, eps=eps) * weight).sum(), x)
+    torch.testing.assert_close(grad, expected, rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize("function", [whiten, lambda x: inverse_sqrt(x @ x.mT)])
+def test_a_second_derivative_is_refused(function):
+    x = torch.randn(4, 16, dtype=torch.float64, requires_grad=True)
+    with pytest.raises(RuntimeError, match="no second derivative; use create_graph=False"):
+        torch.autograd.grad(function(x).pow(3).sum(), x, create_graph=True)
+
+
+def test_the_last_dimension_need_not_be_contiguous():
+    x = torch.randn(16, 4, 3, dtype=torch.float64).permute(2, 1, 0)
+    permutation = torch.rand(3, 16).argsort(-1)
+    found = whiten(x, permutation=permutation, num_groups=2)
+    expected = whiten(x.contiguous(), permutation=permutation, num_groups=2)
+    torch.testing.assert_close(found, expected)
+
+
+def test_a_permutation_is_shared_by_leading_dimensions():
+    x = torch.randn(2, 3, 4, 16, dtype=torch.float64)
+    permutation = torch.rand(3, 16).argsort(-1)
+    found = whiten(x, permutation=permutation, num_groups=2)
+    for part, expected in zip(x, found, strict=True):
+        torch.testing.assert_close(whiten(part, permutation=permutation, num_groups=2), expected)

@@ -122,19 +122,28 @@ def pair_loss(z: Tensor, *, normalize: bool = True) -> Tensor:
     """Mean distance over all V (V - 1) / 2 pairs of views; both views of a pair get a gradient.
 
     Args:
-        z: (V, M, D) embeddings of the same M samples.
+        z: (V, ..., D) embeddings of the same samples.
         normalize: 2 - 2 cos(a, b), averaged over samples; otherwise the mean squared error.
 
     Returns:
         A scalar.
     """
-    if normalize:
-        z = F.normalize(z, dim=-1)
-    losses = [
-        2 - 2 * (a * b).sum(-1).mean() if normalize else F.mse_loss(a, b)
-        for a, b in combinations(z, 2)
-    ]
+    if not normalize:
+        return _mean_squared_error_of_pairs(z)
+    z = F.normalize(z, dim=-1)
+    losses = [2 - 2 * (a * b).sum(-1).mean() for a, b in combinations(z, 2)]
     return torch.stack(losses).mean()
+
+
+def _mean_squared_error_of_pairs(z: Tensor) -> Tensor:
+    """The pairs' distances from each other, from the views' distances to their mean m.
+
+    Since sum_{a<b} |a - b|^2 = V sum_a |a - m|^2, the mean over pairs is 2 V / (V - 1) times the
+    mean over views. The latter is stationary in m, so that m needs no gradient.
+    """
+    num_views = len(z)
+    mean = z.detach().mean(0).expand_as(z)
+    return 2 * num_views / (num_views - 1) * F.mse_loss(z, mean)
 
 
 def mean_of_different_views(x: Tensor) -> Tensor:

@@ -46,7 +46,12 @@ def cwrgp_loss(
     """
     h = cut_subbatches(views, subbatch_size, split)  # (V, K, S, N, D)
     z = whiten(h, axis="channel", num_groups=num_groups, permutation=permutation, eps=eps)
-    return pair_loss(z.flatten(1, 3), normalize=normalize)
+    if normalize and eps == 0:
+        # Z_g Z_g^T = (C - 1) I for each group, so that all rows of Z have the squared norm
+        # G (C - 1) = D - G, and 2 - 2 cos(a, b) = |a - b|^2 / (D - G).
+        num_channels = z.shape[-1]
+        return num_channels / (num_channels - num_groups) * pair_loss(z, normalize=False)
+    return pair_loss(z, normalize=normalize)
 
 
 @full_precision

@@ -139,6 +139,28 @@ def test_the_loss_does_not_depend_on_the_scale_of_the_embedding():
     torch.testing.assert_close(cwrgp_loss(views, **arguments), cwrgp_loss(7 * views, **arguments))
 
 
+@pytest.mark.parametrize("num_views", [2, 3, 5])
+def test_squared_error_of_pairs_equals_the_loop_over_pairs(num_views):
+    views = torch.randn(num_views, 6, 10, dtype=torch.float64, requires_grad=True)
+    loss = pair_loss(views, normalize=False)
+    pairs = [F.mse_loss(views[a], views[b]) for a in range(num_views) for b in range(a)]
+    expected = torch.stack(pairs).mean()
+    torch.testing.assert_close(loss, expected, rtol=1e-12, atol=0)
+    (grad,) = torch.autograd.grad(loss, views)
+    (expected_grad,) = torch.autograd.grad(expected, views)
+    torch.testing.assert_close(grad, expected_grad, rtol=1e-10, atol=1e-14)
+
+
+def test_the_cosine_form_is_that_of_explicitly_normalised_embeddings():
+    views = torch.randn(3, 8, 64, dtype=torch.float64, requires_grad=True)
+    loss = cwrgp_loss(views, num_groups=4, subbatch_size=8)
+    expected = pair_loss(whiten(views, num_groups=4))
+    torch.testing.assert_close(loss, expected, rtol=1e-10, atol=0)
+    (grad,) = torch.autograd.grad(loss, views)
+    (expected_grad,) = torch.autograd.grad(expected, views)
+    torch.testing.assert_close(grad, expected_grad, rtol=1e-9, atol=1e-13)
+
+
 def test_symmetric_loss_is_two_asymmetric_ones_with_whitened_targets():
     # The paper's analysis (section 3): same gradient, up to the factor 2 that the value has, too.
     torch.manual_seed(0)
