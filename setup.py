@@ -44,6 +44,9 @@ INSTALL_REQUIRES = [
 # For the zoo's files at Google Drive; it brings eight packages that nothing else here needs.
 DRIVE = ["gdown>=6.5"]
 
+# For hf://OWNER/NAME.
+HUB = ["huggingface_hub>=0.30"]
+
 # For DATA.NAME webdataset: the rules for shards, and ranges of files behind https. For s3:// and gs://
 # add s3fs or gcsfs.
 WEBDATASET = ["webdataset>=1.0", "fsspec[http]>=2024.2"]
@@ -60,6 +63,7 @@ WANDB = ["wandb>=0.18"]
 
 EXTRAS_REQUIRE = {
     "drive": DRIVE,
+    "hub": HUB,
     "webdataset": WEBDATASET,
     "visualize": VISUALIZE,
     "fast": FAST,
@@ -76,6 +80,7 @@ EXTRAS_REQUIRE = {
         "mypy>=1.14",
         "setuptools>=64",
         *DRIVE,
+        *HUB,
         *WEBDATASET,
         *FAST,
         *WANDB,

@@ -25,6 +25,8 @@ _OPTIONS = {
     "profile": "--profile",
     "source": "--source",
     "branch": "--branch",
+    "prefix": "--prefix",
+    "stride_in_1x1": "--stride-in-1x1",
     "unsafe": "--unsafe-load",
     "weights": "--weights",
     "output": "--output",
@@ -153,7 +155,7 @@ def add_profile(parser: argparse.ArgumentParser) -> None:
 def add_checkpoint_arguments(
     parser: argparse.ArgumentParser, sources: Sequence[str], branches: Sequence[str]
 ) -> None:
-    """Adds ``--source``, ``--branch`` and ``--unsafe-load``: how a checkpoint is read.
+    """Adds the options that say how a checkpoint is read, such as ``--source``.
 
     Args:
         parser: of the command.
@@ -169,6 +171,12 @@ def add_checkpoint_arguments(
     )
     parser.add_argument(
         "--branch", choices=branches, help="which network, if the checkpoint has an average too"
+    )
+    parser.add_argument(
+        "--prefix",
+        metavar="TEXT",
+        help="what the network's names begin with, such as 'encoder.encoder.', where the checkpoint"
+        " has several networks and no known format",
     )
     parser.add_argument(
         "--unsafe-load",

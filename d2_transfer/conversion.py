@@ -14,9 +14,16 @@ import torch
 from torch import Tensor
 
 from cwrgp.checkpoints.detectron2_names import to_detectron2
-from cwrgp.checkpoints.extract import Encoder, extract_encoder
+from cwrgp.checkpoints.encoder import Encoder
+from cwrgp.checkpoints.extract import extract_encoder
 from cwrgp.checkpoints.find_resnets import count_tensors
-from cwrgp.checkpoints.from_detectron2 import extract_backbone
+from cwrgp.checkpoints.from_detectron2 import (
+    AUTHOR,
+    STRIDE_KEY,
+    check_stride,
+    extract_backbone,
+)
+from cwrgp.checkpoints.hugging_face import with_settings
 from cwrgp.checkpoints.pixel_statistics import PixelStatistics
 from cwrgp.checkpoints.reader import read_with_digest
 from cwrgp.checkpoints.writer import num_bytes
@@ -25,10 +32,6 @@ from cwrgp.file_io.path_manager import local_file
 from d2_transfer.proof import Verification, verify
 
 SUFFIXES = (".pkl", ".pth", ".safetensors")
-
-# Marks the files that this module writes for Detectron2, which logs it. `d2_transfer.weights`
-# compares a config with the conventions of such a file only.
-AUTHOR = "cwrgp tools/convert_to_d2.py"
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,9 @@ def convert_file(
     source: str = "auto",
     *,
     branch: str | None = None,
+    prefix: str | None = None,
     to: str = "detectron2",
+    stride_in_1x1: bool | None = None,
     check: bool = True,
     unsafe: bool = False,
     pixels: PixelStatistics | None = None,
@@ -77,13 +82,17 @@ def convert_file(
     After any failure an existing output is unchanged and there is no new one.
 
     Args:
-        input_file: a checkpoint of one of `cwrgp.checkpoints.formats.SOURCES`; for the
+        input_file: a checkpoint that `cwrgp.checkpoints.extract.extract_encoder` reads; for the
             export to torchvision, a Detectron2 file, also a fine-tuned detector.
         output_file: ``.pkl`` (NumPy arrays, Detectron2's classic format), ``.pth`` or
             ``.safetensors`` (tensors), all float32.
         source: name of the input's format, or ``"auto"``.
         branch: "online" or "momentum"; None takes what the format's publishers evaluate.
+        prefix: what the network's names begin with, where the file has several networks and no
+            known format.
         to: "detectron2", or "torchvision" to export a Detectron2 backbone.
+        stride_in_1x1: for that export, MODEL.RESNETS.STRIDE_IN_1X1 of the detector; None takes it
+            from ``config.yaml`` beside the file, where Detectron2 writes it.
         check: False omits the proof.
         unsafe: lets the input file run code of its own.
         pixels: normalisation of the input in pretraining, in place of what the file states or its
@@ -94,9 +103,13 @@ def convert_file(
         ValueError: the input is refused, the output's name is wrong, or the proof failed.
     """
     output = Path(output_file)
-    local = _check_arguments(input_file, output, source, branch, to)
+    local = _check_arguments(input_file, output, source, branch, prefix, to, stride_in_1x1)
     checkpoint, sha256_in = read_with_digest(local, unsafe=unsafe)
-    encoder = _find_encoder(checkpoint, input_file, source, branch, to)
+    if to == "detectron2":
+        encoder = with_settings(extract_encoder(checkpoint, source, branch, prefix), local)
+    else:
+        encoder = check_stride(extract_backbone(checkpoint), checkpoint, local, stride_in_1x1)
+    _check_stem(encoder, input_file)
     encoder = encoder if pixels is None else replace(encoder, pixels=pixels)
     num_tensors_in = count_tensors(checkpoint)
     del checkpoint  # what is not used of it takes memory
@@ -104,7 +117,13 @@ def convert_file(
 
 
 def _check_arguments(
-    input_file: str | Path, output: Path, source: str, branch: str | None, to: str
+    input_file: str | Path,
+    output: Path,
+    source: str,
+    branch: str | None,
+    prefix: str | None,
+    to: str,
+    stride_in_1x1: bool | None,
 ) -> Path:
     """Raises as `convert_file` does, before anything is read. Returns the input's local path."""
     if output.is_dir():
@@ -116,26 +135,21 @@ def _check_arguments(
     local = local_file(input_file)
     if output.exists() and output.samefile(local):
         raise ValueError(f"output_file {output} is the input file: choose another name")
-    if to == "torchvision" and (source != "auto" or branch is not None):
-        raise ValueError("source and branch are for conversions to Detectron2 only")
+    if to == "torchvision" and (source != "auto" or branch is not None or prefix is not None):
+        raise ValueError("source, branch and prefix are for conversions to Detectron2 only")
+    if to == "detectron2" and stride_in_1x1 is not None:
+        raise ValueError("stride_in_1x1 is for the export to torchvision only")
     return local
 
 
-def _find_encoder(
-    checkpoint: Mapping[str, Any], input_file: str | Path, source: str, branch: str | None, to: str
-) -> Encoder:
-    """The ResNet in the input; raises ValueError if Detectron2 has no such network."""
-    if to == "detectron2":
-        encoder = extract_encoder(checkpoint, source, branch)
-    else:
-        encoder = extract_backbone(checkpoint)
+def _check_stem(encoder: Encoder, input_file: str | Path) -> None:
+    """Raises ValueError if Detectron2 has no such network."""
     if encoder.stem != "imagenet":
         raise ValueError(
             f"{input_file}: this encoder cannot be transferred: its first convolution is 3x3 with"
             " stride 1 (made for small images), that of Detectron2's ResNets is 7x7 with stride 2;"
             " pretrain with the ImageNet stem"
         )
-    return encoder
 
 
 def _convert(
@@ -151,9 +165,9 @@ def _convert(
     weights = to_detectron2(tensors) if to == "detectron2" else tensors
     output.parent.mkdir(parents=True, exist_ok=True)
     with replacing(output, num_bytes(weights)) as temporary:
-        _write(weights, temporary, output.suffix, to, encoder.pixels)
+        _write(weights, temporary, output.suffix, to, encoder)
         written, sha256_out = read_with_digest(temporary)
-        verification = _prove(written, tensors, encoder.arch, to) if check else None
+        verification = _prove(written, tensors, encoder, to) if check else None
     return Conversion(
         output=output,
         encoder=replace(encoder, state_dict={}),
@@ -202,14 +216,13 @@ def _own_float32(name: str, tensor: Tensor, taken: set[int]) -> Tensor:
     return own
 
 
-def _write(
-    weights: dict[str, Tensor], path: Path, suffix: str, to: str, pixels: PixelStatistics | None
-) -> None:
+def _write(weights: dict[str, Tensor], path: Path, suffix: str, to: str, encoder: Encoder) -> None:
     """Writes what Detectron2's checkpointer reads, or a plain state dict for torchvision."""
     about: dict[str, Any] = {}
     if to == "detectron2":
         about = {"__author__": AUTHOR, "matching_heuristics": True}
-        about |= pixels.as_metadata() if pixels else {}
+        about |= encoder.pixels.as_metadata() if encoder.pixels else {}
+        about |= {STRIDE_KEY: True} if encoder.stride_in_1x1 else {}
     if suffix == ".safetensors":  # its metadata are texts; a list of numbers is JSON
         safetensors.torch.save_file(weights, path, {k: str(v) for k, v in about.items()})
         return
@@ -223,9 +236,10 @@ def _write(
 
 
 def _prove(
-    written: Mapping[str, Any], tensors: dict[str, Tensor], arch: str, to: str
+    written: Mapping[str, Any], tensors: dict[str, Tensor], encoder: Encoder, to: str
 ) -> Verification:
     """Compares the content of the file as written with what was read from the input."""
     if to == "detectron2":
-        return verify(tensors, written["model"], arch)
-    return verify(written, to_detectron2(tensors), arch)
+        stride = encoder.stride_in_1x1
+        return verify(tensors, written["model"], encoder.arch, stride_in_1x1=stride)
+    return verify(written, to_detectron2(tensors), encoder.arch)

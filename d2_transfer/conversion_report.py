@@ -8,6 +8,7 @@ from typing import Any
 import torch
 import torchvision
 
+from cwrgp.checkpoints.encoder import Encoder
 from d2_transfer.conversion import Conversion
 from d2_transfer.proof import resnet_config
 
@@ -23,9 +24,9 @@ def as_table(conversion: Conversion) -> str:
         reasons[reason].append(key)
     encoder, proof = conversion.encoder, conversion.verification
     rows = [
-        ("source", f"{encoder.source} ({encoder.branch} branch)"),
+        ("source", encoder.source + (f" ({encoder.branch} branch)" if encoder.branch else "")),
         ("architecture", encoder.arch),
-        ("MODEL.RESNETS", " ".join(f"{k} {v}" for k, v in resnet_config(encoder.arch).items())),
+        ("MODEL.RESNETS", " ".join(f"{k} {v}" for k, v in _resnets(encoder).items())),
         ("pixels", str(conversion.pixels or _UNKNOWN_PIXELS)),
         ("tensors in", str(conversion.num_tensors_in)),
         ("tensors used", f"{conversion.num_tensors_out}, each once"),
@@ -59,7 +60,7 @@ def as_json(conversion: Conversion, input_file: str) -> dict[str, Any]:
         "source": encoder.source.split(", "),
         "branch": encoder.branch,
         "architecture": encoder.arch,
-        "resnets": resnet_config(encoder.arch),
+        "resnets": _resnets(encoder),
         "pixel_mean": pixels and list(pixels.mean),
         "pixel_std": pixels and list(pixels.std),
         "tensors_in": conversion.num_tensors_in,
@@ -72,6 +73,10 @@ def as_json(conversion: Conversion, input_file: str) -> dict[str, Any]:
         "sha256_out": conversion.sha256_out,
         "versions": {"torch": torch.__version__, "torchvision": torchvision.__version__},
     }
+
+
+def _resnets(encoder: Encoder) -> dict[str, Any]:
+    return resnet_config(encoder.arch, stride_in_1x1=encoder.stride_in_1x1)
 
 
 def _examples(keys: list[str], limit: int = 3) -> str:

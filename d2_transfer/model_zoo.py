@@ -1,7 +1,12 @@
-"""``MODEL.WEIGHTS cwrgp://NAME``: a published checkpoint, checked, converted and proven."""
+"""``MODEL.WEIGHTS``: published checkpoints, checked, converted and proven.
+
+``cwrgp://NAME`` is a row of MODEL_ZOO.md, ``hf://OWNER/NAME[/FILE]`` a file at the Hugging Face
+Hub.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,7 +16,10 @@ from detectron2.utils.file_io import PathManager
 from iopath.common.file_io import file_lock
 
 from cwrgp.checkpoints.model_zoo import PREFIX, ZOO, Checkpoint, ZooHandler, fetch, get
-from cwrgp.file_io.digest import is_intact, record_digest, recorded_digest
+from cwrgp.checkpoints.reader import read_checkpoint
+from cwrgp.file_io import hugging_face_hub
+from cwrgp.file_io.cache import cache_dir
+from cwrgp.file_io.digest import file_digest, is_intact, record_digest, recorded_digest
 from d2_transfer.conversion import convert_file
 
 logger = logging.getLogger(__name__)
@@ -49,6 +57,49 @@ def fetch_converted(name: str, table: Mapping[str, Checkpoint] = ZOO, force: boo
     return output
 
 
+def fetch_converted_from_hub(path: str) -> Path:
+    """A file at the hub in Detectron2's names: as it is if it has them, otherwise converted.
+
+    The converted file is cached under the SHA-256 of the original and of the settings beside it.
+
+    Raises:
+        MissingPackage: huggingface_hub is not installed.
+        ValueError: the file is refused, or the proof failed.
+        OSError: it cannot be downloaded.
+    """
+    original = Path(hugging_face_hub.fetch(path))
+    content = read_checkpoint(original)
+    if any(name.endswith("res2.0.conv1.weight") for name in _names(content)):
+        return original
+    beside = [original.with_name(name) for name in hugging_face_hub.SETTINGS]
+    digests = [file_digest(file) for file in (original, *beside) if file.is_file()]
+    key = hashlib.sha256(" ".join(digests).encode()).hexdigest()[:32]
+    output = cache_dir() / "hub" / f"{key}-d2v{CONVERTER}.pkl"
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with file_lock(str(output)):
+        if not is_intact(output):
+            conversion = convert_file(original, output)
+            record_digest(output, conversion.sha256_out)
+            for warning in conversion.warnings:
+                logger.warning(f"{path}: {warning}")
+            if proof := conversion.verification:
+                logger.info(f"{path}: converted, largest difference {proof.float64:.1e} (float64)")
+    return output
+
+
+def _names(content: Mapping[str, Any]) -> list[str]:
+    model = content.get("model")
+    return [*map(str, content), *(map(str, model) if isinstance(model, Mapping) else ())]
+
+
+class ConvertedHubHandler(hugging_face_hub.HubHandler):
+    """Lets Detectron2 read ``hf://OWNER/NAME[/FILE]``: the converted file."""
+
+    def _get_local_path(self, path: str, force: bool = False, **kwargs: Any) -> str:
+        self._check_kwargs(kwargs)
+        return str(fetch_converted_from_hub(path))
+
+
 class ConvertedZooHandler(ZooHandler):
     """Lets Detectron2 read ``cwrgp://NAME``: the converted file."""
 
@@ -58,3 +109,4 @@ class ConvertedZooHandler(ZooHandler):
 
 
 PathManager.register_handler(ConvertedZooHandler())
+PathManager.register_handler(ConvertedHubHandler())

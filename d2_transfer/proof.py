@@ -34,18 +34,24 @@ class Verification:
 
 
 def verify(
-    encoder_state: Mapping[str, Tensor], d2_state: Mapping[str, Tensor], arch: str
+    encoder_state: Mapping[str, Tensor],
+    d2_state: Mapping[str, Tensor],
+    arch: str,
+    *,
+    stride_in_1x1: bool = False,
 ) -> Verification:
     """Proves that two state dicts are the same network, by running both on the same input.
 
     Both are loaded strictly, torchvision's into ``torchvision.models.<arch>`` and the other into
-    Detectron2's own backbone (``STRIDE_IN_1X1 False``), and compared in evaluation mode on a seeded
-    random image of 96x64 pixels, at the outputs of all four stages.
+    Detectron2's own backbone, and compared in evaluation mode on a seeded random image of 96x64
+    pixels, at the outputs of all four stages.
 
     Args:
         encoder_state: under torchvision's names, without ``fc``; float32 or float64.
         d2_state: under Detectron2's names.
         arch: a key of `cwrgp.models.resnet.ARCHITECTURES`.
+        stride_in_1x1: whether bottleneck blocks stride in their first convolution: then
+            torchvision's network is changed to do so.
 
     Returns:
         The largest relative differences; the one in float64 is within `TOLERANCE_FLOAT64`.
@@ -56,8 +62,8 @@ def verify(
     differences = {}
     for dtype in (torch.float64, torch.float32):
         # One network at a time, so that only one copy of the weights is alive.
-        expected = _features(_torchvision_network(arch, encoder_state), dtype)
-        found = _features(_detectron2_backbone(arch, d2_state), dtype)
+        expected = _features(_torchvision_network(arch, encoder_state, stride_in_1x1), dtype)
+        found = _features(_detectron2_backbone(arch, d2_state, stride_in_1x1), dtype)
         differences[dtype] = {
             stage: _relative_difference(expected[stage], found[stage], stage) for stage in STAGES
         }
@@ -70,11 +76,12 @@ def verify(
     return Verification(largest, max(differences[torch.float32].values()))
 
 
-def resnet_config(arch: str) -> dict[str, Any]:
+def resnet_config(arch: str, *, stride_in_1x1: bool = False) -> dict[str, Any]:
     """The keys of Detectron2's ``MODEL.RESNETS`` that describe an architecture.
 
     Args:
         arch: a key of `cwrgp.models.resnet.ARCHITECTURES`.
+        stride_in_1x1: where bottleneck blocks stride; torchvision's do so in the 3x3 convolution.
     """
     layout = ARCHITECTURES[arch]
     return {
@@ -82,7 +89,7 @@ def resnet_config(arch: str) -> dict[str, Any]:
         "RES2_OUT_CHANNELS": layout.stage_channels[0],
         "NUM_GROUPS": layout.groups,
         "WIDTH_PER_GROUP": layout.width,
-        "STRIDE_IN_1X1": False,  # torchvision strides in the 3x3 convolution
+        "STRIDE_IN_1X1": stride_in_1x1,
     }
 
 
@@ -103,15 +110,23 @@ class _Stages(nn.Module):
         return features
 
 
-def _torchvision_network(arch: str, state_dict: Mapping[str, Tensor]) -> nn.Module:
+def _torchvision_network(
+    arch: str, state_dict: Mapping[str, Tensor], stride_in_1x1: bool
+) -> nn.Module:
     with torch.device("meta"):
         network = getattr(torchvision.models, arch)(weights=None)
     network.fc = nn.Identity()
+    if stride_in_1x1:
+        for layer in (network.layer2, network.layer3, network.layer4):
+            first, second = layer[0].conv1, layer[0].conv2
+            first.stride, second.stride = second.stride, first.stride
     _load_strictly(network, state_dict, f"torchvision's {arch}")
     return _Stages(network)
 
 
-def _detectron2_backbone(arch: str, state_dict: Mapping[str, Tensor]) -> nn.Module:
+def _detectron2_backbone(
+    arch: str, state_dict: Mapping[str, Tensor], stride_in_1x1: bool
+) -> nn.Module:
     # Only the proof itself needs Detectron2; a conversion without proof does not.
     from detectron2.config import get_cfg
     from detectron2.layers import ShapeSpec
@@ -121,7 +136,7 @@ def _detectron2_backbone(arch: str, state_dict: Mapping[str, Tensor]) -> nn.Modu
     cfg.MODEL.BACKBONE.FREEZE_AT = 0
     cfg.MODEL.RESNETS.NORM = "BN"
     cfg.MODEL.RESNETS.OUT_FEATURES = list(STAGES)
-    cfg.MODEL.RESNETS.update(resnet_config(arch))
+    cfg.MODEL.RESNETS.update(resnet_config(arch, stride_in_1x1=stride_in_1x1))
     with torch.device("meta"):
         backbone = build_resnet_backbone(cfg, ShapeSpec(channels=3))
     _load_strictly(backbone, state_dict, f"Detectron2's {arch}")

@@ -19,12 +19,12 @@ from detectron2.modeling import build_model
 from detectron2.utils.file_io import PathManager
 from torch import Tensor
 
-import d2_transfer.model_zoo  # noqa: F401 (cwrgp://NAME for Detectron2's PathManager)
+import d2_transfer.model_zoo  # noqa: F401 (cwrgp:// and hf:// for Detectron2's PathManager)
+from cwrgp.checkpoints.from_detectron2 import AUTHOR, STRIDE_KEY
 from cwrgp.checkpoints.pixel_statistics import IMAGENET, PixelStatistics, read_metadata
 from cwrgp.checkpoints.reader import read_checkpoint
 from cwrgp.file_io.path_manager import local_file
 from cwrgp.models.resnet import BY_DEPTH
-from d2_transfer.conversion import AUTHOR
 
 # The names of a ResNet's stages in Detectron2, anywhere in the model.
 _STAGE = re.compile(r"(?:^|\.)(?:stem|res[2-5])\.")
@@ -211,9 +211,10 @@ def _check_conventions(cfg: CfgNode, weights: Mapping[str, Any], path: str) -> N
         wrong.append(f"MODEL.PIXEL_MEAN {list(found.mean)} MODEL.PIXEL_STD {list(found.std)}")
         options.append(f'MODEL.PIXEL_MEAN "{list(pixels.mean)}"')
         options.append(f'MODEL.PIXEL_STD "{list(pixels.std)}"')
-    if BY_DEPTH[model.RESNETS.DEPTH].bottleneck and model.RESNETS.STRIDE_IN_1X1:
-        wrong.append("MODEL.RESNETS.STRIDE_IN_1X1 True")
-        options.append("MODEL.RESNETS.STRIDE_IN_1X1 False")
+    stride = str(weights.get(STRIDE_KEY)) == "True"
+    if BY_DEPTH[model.RESNETS.DEPTH].bottleneck and stride != model.RESNETS.STRIDE_IN_1X1:
+        wrong.append(f"MODEL.RESNETS.STRIDE_IN_1X1 {model.RESNETS.STRIDE_IN_1X1}")
+        options.append(f"MODEL.RESNETS.STRIDE_IN_1X1 {stride}")
     if wrong:
         raise ValueError(
             f"{path} was not pretrained with {' '.join(wrong)}; set {' '.join(options)}"

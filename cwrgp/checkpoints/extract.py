@@ -1,56 +1,33 @@
-"""Reads the ResNet of any known format under torchvision's names: completely, or not at all.
+"""Reads the ResNet of a checkpoint under torchvision's names: completely, or not at all.
 
-The format is auto-detected by structure, never by a file's name: every ResNet in the file must
-be where one known format has it. An unexpected tensor inside the backbone is an error that names
-it.
+`cwrgp.checkpoints.choose` says which one. An unexpected tensor inside the backbone is an error that
+names it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from cwrgp.checkpoints.check_tensors import check_kind, check_values, describe_untrained
-from cwrgp.checkpoints.find_resnets import Place, find_resnets, open_container, seen_prefixes
-from cwrgp.checkpoints.formats import BRANCHES, HEADS, SOURCES, Layout, Source, source_names
+from cwrgp.checkpoints.choose import choose_network
+from cwrgp.checkpoints.encoder import Encoder
+from cwrgp.checkpoints.find_resnets import Naming, Place, open_container
+from cwrgp.checkpoints.formats import HEADS, Layout, Source
 from cwrgp.checkpoints.own import read_pixels
 from cwrgp.checkpoints.pixel_statistics import PixelStatistics
-from cwrgp.models.resnet import Stem, check_resnet, identify_arch, is_resnet_name
-
-
-@dataclass(frozen=True)
-class Encoder:
-    """A ResNet without its classifier, complete and checked.
-
-    Attributes:
-        arch: torchvision's name of the architecture, a key of `resnet.ARCHITECTURES`.
-        state_dict: its tensors under torchvision's names, without ``fc``; the counters
-            ``num_batches_tracked`` are there for every BatchNorm layer or for none.
-        source: names of the rows of `SOURCES` that describe the file; several publishers may write
-            the same structure.
-        branch: "online" or "momentum".
-        stem: ``"imagenet"`` (7x7, stride 2) or ``"small"`` (3x3, stride 1).
-        dropped: key in the file -> why it was dropped.
-        warnings: remarks on the weights for the user.
-        pixels: normalisation of the input in pretraining; None if it is not known.
-    """
-
-    arch: str
-    state_dict: dict[str, Tensor]
-    source: str
-    branch: str
-    stem: Stem
-    dropped: dict[str, str] = field(default_factory=dict)
-    warnings: tuple[str, ...] = ()
-    pixels: PixelStatistics | None = None
+from cwrgp.checkpoints.wrappers import without_wrappers
+from cwrgp.models.resnet import check_resnet, identify_arch, is_resnet_name
 
 
 def extract_encoder(
-    checkpoint: Mapping[str, Any], source: str = "auto", branch: str | None = None
+    checkpoint: Mapping[str, Any],
+    source: str = "auto",
+    branch: str | None = None,
+    prefix: str | None = None,
 ) -> Encoder:
     """Finds the ResNet in a checkpoint and returns it under torchvision's names.
 
@@ -59,16 +36,20 @@ def extract_encoder(
         source: name of a row of `SOURCES`, or ``"auto"`` to find what fits.
         branch: one of `BRANCHES`; None takes what the format's publishers evaluate, nearly always
             the online network.
+        prefix: what the names of the network begin with, such as "encoder.encoder.", where a file
+            of no known format holds several; instead of source and branch.
 
     Returns:
         The encoder; its tensors are those of ``checkpoint``, not copies.
 
     Raises:
-        ValueError: no row fits, or several that read different tensors; a tensor is missing, left
-            over, of the wrong shape, or not that of a network (NaN, Inf). The message names it.
+        ValueError: there is no ResNet, or several without a known relation; several rows fit and
+            read different tensors; a tensor is missing, left over, of the wrong shape, or not that
+            of a network (NaN, Inf). The message names it.
     """
-    place, entries = _choose(checkpoint, source, branch)
-    _, layout, taken = entries[0]
+    checkpoint = without_wrappers(checkpoint)
+    choice = choose_network(checkpoint, source, branch, prefix)
+    place = choice.place
     tensors = open_container(checkpoint, place.container)
     state: dict[str, Tensor] = {}
     dropped: dict[str, str] = {}
@@ -92,116 +73,26 @@ def extract_encoder(
     check_resnet(state, arch, stem, place.key)
     for name, tensor in state.items():
         check_values(place.key(name), tensor)
-    _explain_dropped(checkpoint, place, layout, dropped)
+    _explain_dropped(checkpoint, place, choice.layout, dropped)
     return Encoder(
         arch=arch,
         state_dict=state,
-        source=_names(entries),
-        branch=taken,
+        source=choice.source,
+        branch=choice.branch,
         stem=stem,
         dropped=dropped,
         warnings=tuple(describe_untrained(state)),
-        pixels=_find_pixels(checkpoint, [row for row, _, _ in entries]),
+        pixels=_find_pixels(checkpoint, choice.rows),
+        from_transformers=place.naming == Naming.TRANSFORMERS,
     )
 
 
-def _find_pixels(checkpoint: Mapping[str, Any], rows: list[Source]) -> PixelStatistics | None:
+def _find_pixels(checkpoint: Mapping[str, Any], rows: Sequence[Source]) -> PixelStatistics | None:
     """The normalisation that the file states, or the one that all its possible formats have."""
     if any(row.name == "cwrgp" for row in rows):
         return read_pixels(checkpoint)
     known = {row.pixels for row in rows}
     return known.pop() if len(known) == 1 else None
-
-
-def _choose(
-    checkpoint: Mapping[str, Any], source: str, branch: str | None
-) -> tuple[Place, list[tuple[Source, Layout, str]]]:
-    """The place to read, and the formats that have it: row, layout and branch."""
-    if source not in source_names():
-        raise ValueError(f"unknown source {source!r}; known: {', '.join(source_names())}")
-    if branch not in (None, *BRANCHES):
-        raise ValueError(f"unknown branch {branch!r}; known: {', '.join(BRANCHES)}")
-    found = find_resnets(checkpoint)
-    if not found:
-        raise ValueError(
-            f"no ResNet found: the keys begin with {', '.join(seen_prefixes(checkpoint))}; "
-            "cwrgp-convert --list shows the known formats"
-        )
-    where = {(place.container, place.prefix): place for place in found}
-    rows = _matching_rows(checkpoint, source, set(where))
-    if not rows:
-        raise ValueError(_no_row(source, found))
-    readings: dict[tuple[str, str], list[tuple[Source, Layout, str]]] = {}
-    for row, layout in rows:
-        wanted = branch or layout.default
-        for place in layout.branches[wanted]:
-            if place in where:
-                readings.setdefault(place, []).append((row, layout, wanted))
-    if not readings:
-        other = BRANCHES[branch in (None, "online")]
-        raise ValueError(
-            f"the file has no {branch or 'online'} branch: its ResNet is under "
-            f"{' and '.join(map(str, found))}; branch={other!r} may take it"
-        )
-    if len(readings) > 1:
-        candidates = "; ".join(
-            f"{where[place]} ({_names(entries)})" for place, entries in readings.items()
-        )
-        raise ValueError(f"more than one reading fits, choose one with source='NAME': {candidates}")
-    place, entries = next(iter(readings.items()))
-    return where[place], entries
-
-
-def _names(entries: list[tuple[Source, Layout, str]]) -> str:
-    return ", ".join(dict.fromkeys(row.name for row, _, _ in entries))
-
-
-def _matching_rows(
-    checkpoint: Mapping[str, Any], source: str, found: set[tuple[str, str]]
-) -> list[tuple[Source, Layout]]:
-    """The layouts that explain every ResNet in the file; a requested one, its own only."""
-    if source != "auto":
-        row = next(row for row in SOURCES if row.name == source)
-        whole = [(row, layout) for layout in row.layouts if _fits(layout, found)]
-        return whole or [(row, lay) for lay in row.layouts if _fits(lay, found, partly=True)]
-    rows = [(row, layout) for row in SOURCES for layout in row.layouts if _fits(layout, found)]
-    return _marked(rows, checkpoint) or rows
-
-
-def _fits(layout: Layout, found: set[tuple[str, str]], *, partly: bool = False) -> bool:
-    known = layout.places()
-    whole = all(found.intersection(places) for places in layout.branches.values())
-    if layout.complete and not whole:
-        return False
-    return bool(found & known) if partly else found <= known
-
-
-def _no_row(source: str, found: list[Place]) -> str:
-    places = " and ".join(map(str, found))
-    if source != "auto":
-        return f"not a file of {source}: its ResNet is under {places}; see cwrgp-convert --list"
-    if len(found) > 1:
-        return (
-            f"two encoders or more, under {places}: no known format has them; name one with "
-            "source='NAME'"
-        )
-    return f"no known format has a ResNet under {places}; cwrgp-convert --list shows them"
-
-
-def _marked(
-    rows: list[tuple[Source, Layout]], checkpoint: Mapping[str, Any]
-) -> list[tuple[Source, Layout]]:
-    """Those of the rows whose mark is in the file."""
-    return [
-        (row, layout)
-        for row, layout in rows
-        if row.mark
-        and any(
-            key.startswith(row.mark)
-            for container, _ in layout.places()
-            for key in open_container(checkpoint, container)
-        )
-    ]
 
 
 def _explain_dropped(

@@ -1,4 +1,4 @@
-"""Finds the ResNets in a checkpoint: nested dictionaries, prefixes, two naming schemes."""
+"""Finds the ResNets in a checkpoint: nested dictionaries, prefixes, three naming schemes."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any
 
 from torch import Tensor
+
+from cwrgp.checkpoints import transformers_names
 
 # Of the 16 to 150 convolutions in a ResNet's blocks; fewer are something else, or too few to name.
 _MIN_CONVOLUTIONS = 8
@@ -23,6 +26,14 @@ _NUMBERS = {"0": "conv1", "1": "bn1", "4": "layer1", "5": "layer2", "6": "layer3
 _MODULES = {module: number for number, module in _NUMBERS.items()}
 
 
+class Naming(Enum):
+    """How the tensors of a ResNet are named, after their prefix."""
+
+    TORCHVISION = _NAMED
+    NUMBERED = _NUMBERED  # by the indices of a ``Sequential``
+    TRANSFORMERS = re.compile(rf"(|.*\.){transformers_names.CONVOLUTION}")  # Hugging Face's
+
+
 @dataclass(frozen=True)
 class Place:
     """The place of a ResNet in a file.
@@ -30,28 +41,32 @@ class Place:
     Attributes:
         container: path to the dictionary that holds it, with dots; ``""`` is the file itself.
         prefix: before its names.
-        numbered: named by the indices of a ``Sequential`` instead of torchvision's names.
+        naming: of the tensors after the prefix.
     """
 
     container: str
     prefix: str
-    numbered: bool
+    naming: Naming
 
     def name(self, key: str) -> str:
         """torchvision's name of a key under the prefix."""
         name = key.removeprefix(self.prefix)
-        if not self.numbered:
+        if self.naming == Naming.TORCHVISION:
             return name
+        if self.naming == Naming.TRANSFORMERS:
+            return transformers_names.to_torchvision(name)
         module, dot, rest = name.partition(".")
         named = f"[{module}]" if module in _MODULES else module  # which has no place here
         return f"{_NUMBERS.get(module, named)}{dot}{rest}"
 
     def key(self, name: str) -> str:
         """The key of torchvision's name."""
+        if self.naming == Naming.TORCHVISION:
+            return f"{self.prefix}{name}"
+        if self.naming == Naming.TRANSFORMERS:
+            return f"{self.prefix}{transformers_names.from_torchvision(name)}"
         module, dot, rest = name.partition(".")
-        return (
-            f"{self.prefix}{_MODULES.get(module, module) if self.numbered else module}{dot}{rest}"
-        )
+        return f"{self.prefix}{_MODULES.get(module, module)}{dot}{rest}"
 
     def __str__(self) -> str:
         where = f" in {self.container!r}" if self.container else ""
@@ -63,14 +78,14 @@ def find_resnets(checkpoint: Mapping[str, Any]) -> list[Place]:
     places = []
     for container, tensors in _containers(checkpoint):
         counts = Counter(
-            (match[1], pattern is _NUMBERED)
+            (match[1], naming)
             for key in tensors
-            for pattern in (_NAMED, _NUMBERED)
-            if (match := pattern.fullmatch(key))
+            for naming in Naming
+            if (match := naming.value.fullmatch(key))
         )
         places += [
-            Place(container, prefix, numbered)
-            for (prefix, numbered), count in counts.items()
+            Place(container, prefix, naming)
+            for (prefix, naming), count in counts.items()
             if count >= _MIN_CONVOLUTIONS
         ]
     return places

@@ -6,12 +6,14 @@ may write the same structure: then all their names are given.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from cwrgp.checkpoints.pixel_statistics import IMAGENET, PixelStatistics, from_unit_range
 from cwrgp.images import IMAGENET_MEAN
 
 BRANCHES = ("online", "momentum")
+TRANSFORMERS = "transformers"  # told by its names, wherever they stand
 
 
 class Layout:
@@ -38,10 +40,33 @@ class Layout:
         default: str = "online",
         complete: bool = False,
     ) -> None:
-        self.branches = {"online": (_place(online),), "momentum": tuple(map(_place, momentum))}
+        self.branches: dict[str, tuple[tuple[str, str], ...]] = {
+            "online": (_place(online),),
+            "momentum": tuple(map(_place, momentum)),
+        }
         self.copies = tuple(map(_place, copies))
         self.default = default
         self.complete = complete
+
+    @classmethod
+    def of(
+        cls,
+        online: tuple[str, str],
+        others: Mapping[str, Sequence[tuple[str, str]]] | None = None,
+        copies: Sequence[tuple[str, str]] = (),
+    ) -> Layout:
+        """The layout of a file of no known format.
+
+        Args:
+            online: place of the network, as container and prefix.
+            others: branch -> places.
+            copies: places of exact copies of the network.
+        """
+        layout = cls("")
+        layout.branches = {"online": (online,)}
+        layout.branches |= {branch: tuple(places) for branch, places in (others or {}).items()}
+        layout.copies = tuple(copies)
+        return layout
 
     def places(self) -> set[tuple[str, str]]:
         """All of them."""
@@ -244,7 +269,7 @@ HEADS += ("projector.", "projection_head.", "predictor.")
 
 def source_names() -> list[str]:
     """The names that a user may give as the source."""
-    return ["auto", *(row.name for row in SOURCES)]
+    return ["auto", *(row.name for row in SOURCES), TRANSFORMERS]
 
 
 def describe_sources() -> str:
@@ -257,4 +282,8 @@ def describe_sources() -> str:
                 for container, prefix in places:
                     where = f"{container}: {prefix}" if container else prefix or "(no prefix)"
                     lines.append(f"{'':<13}   {branch:<9} {where}")
+    lines.append(f"{TRANSFORMERS:<13} Hugging Face: their names, under any prefix")
+    lines.append(
+        "Any other file that holds one ResNet, or a network and its average, is read, too."
+    )
     return "\n".join(lines)

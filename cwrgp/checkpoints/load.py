@@ -7,9 +7,12 @@ from typing import Any
 
 from torchvision.models import ResNet
 
-from cwrgp.checkpoints.extract import Encoder, extract_encoder
+from cwrgp.checkpoints.encoder import Encoder
+from cwrgp.checkpoints.extract import extract_encoder
+from cwrgp.checkpoints.hugging_face import with_settings
 from cwrgp.checkpoints.own import read_config
 from cwrgp.checkpoints.reader import read_with_digest
+from cwrgp.file_io.path_manager import local_file
 from cwrgp.models.encoders import ENCODERS, build_encoder
 from cwrgp.models.resnet import STEMS
 from cwrgp.seeding import Stream, derive_seed, forked_generator
@@ -35,6 +38,7 @@ def load_encoder(
     *,
     source: str = "auto",
     branch: str | None = None,
+    prefix: str | None = None,
     unsafe: bool = False,
     seed: int = 0,
     keys: tuple[str, str] = ("arch", "stem"),
@@ -47,6 +51,7 @@ def load_encoder(
         stem: of the network, a key of `STEMS`.
         source: format of the file, as `extract_encoder` has it.
         branch: which network of the file, likewise.
+        prefix: likewise.
         unsafe: allow the file to run code.
         seed: of random weights.
         keys: what the user knows ``arch`` and ``stem`` by, such as keys of a config, for errors.
@@ -56,16 +61,24 @@ def load_encoder(
         ValueError: it cannot be read, or holds another network than ``arch`` with ``stem``.
     """
     if weights == RANDOM:
-        if (source, branch) != ("auto", None):
-            raise ValueError(f"weights {RANDOM!r} has neither a source nor a branch; omit them")
+        if (source, branch, prefix) != ("auto", None, None):
+            raise ValueError(
+                f"weights {RANDOM!r} has neither a source nor a branch nor a prefix; omit them"
+            )
         with forked_generator(derive_seed(Stream.WEIGHTS, seed)):
             return build_encoder(arch, stem=stem), Origin(RANDOM)
     encoder = build_encoder(arch, stem=stem)
-    checkpoint, sha256 = read_with_digest(weights, unsafe=unsafe)
+    local = local_file(weights)
+    checkpoint, sha256 = read_with_digest(local, unsafe=unsafe)
     try:
-        found = extract_encoder(checkpoint, source, branch)
+        found = with_settings(extract_encoder(checkpoint, source, branch, prefix), local)
     except ValueError as error:
         raise ValueError(f"{weights}: {error}") from error
+    if found.stride_in_1x1:
+        raise ValueError(
+            f"{weights} strides in the 1x1 convolutions (downsample_in_bottleneck in its"
+            " config.json), which torchvision's ResNets do not"
+        )
     _check(weights, found, arch, stem, keys)
     _check_own_stem(weights, checkpoint, stem, keys[1])
     encoder.load_state_dict(found.state_dict)

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from cwrgp.checkpoints.extract import Encoder
+from cwrgp.checkpoints.encoder import Encoder
 
 
 def model_card(

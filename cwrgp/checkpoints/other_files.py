@@ -17,7 +17,14 @@ _KINDS = {
     rb"version https://git-lfs.github.com/spec/": (
         "a Git LFS pointer, not the checkpoint: run git lfs pull in its repository"
     ),
-    rb"\x89HDF\r\n\x1a\n": "an HDF5 file (Keras?), not a checkpoint of PyTorch",
+    rb"\x89HDF\r\n\x1a\n": (
+        "an HDF5 file (Keras?), not a checkpoint of PyTorch: load it with the program that wrote it"
+        " and save the network in PyTorch"
+    ),
+    # A protocol buffer: the version of the format, then the name of the program that wrote it.
+    rb"\x08[\x01-\x20](?:\x12[\x01-\x40][ -~]|:)": (
+        "an ONNX program, not a checkpoint: give the checkpoint that it was exported from"
+    ),
     rb".{257}ustar": f"a tar archive: {_UNPACK.format('tar -xf')}",
     rb"\x1f\x8b": f"compressed with gzip: {_UNPACK.format('gunzip')}",
     rb"BZh": f"compressed with bzip2: {_UNPACK.format('bunzip2')}",
@@ -32,6 +39,10 @@ _KINDS = {
     rb"%PDF-": f"a PDF document, {_NO_CHECKPOINT}",
     rb"\x93NUMPY": f"a single NumPy array, {_NO_CHECKPOINT}",
 }
+
+
+class OtherFile(Exception):
+    """What a file is instead of a checkpoint, and what to do."""
 
 
 def refuse_other_file(start: bytes, path: str | Path) -> None:
@@ -49,3 +60,16 @@ def refuse_other_file(start: bytes, path: str | Path) -> None:
     for beginning, kind in _KINDS.items():
         if re.match(beginning, start, re.DOTALL):
             raise ValueError(f"{path} is {kind}")
+
+
+_CAFFE2_NAME = re.compile(r"res\d_\d+_branch\d[abc]?(?:_bn)?_[wbs]")
+CAFFE2_ADVICE = (
+    "the names are Caffe2's ('res2_0_branch2a_w'), as in the ImageNet weights of Detectron2's first"
+    " zoo (R-50.pkl), whose BatchNorm statistics are merged into scales; give the file to"
+    " Detectron2 itself, or take torchvision's weights"
+)
+
+
+def is_caffe2_name(name: str) -> bool:
+    """Whether this is a name of a ResNet's tensor in Caffe2."""
+    return _CAFFE2_NAME.fullmatch(name) is not None

@@ -23,7 +23,7 @@ from typing import IO, Any
 import torch
 from safetensors import safe_open
 
-from cwrgp.checkpoints.other_files import START, refuse_other_file
+from cwrgp.checkpoints.other_files import START, OtherFile, refuse_other_file
 from cwrgp.checkpoints.pickle_stand_ins import STAND_INS
 from cwrgp.checkpoints.safe_pickle import SafeUnpickler, make_plain
 from cwrgp.file_io.digest import stream_digest
@@ -98,6 +98,8 @@ def _read(file: IO[bytes], local: Path, path: str | Path, unsafe: bool) -> dict[
             content = make_plain(content, max(local.stat().st_size, _SMALL))
     except OSError:
         raise
+    except OtherFile as error:
+        raise ValueError(f"{path} is {error}") from None
     except ImportError as error:
         raise ValueError(f"{path} needs a package that is not installed: {error}") from error
     except Exception as error:  # a damaged file can break its reader in any way
@@ -113,6 +115,9 @@ def _read_archive(file: IO[bytes], local: Path, unsafe: bool) -> Any:
         damaged = archive.testzip()  # compares checksums, which torch.load does not do
     if damaged is not None:
         raise zipfile.BadZipFile(f"the checksum of its record {damaged!r} does not fit")
+    if not any(record.filename.endswith("data.pkl") for record in records):
+        inside = ", ".join(repr(record.filename) for record in records[:3]) or "nothing"
+        raise OtherFile(f"a zip archive of {inside}: unpack it (unzip) and give the file in it")
     if any(record.filename.endswith("/constants.pkl") for record in records):
         raise ValueError("it is a TorchScript program; save its state_dict() instead")
     if any(record.compress_type != zipfile.ZIP_STORED for record in records):

@@ -58,6 +58,7 @@ def run_evaluation(
     *,
     source: str = "auto",
     branch: str | None = None,
+    prefix: str | None = None,
     unsafe: bool = False,
     output: str | None = None,
 ) -> dict[str, Any]:
@@ -66,7 +67,8 @@ def run_evaluation(
     Args:
         cfg: merged; validated and frozen here.
         probe: a key of :data:`PROBES`.
-        weights: what :func:`load_encoder` takes, with ``source``, ``branch`` and ``unsafe``.
+        weights: what :func:`load_encoder` takes, with ``source``, ``branch``, ``prefix``
+            and ``unsafe``.
         output: NAME.json for the result. Fine-tuning also writes NAME.images.txt, the names of the
             images that it learnt from.
 
@@ -89,6 +91,7 @@ def run_evaluation(
         cfg.MODEL.STEM,
         source=source,
         branch=branch,
+        prefix=prefix,
         unsafe=unsafe,
         seed=cfg.SEED,
         keys=("MODEL.ARCH", "MODEL.STEM"),
@@ -187,6 +190,7 @@ def evaluate(
     output: str | PathLike[str] | None = None,
     source: str = "auto",
     branch: str | None = None,
+    prefix: str | None = None,
     unsafe: bool = False,
     num_gpus: int | None = None,
     **overrides: Any,
@@ -203,11 +207,13 @@ def evaluate(
         config: name of a packaged config, path of a YAML file, or a config from
             `cwrgp.config.get_cfg`, which is not changed.
         probe: ``knn``, ``linear``, ``lbfgs`` or ``finetune``; see docs/evaluation.md.
-        weights: a file, a URL, ``cwrgp://NAME``, or ``random`` (a baseline).
+        weights: a file, a URL, ``cwrgp://NAME``, ``hf://OWNER/NAME``, or ``random`` (a baseline).
         data_root: ``DATA.ROOT``; None leaves the config's.
         output: ``NAME.json`` for the result.
         source: format of the weights; "auto" detects it.
         branch: "online" or "momentum"; None takes what the format's publishers evaluate.
+        prefix: what the network's names begin with, where the file has several networks and no
+            known format.
         unsafe: lets the weights' file run code: only for files that you made.
         num_gpus: processes on this machine, one for each GPU; None: one, or those of torchrun.
             With several, the calling script needs its ``if __name__ == "__main__":``.
@@ -225,7 +231,12 @@ def evaluate(
     with tempfile.TemporaryDirectory() as aside:
         file = Path(aside, "result.json") if output is None else Path(output).expanduser()
         run = functools.partial(
-            run_evaluation, source=source, branch=branch, unsafe=unsafe, output=str(file)
+            run_evaluation,
+            source=source,
+            branch=branch,
+            prefix=prefix,
+            unsafe=unsafe,
+            output=str(file),
         )
         record = launch(run, num_gpus, (cfg, probe, str(weights)))
         if record is None:  # spawned processes return nothing
@@ -239,7 +250,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Command-line arguments."""
     parser = make_parser("cwrgp-evaluate", _DESCRIPTION)
     parser.add_argument(
-        "--weights", required=True, help="a file, a URL, cwrgp://NAME, or random (a baseline)"
+        "--weights",
+        required=True,
+        help="a file, a URL, cwrgp://NAME, hf://OWNER/NAME, or random (a baseline)",
     )
     add_checkpoint_arguments(parser, source_names(), BRANCHES)
     add_num_gpus(parser)
@@ -272,6 +285,7 @@ def _worker(args: argparse.Namespace) -> None:
             args.weights,
             source=args.source,
             branch=args.branch,
+            prefix=args.prefix,
             unsafe=args.unsafe,
             output=args.output,
         )

@@ -19,7 +19,8 @@ import torch
 import torchvision
 from torch import Tensor
 
-from cwrgp.checkpoints.extract import Encoder, extract_encoder
+from cwrgp.checkpoints.encoder import Encoder
+from cwrgp.checkpoints.extract import extract_encoder
 from cwrgp.checkpoints.model_card import model_card
 from cwrgp.checkpoints.own import OwnCheckpoint, pack_published, unpack
 from cwrgp.checkpoints.reader import read_checkpoint, read_with_digest

@@ -14,6 +14,7 @@ from iopath.common.file_io import PathHandler, PathManager
 
 from cwrgp.file_io.cache import cache_dir
 from cwrgp.file_io.download import download
+from cwrgp.file_io.hugging_face_hub import HubHandler
 
 
 class URLHandler(PathHandler):
@@ -37,6 +38,7 @@ class URLHandler(PathHandler):
 
 PATH_MANAGER = PathManager()
 PATH_MANAGER.register_handler(URLHandler())
+PATH_MANAGER.register_handler(HubHandler())
 
 
 def local_file(path: str | Path) -> Path:

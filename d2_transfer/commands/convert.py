@@ -33,7 +33,9 @@ def convert(
     *,
     source: str = "auto",
     branch: str | None = None,
+    prefix: str | None = None,
     to: str = "detectron2",
+    stride_in_1x1: bool | None = None,
     check: bool = True,
     unsafe: bool = False,
 ) -> Conversion:
@@ -44,12 +46,16 @@ def convert(
         d2_transfer.convert("output/pretrain/model_final.pth", "output/encoder.pkl")
 
     Args:
-        input_file: a file, a URL, or ``cwrgp://NAME``, of any format that
-            ``cwrgp-convert --list`` shows.
+        input_file: a file, a URL, ``cwrgp://NAME`` or ``hf://OWNER/NAME[/FILE]``: any file with one
+            ResNet, or of a format that ``cwrgp-convert --list`` shows.
         output_file: ``.pkl``, ``.pth`` or ``.safetensors``.
         source: format of the input; "auto" detects it.
         branch: "online" or "momentum"; None takes what the format's publishers evaluate.
+        prefix: what the network's names begin with, where the file has several networks and no
+            known format.
         to: "detectron2", or "torchvision" to export a Detectron2 backbone.
+        stride_in_1x1: for that export: MODEL.RESNETS.STRIDE_IN_1X1 of the detector; None takes it
+            from the ``config.yaml`` beside the file.
         check: False omits the proof.
         unsafe: lets the input run code: only for files that you made.
 
@@ -66,7 +72,15 @@ def convert(
     from d2_transfer.conversion import convert_file  # noqa: PLC0415 (imports torch)
 
     return convert_file(
-        str(input_file), str(output_file), source, branch=branch, to=to, check=check, unsafe=unsafe
+        str(input_file),
+        str(output_file),
+        source,
+        branch=branch,
+        prefix=prefix,
+        to=to,
+        stride_in_1x1=stride_in_1x1,
+        check=check,
+        unsafe=unsafe,
     )
 
 
@@ -74,12 +88,21 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Command-line arguments."""
     parser = make_parser("cwrgp-convert", _DESCRIPTION)
     parser.add_argument(
-        "input", metavar="INPUT", nargs="?", help="checkpoint: a file, a URL, or cwrgp://NAME"
+        "input",
+        metavar="INPUT",
+        nargs="?",
+        help="checkpoint: a file, a URL, cwrgp://NAME, or hf://OWNER/NAME[/FILE]",
     )
     parser.add_argument("output", metavar="OUTPUT", nargs="?", help="NAME.pkl|.pth|.safetensors")
     add_checkpoint_arguments(parser, source_names(), BRANCHES)
     parser.add_argument(
         "--to", choices=("detectron2", "torchvision"), default="detectron2", help="names in OUTPUT"
+    )
+    parser.add_argument(
+        "--stride-in-1x1",
+        choices=("True", "False"),
+        help="for --to torchvision: MODEL.RESNETS.STRIDE_IN_1X1 of the detector (default: that of"
+        " config.yaml beside INPUT)",
     )
     parser.add_argument("--no-verify", action="store_true", help="omit the proof")
     parser.add_argument("--report", metavar="FILE", help="write what was done as JSON")
@@ -106,7 +129,9 @@ def _convert(args: argparse.Namespace) -> None:
         args.output,
         source=args.source,
         branch=args.branch,
+        prefix=args.prefix,
         to=args.to,
+        stride_in_1x1=None if args.stride_in_1x1 is None else args.stride_in_1x1 == "True",
         check=not args.no_verify,
         unsafe=args.unsafe,
     )

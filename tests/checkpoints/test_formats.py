@@ -10,7 +10,8 @@ from encoders import make_encoder, under
 from published import MOMENTUM, ONLINE, PUBLISHED, Published
 from torch import Tensor
 
-from cwrgp.checkpoints.extract import Encoder, extract_encoder
+from cwrgp.checkpoints.encoder import Encoder
+from cwrgp.checkpoints.extract import extract_encoder
 from cwrgp.checkpoints.find_resnets import open_container
 from cwrgp.checkpoints.formats import SOURCES, Layout, describe_sources
 

@@ -186,6 +186,13 @@ def as_tar(content: bytes) -> bytes:
     return stream.getvalue()
 
 
+def as_zip(content: bytes) -> bytes:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        archive.writestr("release/model.pth", content)
+    return stream.getvalue()
+
+
 def as_image(kind: str) -> bytes:
     stream = io.BytesIO()
     Image.new("RGB", (4, 4)).save(stream, kind)
@@ -209,7 +216,19 @@ OTHERS: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     "bzip2": (bz2.compress, "is compressed with bzip2: unpack it (bunzip2)"),
     "xz": (lzma.compress, "is compressed with xz: unpack it (unxz)"),
     "tar": (as_tar, "is a tar archive: unpack it (tar -xf) and give the file in it"),
-    "hdf5": (lambda _: b"\x89HDF\r\n\x1a\n" + bytes(100), "is an HDF5 file (Keras?)"),
+    "zip": (
+        as_zip,
+        "is a zip archive of 'release/model.pth': unpack it (unzip) and give the file in it",
+    ),
+    "onnx": (
+        lambda _: b"\x08\x08\x12\x07pytorch\x1a\x052.1.0:" + bytes(100),
+        "is an ONNX program, not a checkpoint: give the checkpoint that it was exported from",
+    ),
+    "onnx without producer": (lambda _: b"\x08\x07:\x10" + bytes(100), "is an ONNX program"),
+    "hdf5": (
+        lambda _: b"\x89HDF\r\n\x1a\n" + bytes(100),
+        "is an HDF5 file (Keras?), not a checkpoint",
+    ),
     **{
         kind: (lambda _, kind=kind: as_image(kind), f"is a {kind} image, not a checkpoint")
         for kind in ("PNG", "JPEG", "GIF", "WebP", "TIFF")

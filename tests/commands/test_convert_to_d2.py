@@ -52,12 +52,13 @@ def test_what_is_printed_is_what_was_done(tmp_path: Path, run_tool: Run) -> None
 
 
 def test_a_mistake_is_one_line_and_exit_code_2(tmp_path: Path, run_tool: Run) -> None:
-    state = {"state_dict": under("module.net.", make_encoder(18))}
-    torch.save(state, tmp_path / "net.pth")
+    state = under("module.net.", make_encoder(18)) | under("module.other.", make_encoder(18, 1))
+    torch.save({"state_dict": state}, tmp_path / "net.pth")
     result = run_tool(TOOL, tmp_path / "net.pth", tmp_path / "out.pkl")
     assert result.returncode == 2
     assert result.stdout == ""
-    assert result.stderr.startswith("error: no known format has a ResNet under 'module.net.'")
+    assert result.stderr.startswith("error: two encoders or more, under 'module.net.' in 'state_d")
+    assert "choose one with --prefix module.net.\n" in result.stderr
     assert result.stderr.count("\n") == 1
     assert not (tmp_path / "out.pkl").exists()
 

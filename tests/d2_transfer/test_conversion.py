@@ -116,7 +116,7 @@ def test_export_from_a_detector(tmp_path: Path, config: str) -> None:
     torch.save({"model": extra}, tmp_path / "extra.pth")
     with pytest.raises(ValueError, match=f"'{body}stem.conv2.weight' is left over"):
         convert_file(tmp_path / "extra.pth", tmp_path / "no.pth", to="torchvision")
-    with pytest.raises(ValueError, match="source and branch are for conversions to Det"):
+    with pytest.raises(ValueError, match="source, branch and prefix are for conversions to Det"):
         convert_file(tmp_path / "extra.pth", tmp_path / "no.pth", "moco", to="torchvision")
     state = model.state_dict()
     lost = f"{res5}res5.1.conv1.weight"
