@@ -10,10 +10,12 @@ from typing import Any
 import yaml
 from fvcore.common.config import CfgNode
 
-from cwrgp.builders.automatic import resolve_augmentation
-from cwrgp.builders.data import build_batches, build_normalize
+from cwrgp.builders.automatic import describe_epochs, resolve_augmentation, resolve_epochs
+from cwrgp.builders.data import build_batches, build_normalize, build_pretraining_images
+from cwrgp.builders.photos import UNREADABLE_FILE, check_photos, list_unreadable
 from cwrgp.builders.run import Run, build_run
 from cwrgp.builders.solver import build_precision
+from cwrgp.builders.weights import report_weights
 from cwrgp.checkpoints.own import unpack
 from cwrgp.comm import get_rank, get_world_size
 from cwrgp.config import unused_keys, validate_cfg
@@ -80,13 +82,17 @@ def run_pretraining(
     state = _last_state(checkpoints, resume=resume, eval_only=eval_only, or_start=or_start)
     cfg = cfg.clone()
     cfg.defrost()
+    saved = None if state is None else unpack(state, "the last checkpoint").config
     if not eval_only:
-        saved = None if state is None else unpack(state, "the last checkpoint").config
         resolve_augmentation(cfg, saved)
+    images = build_pretraining_images(cfg)
+    automatic_epochs = cfg.SOLVER.EPOCHS == 0
+    resolve_epochs(cfg, saved, len(images))
     cfg.freeze()
     precision = build_precision(cfg, local_device())
     with precision.ieee_fp32(), log_of_a_run():
-        run = build_run(cfg, precision, probe=eval_only or cfg.EVAL.PERIOD > 0)
+        probe = eval_only or cfg.EVAL.PERIOD > 0
+        run = build_run(cfg, precision, images, probe=probe, new=state is None)
         start = _restore(run, checkpoints.folder, state, eval_only=eval_only)
         if eval_only:
             result = run.probe()
@@ -95,6 +101,13 @@ def run_pretraining(
         if start == run.plan.total_steps:
             logger.info("the run is finished, nothing is left to do")
             return {}
+        if automatic_epochs and saved is None:
+            logger.info(describe_epochs(cfg, len(images)))
+        if run.weights is not None:
+            report_weights(cfg, run.weights)
+        elif cfg.MODEL.WEIGHTS:
+            logger.info("MODEL.WEIGHTS is not read: the weights are those of the last checkpoint")
+        check_photos(cfg, run.views.reader, checkpoints.folder)
         return _train(run, checkpoints, start, stop or StopRequest())
 
 
@@ -213,9 +226,12 @@ def _train(run: Run, checkpoints: Checkpoints, start: int, stop: StopRequest) ->
             evaluate=evaluate,
             stop=stop,
         )
-    if skipped := len(run.views.reader.unreadable):
+    if skipped := list_unreadable(run.views.reader, checkpoints.folder):
         logger.warning(
-            "%d of %d images could not be read and were replaced", skipped, len(run.views)
+            "%d of %d images could not be read and were replaced; %s lists them",
+            skipped,
+            len(run.views),
+            checkpoints.folder / UNREADABLE_FILE,
         )
     return result
 

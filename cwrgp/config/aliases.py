@@ -18,7 +18,13 @@ RENAMED: dict[str, str] = {
 RENAMED_VALUES: dict[str, dict[str, str]] = {"METHOD.NAME": {"zero_icl": "zca_cw"}}
 
 # Key that was added -> what runs did before.
-ADDED: dict[str, Any] = {"AUGMENT.BACKEND": "reference", "AUGMENT.DEVICE": "workers"}
+ADDED: dict[str, Any] = {
+    "AUGMENT.BACKEND": "reference",
+    "AUGMENT.DEVICE": "workers",
+    "DATA.MAX_UNREADABLE_SHARE": 0.0,
+    "DATA.PIXEL_RANGE": [],
+    "MODEL.WEIGHTS": "",
+}
 
 
 def current_name(key: str) -> str:
