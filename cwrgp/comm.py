@@ -42,6 +42,15 @@ def from_main(compute: Callable[[], T]) -> T:
     return values[0]
 
 
+def gather_objects(mine: Any) -> list[Any]:
+    """The objects of all processes, which pickle can hold, in rank order."""
+    if get_world_size() == 1:
+        return [mine]
+    parts: list[Any] = [None] * get_world_size()
+    dist.all_gather_object(parts, mine)
+    return parts
+
+
 def gather(x: Tensor) -> Tensor:
     """Concatenates the tensors (n_r, ...) of all processes in rank order, without gradient.
 

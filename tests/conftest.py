@@ -13,6 +13,12 @@ from images import write_images
 from repository import REPOSITORY
 
 
+@pytest.fixture(scope="session", autouse=True)
+def cache_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """What the tests cache does not stay, unless the environment says where."""
+    os.environ.setdefault("CWRGP_CACHE", str(tmp_path_factory.mktemp("cache")))
+
+
 @pytest.fixture(scope="session")
 def image_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """128 images of 40 px in two classes."""

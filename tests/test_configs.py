@@ -120,6 +120,8 @@ OTHERS = {f"cifar10_{name}_r18" for name in (
     "wmse", "simclr", "byol", "simsiam", "barlow_twins", "vicreg",
     "plain", "bn", "pca", "zca_bw", "zca_cw",
 )}  # fmt: skip
+# Recipes that continue from published weights on photos of one's own.
+ADAPT = {"adapt_r18", "adapt_r50"}
 
 
 def read(path, *opts):
@@ -156,7 +158,8 @@ def test_a_config_sets_no_key_without_effect(path):
     build_specs(cfg)
     build_precision(cfg, torch.device("cpu"))
     built = ("MODEL.", "METHOD.", "SOLVER.", "AUGMENT.")
-    assert not [key for key in unused_keys(cfg) if key.startswith(built)]
+    unused = set(unused_keys(cfg)) - {"MODEL.WEIGHTS"}  # it is read where a run starts
+    assert not [key for key in unused if key.startswith(built)]
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
@@ -331,4 +334,18 @@ def assert_colours(cfg, data):
 def test_every_recipe_has_its_published_values_tested():
     assert set(EXPECTED) == set(CWRGP) | set(INTL)
     names = {path.stem for path in CONFIGS if path.parent == FOLDER}
-    assert names == set(CWRGP) | set(INTL) | OTHERS
+    assert names == set(CWRGP) | set(INTL) | OTHERS | ADAPT
+
+
+@pytest.mark.parametrize("name", sorted(ADAPT))
+def test_a_recipe_that_adapts_has_a_lower_rate_and_fewer_epochs(name):
+    cfg = read(FOLDER / f"{name}.yaml")
+    scratch = read(FOLDER / "imagenet_cwrgp4_r50_100ep.yaml")
+    assert cfg.MODEL.WEIGHTS and not scratch.MODEL.WEIGHTS
+    assert name.replace("adapt_r", "resnet") == cfg.MODEL.ARCH
+    assert cfg.SOLVER.REFERENCE_BATCH_SIZE == scratch.SOLVER.REFERENCE_BATCH_SIZE
+    assert pytest.approx(scratch.SOLVER.BASE_LR / 5) == cfg.SOLVER.BASE_LR
+    assert cfg.SOLVER.EPOCHS == scratch.SOLVER.EPOCHS // 2
+    # 200 photos are enough to start.
+    learning_rate = build_learning_rate(cfg, build_plan(cfg, 200))
+    assert learning_rate(4) == pytest.approx(0.005) and learning_rate(49) < 1e-4

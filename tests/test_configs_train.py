@@ -8,6 +8,7 @@ import shutil
 import pytest
 import torch
 import torch.distributed as dist
+from encoders import make_encoder
 from images import write_images
 from repository import REPOSITORY
 from two_processes import in_two_processes
@@ -45,6 +46,7 @@ def reduced(path, images, output):
         "DATA.PROBE_RESIZE": side,
         "DATA.NUM_WORKERS": 0,
         "MODEL.ARCH": "resnet18",
+        "MODEL.WEIGHTS": f"{images}.pth" if cfg.MODEL.WEIGHTS else "",
         "MODEL.PROJECTOR.HIDDEN": 32,
         "MODEL.PROJECTOR.OUT": 2 if batch_whitening else 64,
         "MODEL.PREDICTOR.HIDDEN": 16,
@@ -72,9 +74,10 @@ def reduced(path, images, output):
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory):
-    """16 images without labels: two batches."""
+    """16 images without labels: two batches. Beside them, weights to start from."""
     folder = tmp_path_factory.mktemp("few")
     write_images(folder, 16)
+    torch.save(make_encoder(18), f"{folder}.pth")
     return folder
 
 

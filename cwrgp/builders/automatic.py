@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import importlib.util
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,6 +19,10 @@ from cwrgp.engine.precision import DTYPES, Precision
 from cwrgp.errors import MissingPackage
 from cwrgp.number_format import NumberFormat, Step, choose_format, has_fast_bf16, time_steps
 from cwrgp.seeding import forked_generator
+
+# What SOLVER.EPOCHS 0 aims at, and between which numbers of epochs.
+ITERATIONS = 50_000
+MIN_EPOCHS, MAX_EPOCHS = 10, 800
 
 _FAST_PACKAGES = ("cv2", "simplejpeg")
 _SMALL = ("cifar10", "cifar100", "stl10", "tiny_imagenet")  # images of one small size
@@ -56,6 +61,40 @@ def resolve_augmentation(cfg: CfgNode, saved: Mapping[str, Any] | None) -> None:
         raise MissingPackage(
             "AUGMENT.BACKEND fast needs OpenCV and simplejpeg: pip install 'cwrgp[fast]'"
         )
+
+
+def automatic_epochs(num_images: int, batch_size: int) -> int:
+    """Epochs that give `ITERATIONS` iterations, between `MIN_EPOCHS` and `MAX_EPOCHS`.
+
+    Args:
+        num_images: one batch or more.
+        batch_size: of an iteration; what does not fill a batch is not used in an epoch.
+    """
+    epochs = math.ceil(ITERATIONS / (num_images // batch_size))
+    return min(max(epochs, MIN_EPOCHS), MAX_EPOCHS)
+
+
+def resolve_epochs(cfg: CfgNode, saved: Mapping[str, Any] | None, num_images: int) -> None:
+    """Replaces 0 in SOLVER.EPOCHS, in place.
+
+    Args:
+        cfg: merged and validated, not frozen.
+        saved: as for `resolve_augmentation`; its number of epochs is kept.
+        num_images: to pretrain on.
+    """
+    if cfg.SOLVER.EPOCHS:
+        return
+    kept = None if saved is None else saved.get("SOLVER", {}).get("EPOCHS")
+    cfg.SOLVER.EPOCHS = kept or automatic_epochs(num_images, cfg.SOLVER.BATCH_SIZE)
+
+
+def describe_epochs(cfg: CfgNode, num_images: int) -> str:
+    """How `automatic_epochs` came to its number, for the log."""
+    steps = num_images // cfg.SOLVER.BATCH_SIZE
+    return (
+        f"SOLVER.EPOCHS 0: {ITERATIONS} iterations / {steps} in an epoch, rounded up, at least "
+        f"{MIN_EPOCHS} and at most {MAX_EPOCHS}, are {cfg.SOLVER.EPOCHS} epochs"
+    )
 
 
 def has_fast_packages() -> bool:

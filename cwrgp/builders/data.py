@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Generator
 from typing import Any
 
@@ -18,6 +19,7 @@ from cwrgp.data.datasets import build_dataset
 from cwrgp.data.folders import read_class_list
 from cwrgp.data.loaders import iterate_views
 from cwrgp.data.normalize import Normalize
+from cwrgp.data.pixel_range import InPixelRange
 from cwrgp.data.resident import NotResident, ResidentViews, iterate_resident, load_images
 from cwrgp.data.samplers import StepSampler
 from cwrgp.data.subsets import ImageSubset, sample_indices
@@ -43,13 +45,26 @@ def build_images(cfg: CfgNode, split: str) -> LabelledImages | None:
     key, root = root_of(cfg, split)
     counted = cfg.DATA.NAME == "webdataset" and key == "DATA.ROOT"
     with config_key(key):
-        return build_dataset(
+        images = build_dataset(
             cfg.DATA.NAME,
             root,
             "train" if key == "EVAL.TEST_ROOT" else split,
             classes=classes,
             num_samples=cfg.DATA.NUM_SAMPLES if counted else 0,
         )
+    if images is None or not cfg.DATA.PIXEL_RANGE:
+        return images
+    with config_key("DATA.PIXEL_RANGE"):
+        return InPixelRange(images, *cfg.DATA.PIXEL_RANGE)
+
+
+def unreadable_limit(cfg: CfgNode, num_images: int) -> tuple[int, str]:
+    """The number of unreadable images that are tolerated, and the name of the limit in errors."""
+    count, share = cfg.DATA.MAX_UNREADABLE, cfg.DATA.MAX_UNREADABLE_SHARE
+    from_share = math.ceil(share * num_images)
+    if from_share > count:
+        return from_share, f"DATA.MAX_UNREADABLE_SHARE {share:g} of them, rounded up to"
+    return count, "DATA.MAX_UNREADABLE"
 
 
 def root_of(cfg: CfgNode, split: str) -> tuple[str, str]:
@@ -66,13 +81,12 @@ def build_normalize(cfg: CfgNode, device: torch.device) -> Normalize:
     return Normalize(cfg.DATA.MEAN, cfg.DATA.STD).to(device)
 
 
-def build_views(cfg: CfgNode) -> Views:
-    """The training images and their random views.
+def build_pretraining_images(cfg: CfgNode) -> LabelledImages:
+    """The training images, or the sample of DATA.MAX_IMAGES.
 
     Raises:
         ValueError: fewer images than a batch holds.
     """
-    specs = build_specs(cfg)
     images = build_images(cfg, "pretrain")
     assert images is not None
     if 0 < cfg.DATA.MAX_IMAGES < len(images):
@@ -83,11 +97,17 @@ def build_views(cfg: CfgNode) -> Views:
             f"SOLVER.BATCH_SIZE {cfg.SOLVER.BATCH_SIZE} is more than the {len(images)} images "
             f"of DATA.ROOT {cfg.DATA.ROOT} to pretrain on; choose a smaller batch"
         )
+    return images
+
+
+def build_views(cfg: CfgNode, images: LabelledImages) -> Views:
+    """The training images and their random views."""
+    limit, limit_name = unreadable_limit(cfg, len(images))
     return Views(
         images,
-        _build_view_maker(cfg, specs),
-        max_unreadable=cfg.DATA.MAX_UNREADABLE,
-        limit_name="DATA.MAX_UNREADABLE",
+        _build_view_maker(cfg, build_specs(cfg)),
+        max_unreadable=limit,
+        limit_name=limit_name,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -10,11 +11,13 @@ from typing import Any
 from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 
-from cwrgp.builders.data import build_images, build_normalize, root_of
+from cwrgp.builders.data import build_images, build_normalize, root_of, unreadable_limit
 from cwrgp.builders.errors import config_key
+from cwrgp.builders.photos import check_range
 from cwrgp.comm import get_rank
 from cwrgp.data.augment.reference import build_test_transform
 from cwrgp.data.base import LabelledImages
+from cwrgp.data.image_findings import inspect_files
 from cwrgp.data.subsets import ImageSubset, sample_indices
 from cwrgp.engine.precision import Precision
 from cwrgp.evaluation.accuracy import Accuracy
@@ -82,8 +85,7 @@ def build_probe_data(
         batch_size=cfg.EVAL.BATCH_SIZE,
         num_workers=cfg.DATA.NUM_WORKERS,
         seed=cfg.SEED,
-        max_unreadable=cfg.DATA.MAX_UNREADABLE,
-        limit_name="DATA.MAX_UNREADABLE",
+        unreadable_limit=functools.partial(unreadable_limit, cfg),
         warnings=tuple(warnings),
     )
 
@@ -108,7 +110,9 @@ def _labelled_images(
             f"have no label (no class folder, no .cls) and are omitted; the first is {first}"
         )
     chosen = labelled[sample_indices(len(labelled), max_images, Stream.PROBE_SUBSET, cfg.SEED)]
-    return ImageSubset(images, chosen) if len(chosen) < len(images) else images
+    result = ImageSubset(images, chosen) if len(chosen) < len(images) else images
+    check_range(cfg, result, inspect_files(result), split)
+    return result
 
 
 def build_probe(

@@ -11,6 +11,7 @@ from cwrgp.checkpoints.encoder import Encoder
 from cwrgp.checkpoints.extract import extract_encoder
 from cwrgp.checkpoints.hugging_face import with_settings
 from cwrgp.checkpoints.own import read_config
+from cwrgp.checkpoints.pixel_statistics import PixelStatistics
 from cwrgp.checkpoints.reader import read_with_digest
 from cwrgp.file_io.path_manager import local_file
 from cwrgp.models.encoders import ENCODERS, build_encoder
@@ -29,6 +30,7 @@ class Origin:
     source: str | None = None
     branch: str | None = None
     warnings: tuple[str, ...] = ()
+    pixels: PixelStatistics | None = None
 
 
 def load_encoder(
@@ -82,7 +84,9 @@ def load_encoder(
     _check(weights, found, arch, stem, keys)
     _check_own_stem(weights, checkpoint, stem, keys[1])
     encoder.load_state_dict(found.state_dict)
-    return encoder, Origin(weights, sha256, found.source, found.branch, found.warnings)
+    return encoder, Origin(
+        weights, sha256, found.source, found.branch, found.warnings, found.pixels
+    )
 
 
 def _check_own_stem(weights: str, checkpoint: Any, stem: str, key: str) -> None:

@@ -130,6 +130,8 @@ def as_line(record: dict[str, Any]) -> str:
 def _record(
     cfg: CfgNode, probe: str, result: ProbeResult, origin: Origin, precision: Precision
 ) -> dict[str, Any]:
+    weights = {**asdict(origin), "warnings": list(origin.warnings)}
+    del weights["pixels"]
     section = {"knn": {"KNN_K": cfg.EVAL.KNN_K}, "lbfgs": {}}.get(probe)
     return {
         "probe": result.protocol,
@@ -137,7 +139,7 @@ def _record(
         **result.details,
         "train_images": result.train_images,
         "test_images": result.test_images,
-        "weights": {**asdict(origin), "warnings": list(origin.warnings)},
+        "weights": weights,
         "arch": cfg.MODEL.ARCH,
         "stem": cfg.MODEL.STEM,
         "data": cfg.DATA.NAME,

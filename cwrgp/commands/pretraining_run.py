@@ -10,10 +10,17 @@ from typing import Any
 import yaml
 from fvcore.common.config import CfgNode
 
-from cwrgp.builders.automatic import resolve_augmentation, resolve_number_format
-from cwrgp.builders.data import build_batches, build_normalize
+from cwrgp.builders.automatic import (
+    describe_epochs,
+    resolve_augmentation,
+    resolve_epochs,
+    resolve_number_format,
+)
+from cwrgp.builders.data import build_batches, build_normalize, build_pretraining_images
+from cwrgp.builders.photos import UNREADABLE_FILE, check_photos, list_unreadable
 from cwrgp.builders.run import Run, build_run
 from cwrgp.builders.solver import build_precision
+from cwrgp.builders.weights import report_weights
 from cwrgp.checkpoints.own import unpack
 from cwrgp.comm import get_rank, get_world_size
 from cwrgp.config import unused_keys, validate_cfg
@@ -89,11 +96,15 @@ def run_pretraining(
     saved = None if state is None else unpack(state, "the last checkpoint").config
     if not eval_only:
         resolve_augmentation(cfg, saved)
+    images = build_pretraining_images(cfg)
+    automatic_epochs = cfg.SOLVER.EPOCHS == 0
+    resolve_epochs(cfg, saved, len(images))
     times = resolve_number_format(cfg, saved, device)
     cfg.freeze()
     precision = build_precision(cfg, device, reason=times)
     with precision.ieee_fp32(), log_of_a_run():
-        run = build_run(cfg, precision, probe=eval_only or cfg.EVAL.PERIOD > 0)
+        probe = eval_only or cfg.EVAL.PERIOD > 0
+        run = build_run(cfg, precision, images, probe=probe, new=state is None)
         start = _restore(run, checkpoints.folder, state, eval_only=eval_only)
         if eval_only:
             result = run.probe()
@@ -102,6 +113,13 @@ def run_pretraining(
         if start == run.plan.total_steps:
             logger.info("the run is finished, nothing is left to do")
             return {}
+        if automatic_epochs and saved is None:
+            logger.info(describe_epochs(cfg, len(images)))
+        if run.weights is not None:
+            report_weights(cfg, run.weights)
+        elif cfg.MODEL.WEIGHTS:
+            logger.info("MODEL.WEIGHTS is not read: the weights are those of the last checkpoint")
+        check_photos(cfg, run.views.reader, checkpoints.folder)
         profiler = None
         if profile:
             check_steps_left(run.plan.total_steps - start)
@@ -231,9 +249,12 @@ def _train(
             stop=stop,
             profiler=profiler,
         )
-    if skipped := len(run.views.reader.unreadable):
+    if skipped := list_unreadable(run.views.reader, checkpoints.folder):
         logger.warning(
-            "%d of %d images could not be read and were replaced", skipped, len(run.views)
+            "%d of %d images could not be read and were replaced; %s lists them",
+            skipped,
+            len(run.views),
+            checkpoints.folder / UNREADABLE_FILE,
         )
     return result
 

@@ -22,6 +22,9 @@ ADDED: dict[str, Any] = {
     "AUGMENT.BACKEND": "reference",
     "AUGMENT.DEVICE": "workers",
     "SOLVER.AMP.MEMORY_FORMAT": "auto",
+    "DATA.MAX_UNREADABLE_SHARE": 0.0,
+    "DATA.PIXEL_RANGE": [],
+    "MODEL.WEIGHTS": "",
 }
 
 

@@ -48,6 +48,11 @@ def validate_cfg(cfg: CfgNode) -> None:
     for name in ("AUGMENT.JITTER", "AUGMENT.CROP_SCALE"):
         _check_augmentation(name, value_of(cfg, name))
     _check_views(cfg)
+    pixel_range = value_of(cfg, "DATA.PIXEL_RANGE")
+    if pixel_range and not (len(pixel_range) == 2 and pixel_range[0] < pixel_range[1]):
+        raise ValueError(
+            f"DATA.PIXEL_RANGE {pixel_range} is not [low, high] with low < high, such as [0, 4095]"
+        )
 
 
 def _check_augmentation(name: str, value: Any) -> None:

@@ -43,6 +43,17 @@ KEYS: dict[str, Key] = {
         "Number of unreadable images that a run tolerates. Each is replaced by its neighbour.",
         at_least(0),
     ),
+    "DATA.MAX_UNREADABLE_SHARE": Key(
+        0.01,
+        "The same as a share of the images, rounded up. The larger of the two limits counts.",
+        SHARE,
+    ),
+    "DATA.PIXEL_RANGE": Key(
+        [],
+        "Values [low, high] of 16-bit and floating-point images that become 0 and 255; others are"
+        " clipped. []: 16-bit values are divided by 257, and floating-point images are refused. It"
+        " has no effect on images of 8 bits.",
+    ),
     "DATA.NUM_VIEWS": Key(2, "Views of each image.", at_least(2)),
     "DATA.IMAGE_SIZE": Key(224, "Side of a view in pixels.", at_least(1)),
     "DATA.PROBE_RESIZE": Key(
@@ -103,6 +114,13 @@ KEYS: dict[str, Key] = {
         "resnet50",
         "Architecture of the encoder.",
         choices=("resnet18", "resnet34", "resnet50", "resnet101", "resnet152"),
+    ),
+    "MODEL.WEIGHTS": Key(
+        "",
+        "A new run starts from the encoder of this checkpoint: cwrgp://NAME, a file or a URL, of"
+        " any format that cwrgp-convert reads. The projector is new. A resumed run does not read"
+        " it. Empty: random weights.",
+        path=True,
     ),
     "MODEL.STEM": Key(
         "imagenet",
@@ -192,7 +210,11 @@ KEYS: dict[str, Key] = {
     "METHOD.VICREG.VARIANCE": Key(25.0, "Weight of the variance term.", at_least(0)),
     "METHOD.VICREG.COVARIANCE": Key(1.0, "Weight of the covariance term.", at_least(0)),
     # ---- optimisation
-    "SOLVER.EPOCHS": Key(100, "Epochs of the run.", at_least(1)),
+    "SOLVER.EPOCHS": Key(
+        100,
+        "Epochs of the run. 0: as many as give 50,000 iterations, but at least 10 and at most 800.",
+        at_least(0),
+    ),
     "SOLVER.BATCH_SIZE": Key(256, "Samples in a step, over all processes.", at_least(2)),
     "SOLVER.ACCUMULATE": Key(
         1,

@@ -8,9 +8,8 @@ import numpy as np
 import simplejpeg
 from PIL import Image
 
-from cwrgp.images import decode_rgb
+from cwrgp.images import ORIENTATION, decode_rgb
 
-_ORIENTATION = 0x0112  # the EXIF tag
 # Its values: whether the image is mirrored, and then how many quarter turns counterclockwise.
 _TURNS = {
     1: (False, 0),
@@ -94,5 +93,5 @@ def _orientation(content: bytes) -> int:
     if b"Exif\0" not in content[: 2**16]:
         return 1
     with Image.open(io.BytesIO(content)) as image:
-        value = image.getexif().get(_ORIENTATION, 1)
+        value = image.getexif().get(ORIENTATION, 1)
     return value if value in _TURNS else 1

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import csv
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from cwrgp.data.string_array import StringArray
-from cwrgp.images import IMAGE_SUFFIXES
+from cwrgp.images import IMAGE_SUFFIXES, is_hidden
 
 IMAGENET_PAGE = "https://image-net.org/download-images (ILSVRC2012, needs an account)"
 TINY_IMAGENET_URL = "http://cs231n.stanford.edu/tiny-imagenet-200.zip"
@@ -19,13 +20,17 @@ TINY_IMAGENET_URL = "http://cs231n.stanford.edu/tiny-imagenet-200.zip"
 class ImageFolder:
     """All images below a folder. The first level of subfolders, if there is one, is the label.
 
-    Images beside the class folders have no label (-1).
+    Images beside the class folders have no label (-1). Hidden files and folders
+    (`cwrgp.images.is_hidden`) are neither images nor classes.
 
     Args:
         root: the folder.
         classes: names of the classes in the order of their labels; None: the sorted names of the
             subfolders.
         only: the subfolders to read; None: all.
+
+    Attributes:
+        skipped: suffix -> number of files that are no images by their suffix.
 
     Raises:
         FileNotFoundError: no such folder.
@@ -44,12 +49,19 @@ class ImageFolder:
             raise FileNotFoundError(f"image folder {self.root} does not exist")
         places = [self.root] if only is None else [self.root / name for name in only]
         # Sorted relative names: the same order on every machine and file system.
-        files = sorted(
-            os.path.relpath(path, self.root) for place in places for path in image_files(place)
-        )
+        files = []
+        self.skipped: Counter[str] = Counter()
+        for path in (path for place in places for path in _files(place)):
+            if is_image(path):
+                files.append(os.path.relpath(path, self.root))
+            else:
+                self.skipped[os.path.splitext(path)[1].lower()] += 1
+        files.sort()
         if not files:
+            others = f"; there are files of {describe_suffixes(self.skipped)}"
             raise ValueError(
                 f"image folder {self.root} holds no image ({', '.join(sorted(IMAGE_SUFFIXES))})"
+                + (others if self.skipped else "")
             )
         self.files = StringArray(files)
         tops = [parts[0] if len(parts := Path(file).parts) > 1 else None for file in files]
@@ -75,11 +87,27 @@ class ImageFolder:
         return str(self.root / self.files[index])
 
 
+def is_image(path: str) -> bool:
+    """Whether a file is an image by its suffix."""
+    return os.path.splitext(path)[1].lower() in IMAGE_SUFFIXES
+
+
 def image_files(root: Path) -> Iterator[str]:
     """The images below a folder. Links are followed, but not to a folder that they are in."""
+    return filter(is_image, _files(root))
+
+
+def describe_suffixes(counts: Counter[str]) -> str:
+    """Suffixes and how often each occurs, the most frequent ones first."""
+    parts = [f"{suffix or 'no suffix'} ({count})" for suffix, count in counts.most_common(10)]
+    return ", ".join(parts) + (" and others" if len(counts) > 10 else "")
+
+
+def _files(root: Path) -> Iterator[str]:
+    """The files below a folder, without hidden ones, as `image_files` follows links."""
     places: dict[str, frozenset[tuple[int, int]]] = {}  # of a folder and those above it
     for folder, subfolders, files in os.walk(root, followlinks=True):
-        subfolders.sort()
+        subfolders[:] = sorted(name for name in subfolders if not is_hidden(name))
         above = places.get(os.path.dirname(folder), frozenset())
         status = os.stat(folder)
         place = (status.st_dev, status.st_ino)
@@ -87,9 +115,12 @@ def image_files(root: Path) -> Iterator[str]:
             subfolders.clear()
             continue
         places[folder] = above | {place}
-        for file in files:
-            if os.path.splitext(file)[1].lower() in IMAGE_SUFFIXES:
-                yield os.path.join(folder, file)
+        yield from (os.path.join(folder, file) for file in files if not is_hidden(file))
+
+
+def _subfolders(root: Path) -> list[Path]:
+    """The folders in a folder, without hidden ones, in the order of their names."""
+    return sorted(path for path in root.iterdir() if path.is_dir() and not is_hidden(path.name))
 
 
 def open_folder(root: str, split: str) -> ImageFolder | None:
@@ -101,9 +132,9 @@ def open_folder(root: str, split: str) -> ImageFolder | None:
     base = Path(root).expanduser()
     if not (base / "train").is_dir():
         return None if split == "test" else ImageFolder(base)
-    for other in sorted(base.iterdir()):
+    for other in _subfolders(base):
         known = other.name in ("train", "val", "test")
-        if other.is_dir() and not known and next(image_files(other), None) is not None:
+        if not known and next(image_files(other), None) is not None:
             raise ValueError(
                 f"image folder {base} has images in train and in {other.name}: is train a split or "
                 f"a class? Move {other.name} elsewhere, or rename train"
@@ -124,7 +155,7 @@ def open_imagenet(root: str, split: str, wnids: Sequence[str] | None = None) -> 
     base = Path(root).expanduser()
     folders = {"pretrain": "train", "train": "train", "test": "val"}
     place = base / folders[split]
-    have = {path.name for path in place.iterdir() if path.is_dir()} if place.is_dir() else set()
+    have = {path.name for path in _subfolders(place)} if place.is_dir() else set()
     if not have:
         flat = place.is_dir() and next(image_files(place), None) is not None
         raise FileNotFoundError(
@@ -209,9 +240,8 @@ def _names(train: Path, only: Sequence[str] | None = None) -> list[str]:
     """The classes of the training images, without listing every image."""
     if not train.is_dir():
         raise FileNotFoundError(f"folder {train}, which names the classes, does not exist")
-    places = [path for path in train.iterdir() if path.is_dir()]
-    return sorted(
+    return [
         path.name
-        for path in places
+        for path in _subfolders(train)
         if (only is None or path.name in only) and next(image_files(path), None) is not None
-    )
+    ]

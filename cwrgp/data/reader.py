@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 import numpy as np
@@ -10,9 +10,11 @@ import torch
 from PIL import Image
 
 from cwrgp.data.base import LabelledImages, StorageError
-from cwrgp.images import decode_rgb
+from cwrgp.images import NOT_OPENED, REASONS, UnreadableImage, decode_rgb
 
 T = TypeVar("T")
+
+_CODES = {reason: number for number, reason in enumerate(REASONS, start=1)}
 
 
 def load_rgb(images: LabelledImages, index: int) -> Image.Image:
@@ -45,8 +47,8 @@ class ImageReader:
         self.max_unreadable = max_unreadable
         self.limit_name = limit_name
         self.num_images = len(images) if indices is None else len(indices)
-        # A flag per image: setting it twice changes nothing, so the workers need no lock.
-        self._unreadable = torch.zeros(len(images), dtype=torch.bool).share_memory_()
+        # The number of a reason, or 0: setting it twice changes nothing, so workers need no lock.
+        self._unreadable = torch.zeros(len(images), dtype=torch.uint8).share_memory_()
 
     @property
     def unreadable(self) -> list[int]:
@@ -69,14 +71,24 @@ class ImageReader:
             return decode(self.images.read(index), self.images.name(index))
         except StorageError:
             raise
-        except OSError:
-            self.mark_unreadable([index])
+        except OSError as error:
+            reason = error.reason if isinstance(error, UnreadableImage) else NOT_OPENED
+            self._unreadable[index] = _CODES[reason]
             self.check()
             return None
 
-    def mark_unreadable(self, indices: Sequence[int] | np.ndarray) -> None:
-        """Counts images as unreadable that another process has found to be."""
-        self._unreadable[torch.as_tensor(indices, dtype=torch.long)] = True
+    def mark_reasons(self, reasons: Mapping[int, str]) -> None:
+        """Counts images as unreadable that the check before a run, or another process, found.
+
+        Args:
+            reasons: index of the image -> one of `cwrgp.images.REASONS`.
+        """
+        for index, reason in reasons.items():
+            self._unreadable[index] = _CODES[reason]
+
+    def reasons(self) -> dict[int, str]:
+        """Index of each unreadable image -> one of `cwrgp.images.REASONS`."""
+        return {index: REASONS[int(self._unreadable[index]) - 1] for index in self.unreadable}
 
     def check(self) -> None:
         """Compares the number of unreadable images with the limit.
@@ -87,7 +99,7 @@ class ImageReader:
         if not self._unreadable.any():
             return
         unreadable = self.unreadable
-        first = self.images.name(unreadable[0])
+        first = f"{self.images.name(unreadable[0])} ({self.reasons()[unreadable[0]]})"
         if len(unreadable) == self.num_images:
             raise ValueError(
                 f"none of the {self.num_images} images can be read; the first is {first}"

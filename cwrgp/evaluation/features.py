@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from contextlib import closing
 
 import torch
 from torch import Tensor, nn
 
-from cwrgp.comm import gather, get_rank, get_world_size
+from cwrgp.comm import gather, gather_objects, get_rank, get_world_size
 from cwrgp.data.loaders import iterate_views
 from cwrgp.data.views import ProbeImages
+
+logger = logging.getLogger("cwrgp")
 
 
 @torch.no_grad()
@@ -71,8 +74,11 @@ def extract_features(
     order = owner.argsort(stable=True).argsort().to(device)
     all_features, all_labels = all_features[order], all_labels[order]
     readable = all_labels >= 0
-    images.reader.mark_unreadable((~readable).nonzero().flatten().tolist())
+    for reasons in gather_objects(images.reader.reasons()):
+        images.reader.mark_reasons(reasons)
     images.reader.check()
+    if (omitted := size - int(readable.sum())) and get_rank() == 0:
+        logger.warning("%d of %d images cannot be read and are omitted", omitted, size)
     return all_features[readable], all_labels[readable]
 
 

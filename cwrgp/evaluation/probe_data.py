@@ -33,8 +33,8 @@ class ProbeData:
         batch_size: images at a time when features are extracted.
         num_workers: processes that load.
         seed: of the augmented views.
-        max_unreadable: number of unreadable images that are tolerated.
-        limit_name: name of this limit in error messages.
+        unreadable_limit: number of images -> number of unreadable ones that are tolerated, and the
+            name of this limit in error messages.
         warnings: what the user should know about the images.
     """
 
@@ -46,8 +46,7 @@ class ProbeData:
     batch_size: int
     num_workers: int
     seed: int = 0
-    max_unreadable: int = 0
-    limit_name: str = "max_unreadable"
+    unreadable_limit: Callable[[int], tuple[int, str]] = lambda _: (0, "max_unreadable")
     warnings: tuple[str, ...] = ()
 
     @property
@@ -71,11 +70,10 @@ class ProbeData:
         Raises:
             ValueError: more images are unreadable than tolerated.
         """
+        limit, limit_name = self.unreadable_limit(len(images))
         return extract_features(
             self.encoder,
-            ProbeImages(
-                images, transform, max_unreadable=self.max_unreadable, limit_name=self.limit_name
-            ),
+            ProbeImages(images, transform, max_unreadable=limit, limit_name=limit_name),
             normalize=self.normalize,
             batch_size=self.batch_size,
             num_workers=self.num_workers,
@@ -92,13 +90,14 @@ class ProbeData:
             sampler: of indices of ``train``.
             transform: PIL image -> uint8 (3, H, W), random.
         """
+        limit, limit_name = self.unreadable_limit(len(sampler.indices))
         views = LabelledViews(
             self.train,
             transform,
             sampler.indices,
             seed=self.seed,
-            max_unreadable=self.max_unreadable,
-            limit_name=self.limit_name,
+            max_unreadable=limit,
+            limit_name=limit_name,
         )
         pin_memory = self.device.type == "cuda"
         return closing(

@@ -57,3 +57,41 @@ def test_what_cannot_be_is_refused(monkeypatch):
         resolve(monkeypatch=monkeypatch, BACKEND="reference", DEVICE="training")
     with pytest.raises(MissingPackage, match="pip install 'cwrgp\\[fast\\]'$"):
         resolve(packages=False, monkeypatch=monkeypatch, BACKEND="fast")
+
+
+@pytest.mark.parametrize(
+    ("num_images", "batch_size", "expected"),
+    [
+        (64, 64, 800),  # 50,000 epochs would give 50,000 iterations
+        (5_000, 256, 800),  # 19 iterations in an epoch
+        (50_000, 256, 257),  # 195
+        (105_000, 256, 122),  # 410
+        (105_000, 512, 244),  # 205
+        (1_281_167, 256, 10),  # 5004
+        (1_281_167, 512, 20),  # 2502: 19.98
+    ],
+)
+def test_epochs_from_the_number_of_images(num_images, batch_size, expected):
+    assert automatic.automatic_epochs(num_images, batch_size) == expected
+    cfg = get_cfg()
+    cfg.SOLVER.EPOCHS, cfg.SOLVER.BATCH_SIZE = 0, batch_size
+    automatic.resolve_epochs(cfg, None, num_images)
+    assert expected == cfg.SOLVER.EPOCHS
+
+
+def test_the_formula_of_the_epochs_is_said():
+    cfg = get_cfg()
+    cfg.SOLVER.EPOCHS = 257
+    assert automatic.describe_epochs(cfg, 50_000) == (
+        "SOLVER.EPOCHS 0: 50000 iterations / 195 in an epoch, rounded up, at least 10 and at most "
+        "800, are 257 epochs"
+    )
+
+
+def test_epochs_that_are_set_or_were_chosen_before_are_kept():
+    cfg = get_cfg()
+    automatic.resolve_epochs(cfg, {"SOLVER": {"EPOCHS": 7}}, 1000)
+    assert cfg.SOLVER.EPOCHS == 100
+    cfg.SOLVER.EPOCHS = 0
+    automatic.resolve_epochs(cfg, {"SOLVER": {"EPOCHS": 7}}, 1000)
+    assert cfg.SOLVER.EPOCHS == 7

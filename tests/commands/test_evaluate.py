@@ -198,7 +198,7 @@ def test_fewer_unreadable_images_than_allowed_are_left_out(place, tmp_path):
         for label in range(2):
             write_images(tmp_path / split / str(label), 6, seed=label)
         (tmp_path / split / "0" / "000.png").write_bytes(b"no image")
-    root = ["DATA.ROOT", tmp_path]
+    root = ["DATA.ROOT", tmp_path, "DATA.MAX_UNREADABLE_SHARE", 0]
     record = run(place, "lbfgs", *root, "DATA.MAX_UNREADABLE", 1)
     assert (record["train_images"], record["test_images"]) == (11, 11)
     for probe in ("knn", "finetune"):

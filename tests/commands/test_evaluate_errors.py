@@ -55,7 +55,15 @@ def test_an_error_names_the_key_that_caused_it(place, tmp_path):
     shutil.copytree(place / "images", tmp_path / "images")
     (tmp_path / "images" / "train" / "class0" / "0.png").write_bytes(b"no image")
     with pytest.raises(ValueError, match="^1 of .* cannot be read, more than DATA.MAX_UNREADABLE"):
-        run(place, "linear", *ON_IMAGES, "DATA.ROOT", tmp_path / "images")
+        run(
+            place,
+            "linear",
+            *ON_IMAGES,
+            "DATA.ROOT",
+            tmp_path / "images",
+            "DATA.MAX_UNREADABLE_SHARE",
+            0,
+        )
 
 
 def test_images_without_labels_are_refused(place, tmp_path):

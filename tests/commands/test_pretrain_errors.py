@@ -88,7 +88,7 @@ MISTAKES = [
     (["LOGGERS", "['tensorbord']"], "LOGGERS 'tensorbord' is unknown; choose from ['tensorboard'"),
     (["LOGGERS", "[3]"], "LOGGERS [3] must be a list of texts"),
     (["SOLVER.BASE_LR", "-1.0"], "SOLVER.BASE_LR -1.0 is not positive"),
-    (["SOLVER.EPOCHS", "0"], "SOLVER.EPOCHS 0 is below 1"),
+    (["SOLVER.EPOCHS", "-1"], "SOLVER.EPOCHS -1 is below 0"),
     (["SOLVER.EPOCHS", "1"], "the warm-up of 2 iterations is not shorter than the run of 2"),
     (["SOLVER.WARMUP_EPOCHS", "50.0"], "set SOLVER.WARMUP_ITERS to 0 and WARMUP_EPOCHS to 0"),
     (["SOLVER.WARMUP_EPOCHS", "-1.0"], "SOLVER.WARMUP_EPOCHS -1.0 is below 0"),

@@ -12,6 +12,7 @@ from images import write_images
 from PIL import Image
 from repository import REPOSITORY
 
+from cwrgp.builders.data import build_pretraining_images
 from cwrgp.builders.run import build_run
 from cwrgp.builders.solver import build_precision
 from cwrgp.cli import load_config
@@ -105,6 +106,7 @@ def test_the_fast_backend_is_used_where_its_packages_are(image_folder, tmp_path)
     names = {}
     for backend in ("fast", "reference"):
         cfg = make_cfg(image_folder, tmp_path, "AUGMENT.BACKEND", backend)
-        run = build_run(cfg, build_precision(cfg, CPU), probe=False)
+        images = build_pretraining_images(cfg)
+        run = build_run(cfg, build_precision(cfg, CPU), images, probe=False)
         names[backend] = type(run.views.make_views).__name__
     assert names == {"fast": "FastViews", "reference": "ReferenceViews"}

@@ -5,15 +5,15 @@ from __future__ import annotations
 import os
 import pickle
 import shutil
+from collections import Counter
 
 import numpy as np
 import pytest
 import torchvision
 from images import write_images
-from PIL import Image
 
 from cwrgp.data.datasets import build_dataset
-from cwrgp.data.folders import ImageFolder, read_class_list
+from cwrgp.data.folders import ImageFolder, describe_suffixes, read_class_list
 from cwrgp.data.reader import load_rgb
 from cwrgp.data.string_array import StringArray
 from cwrgp.data.subsets import ImageSubset, sample_indices
@@ -111,7 +111,7 @@ def test_names_and_labels_are_arrays_which_workers_share(tmp_path):
         assert array.dtype == np.int64
     (tmp_path / "b" / "\udcff.png").unlink()
     lists = [k for k, v in vars(images).items() if isinstance(v, list | tuple | dict)]
-    assert lists == ["classes"]
+    assert lists == ["skipped", "classes"]
 
 
 def test_a_link_to_a_folder_above_counts_nothing_twice(tmp_path):
@@ -122,14 +122,36 @@ def test_a_link_to_a_folder_above_counts_nothing_twice(tmp_path):
     assert ImageFolder(tmp_path).classes == ["0", "a"]
 
 
-def test_sixteen_bits_are_scaled_to_eight(tmp_path):
-    grey = np.linspace(0, 65535, 64).astype(np.uint16).reshape(8, 8)
-    Image.fromarray(grey).save(tmp_path / "grey.png")
-    loaded = np.asarray(load_rgb(ImageFolder(tmp_path), 0))
-    assert (loaded == (grey >> 8)[..., None]).all()
-    Image.fromarray(grey.astype(np.int32)).save(tmp_path / "grey.tif")
-    with pytest.raises(OSError, match="grey.tif: 32 bits per pixel are not supported"):
-        load_rgb(ImageFolder(tmp_path), 1)
+def test_hidden_files_and_folders_are_neither_images_nor_classes(tmp_path):
+    for place in ("train/a", "train/b", "val/a", "val/b"):
+        write_images(tmp_path / place, 2)
+        (tmp_path / place / "._000.png").write_bytes(b"attributes of macOS")
+        (tmp_path / place / ".DS_Store").write_bytes(b"")
+    for place in ("train/.ipynb_checkpoints", "train/__MACOSX/a", ".thumbnails", "__MACOSX/a"):
+        write_images(tmp_path / place, 1)
+    images = build_dataset("imagefolder", str(tmp_path), "pretrain")
+    assert (len(images), images.classes) == (4, ["a", "b"])
+    assert images.skipped == {}  # nor are they counted
+    assert len(build_dataset("imagefolder", str(tmp_path), "test")) == 4
+    write_images(tmp_path / ".cache" / "photos", 2)  # the folder that the user names is read
+    assert len(ImageFolder(tmp_path / ".cache" / "photos")) == 2
+    for split in ("pretrain", "test"):
+        imagenet = build_dataset("imagenet", str(tmp_path), split)
+        assert imagenet.classes == ["a", "b"]
+
+
+def test_files_that_are_no_images_are_counted_by_suffix(tmp_path):
+    for name in ("a.HEIC", "b.heic", "list.txt", "noext"):
+        (tmp_path / name).touch()
+    message = (
+        "holds no image .*; there are files of .heic \\(2\\), .txt \\(1\\), no suffix \\(1\\)$"
+    )
+    with pytest.raises(ValueError, match=message):
+        ImageFolder(tmp_path)
+    write_images(tmp_path, 1)
+    assert ImageFolder(tmp_path).skipped == {".heic": 2, ".txt": 1, "": 1}
+    counts = Counter({f".{i:02}": 20 - i for i in range(12)})
+    assert describe_suffixes(counts).endswith(", .09 (11) and others")
 
 
 def test_no_held_out_part_is_none(image_folder):

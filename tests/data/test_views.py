@@ -8,7 +8,7 @@ import torch
 from images import write_images
 from PIL import Image, ImageOps
 
-from cwrgp.builders.data import build_specs, build_views
+from cwrgp.builders.data import build_pretraining_images, build_specs, build_views
 from cwrgp.cli import load_config
 from cwrgp.config import get_cfg, unused_keys, validate_cfg
 from cwrgp.data.augment.reference import (
@@ -184,7 +184,7 @@ def test_views_that_differ(image_folder, backend):
     ]
     cfg = config_of(DATA__NUM_VIEWS=4, AUGMENT__PER_VIEW=per_view)
     cfg.DATA.ROOT, cfg.AUGMENT.BACKEND, cfg.SOLVER.BATCH_SIZE = str(image_folder), backend, 32
-    views = build_views(cfg)
+    views = build_views(cfg, build_pretraining_images(cfg))
     sampler = StepSampler(128, 32, start_step=0, total_steps=2, seed=0)
     for num_workers in (0, 2):
         batches = list(iterate_views(views, sampler, num_workers=num_workers, pin_memory=False))

@@ -101,7 +101,10 @@ SIZES = (23, 8, 5, 3, 1)
 @pytest.mark.parametrize("workers", [0, 1])
 def test_more_unreadable_images_than_tolerated_are_an_error(workers):
     assert len(extract(Noise(12), max_unreadable=2, workers=workers)[1]) == 10
-    message = "^2 of 12 images cannot be read, more than max_unreadable 1; the first is noise 3$"
+    message = (
+        "^2 of 12 images cannot be read, more than max_unreadable 1; "
+        r"the first is noise 3 \(cannot be opened\)$"
+    )
     with pytest.raises(ValueError, match=message):
         extract(Noise(12), max_unreadable=1, workers=workers)
 
@@ -113,7 +116,7 @@ def extract_all(rank: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
 def extract_too_many(rank: int) -> str:
     # Each process meets one unreadable image, which it would tolerate.
     with pytest.raises(
-        ValueError, match="^2 of 12 images .* max_unreadable 1; .*noise 3$"
+        ValueError, match="^2 of 12 images .* max_unreadable 1; .*noise 3 .cannot be opened.$"
     ) as error:
         extract(Noise(12), batch_size=6, max_unreadable=1)
     return str(error.value)
