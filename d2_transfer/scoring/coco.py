@@ -33,7 +33,7 @@ def coco_scores(
         no object.
     """
     if isinstance(detections, Sequence) and not detections:
-        precision, stats = _without_detections(truth)
+        precision, stats = _without_detections(truth, iou_type)
     else:
         evaluate = _hotcoco if backend == "hotcoco" else _pycocotools
         precision, stats = evaluate(truth, detections, iou_type)
@@ -57,8 +57,8 @@ def _hotcoco(truth: Truth, detections: Detections, iou_type: str) -> Evaluation:
 
     if isinstance(detections, Sequence):
         entries = _masks(truth, detections) if iou_type == "segm" else list(detections)
-        detections = truth.hotcoco.load_res(entries)
-    return run(hotcoco.COCOeval(truth.hotcoco, detections, iou_type))
+        detections = truth.hotcoco_for(iou_type).load_res(entries)
+    return run(hotcoco.COCOeval(truth.hotcoco_for(iou_type), detections, iou_type))
 
 
 def _pycocotools(truth: Truth, detections: Detections, iou_type: str) -> Evaluation:
@@ -67,7 +67,7 @@ def _pycocotools(truth: Truth, detections: Detections, iou_type: str) -> Evaluat
 
     assert isinstance(detections, Sequence)
     gt = COCO()
-    gt.dataset = truth.content
+    gt.dataset = truth.content_for(iou_type)
     with contextlib.redirect_stdout(io.StringIO()):
         gt.createIndex()
         # Copies, since loadRes adds to the entries.
@@ -104,12 +104,12 @@ def run(evaluation: Any) -> Evaluation:
     return np.asarray(evaluation.eval["precision"]), list(evaluation.stats[:6])
 
 
-def _without_detections(truth: Truth) -> Evaluation:
+def _without_detections(truth: Truth, iou_type: str) -> Evaluation:
     """Nothing is found: 0 wherever there is an object."""
     ranges = {"all": (0, 1e10), "s": (0, 32**2), "m": (32**2, 96**2), "l": (96**2, 1e10)}
     places = {c["id"]: n for n, c in enumerate(truth.content["categories"])}
     precision = np.full((10, 101, len(places), 4, 3), -1.0)
-    for annotation in truth.content["annotations"]:
+    for annotation in truth.content_for(iou_type)["annotations"]:
         if annotation["iscrowd"]:
             continue
         for number, (low, high) in enumerate(ranges.values()):

@@ -9,26 +9,30 @@ from typing import Any
 
 from d2_transfer.data.annotated import AnnotatedData, AnnotatedImage, Box, Thing
 from d2_transfer.data.findings import Findings
+from d2_transfer.data.image_index import folded_parts
 from d2_transfer.data.masks import box_of_mask
+from d2_transfer.data.other_formats import advice_for_folder, advice_for_json, advice_for_text
+from d2_transfer.data.spec import CocoSpec
 from d2_transfer.data.values import as_flag, as_id, as_number, as_numbers, as_side
 
 _SECTIONS = ("images", "annotations", "categories")
 Id = int | str
 
 
-def read_coco_data(json_file: Path, findings: Findings) -> AnnotatedData:
+def read_coco_data(spec: CocoSpec, findings: Findings) -> AnnotatedData:
     """Reads a file; boxes may still be empty or outside, and masks invalid.
 
     Args:
-        json_file: UTF-8, UTF-16 or UTF-32, with a byte order mark or without.
+        spec: a file in UTF-8, UTF-16 or UTF-32, with a byte order mark or without.
         findings: gets what is mended and skipped.
 
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: it is no COCO annotation file, or it has more than one reading.
     """
+    json_file = spec.json_file
     content = parse_coco(json_file)
-    images, by_id = _read_images(json_file, content["images"], findings)
+    images, by_id, united = _read_images(json_file, content["images"], findings)
     annotations = content.get("annotations", [])
     kept = []
     for number, annotation in enumerate(annotations):
@@ -52,25 +56,52 @@ def read_coco_data(json_file: Path, findings: Findings) -> AnnotatedData:
         thing = _read_thing(annotation, names[category], place, findings)
         if thing is not None:
             image.things.append(thing)
-    return AnnotatedData(images, list(ids), list(ids.values()), "coco", str(json_file))
+    for image in united:
+        image.drop_equal()
+    return AnnotatedData(
+        images=images,
+        classes=list(ids),
+        category_ids=list(ids.values()),
+        protocol="coco",
+        source=str(json_file),
+        category_aliases={c: ids[name] for c, name in names.items() if ids[name] != c},
+        image_root=spec.images or coco_image_folder(json_file),
+    )
+
+
+def coco_image_folder(json_file: Path) -> Path:
+    """Where the images of a file are if nobody says it: beside it, or where the tools put them."""
+    folder = json_file.parent
+    if folder.name.lower() == "annotations":
+        split = json_file.stem.removeprefix("instances_")
+        places = [folder.parent / name for name in (f"images/{split}", "images", split)]
+        return next((place for place in places if place.is_dir()), folder.parent)
+    return folder
 
 
 def parse_coco(json_file: Path) -> dict[str, Any]:
     """The content of a file in COCO form; "annotations" may be missing, as in COCO's test-dev.
 
+    Annotations in other forms are recognised, and the message says how to convert them.
+
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is no COCO annotation file; other known formats are named.
+        ValueError: it is no COCO annotation file.
     """
+    if json_file.is_dir() and (advice := advice_for_folder(json_file)):
+        raise ValueError(advice)
     if not json_file.is_file():
         raise FileNotFoundError(f"{json_file}: no such file")
+    raw = json_file.read_bytes()
+    if advice := advice_for_text(json_file, raw[:4096]):
+        raise ValueError(advice)
     try:
-        content = json.loads(json_file.read_bytes())  # finds the encoding itself
+        content = json.loads(raw)  # finds the encoding itself
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{json_file} is not valid JSON: {error}") from error
+    if advice := advice_for_json(json_file, content):
+        raise ValueError(advice)
     sections = content if isinstance(content, dict) else {}
-    if "shapes" in sections and "imagePath" in sections:
-        raise ValueError(f"{json_file} is a labelme file; convert the folder with labelme2coco")
     given = [section for section in _SECTIONS if section in sections]
     wrong = [s for s in given if not isinstance(sections[s], list)]
     if wrong or {"images", "categories"} - {*given}:
@@ -85,8 +116,10 @@ def parse_coco(json_file: Path) -> dict[str, Any]:
 
 def _read_images(
     json_file: Path, entries: Iterable[Mapping[str, Any]], findings: Findings
-) -> tuple[list[AnnotatedImage], dict[Id, AnnotatedImage]]:
-    """The images, and each by its ids: two entries of one file are one image."""
+) -> tuple[list[AnnotatedImage], dict[Id, AnnotatedImage], list[AnnotatedImage]]:
+    """The images; each by its ids: two entries of one file are one image; and those of several."""
+    united: list[AnnotatedImage] = []
+    images: list[AnnotatedImage] = []
     by_id: dict[Id, AnnotatedImage] = {}
     by_name: dict[str, AnnotatedImage] = {}
     for number, entry in enumerate(entries):
@@ -94,20 +127,29 @@ def _read_images(
         image_id, name = as_id(entry.get("id")), entry.get("file_name")
         if image_id is None:
             raise ValueError(f"{json_file}: image number {number} has the id {entry.get('id')!r}")
-        if not isinstance(name, str) or not name.strip():
+        if name is None:
+            name = ""  # scoring needs none; `find_images` does
+        if not isinstance(name, str):
             raise ValueError(f"{json_file}: image {image_id} has the file_name {name!r}")
         known = by_id.get(image_id)
-        if known is not None and known.name != name:
+        if known is not None and folded_parts(known.name) != folded_parts(name):
             raise ValueError(
-                f"{json_file}: the image id {image_id} stands for two files, {known.name} and {name}"
+                f"{json_file}: the image id {image_id} stands for two files, {known.name} and"
+                f" {name}"
             )
-        if known is not None or name in by_name:
-            findings.mend("image listed twice, its annotations united", place)
-            by_id[image_id] = by_name[name]
-            continue
         sides = as_side(entry.get("width")), as_side(entry.get("height"))
-        by_id[image_id] = by_name[name] = AnnotatedImage(image_id, name, place, *sides)
-    return list(by_name.values()), by_id
+        image = AnnotatedImage(image_id, name, place, *sides)
+        known = known or by_name.get(name)
+        if known is not None:
+            findings.mend("image listed twice, its annotations united", place)
+            known.unite(image)
+            united.append(known)
+        else:
+            images.append(image)
+            if name:
+                by_name[name] = image
+        by_id[image_id] = known or image
+    return images, by_id, united
 
 
 def _read_categories(
@@ -139,7 +181,7 @@ def _read_categories(
     place = json_file.name
     for category, name in list(names.items()):
         others = [parents[other] for other in names if other != category]
-        if category not in used and others and all(parent == name for parent in others):
+        if category not in used and name in others:
             findings.mend(
                 "root category without annotations, dropped", f"{place}: category {category} {name}"
             )

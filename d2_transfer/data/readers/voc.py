@@ -6,9 +6,10 @@ import xml.etree.ElementTree as ET
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
-from cwrgp.images import IMAGE_SUFFIXES
 from d2_transfer.data.annotated import AnnotatedData, AnnotatedImage, Box, Thing
 from d2_transfer.data.findings import Findings
+from d2_transfer.data.image_index import FileIndex, is_image_name
+from d2_transfer.data.other_formats import advice_for_folder, advice_for_xml
 from d2_transfer.data.spec import VOC_CLASSES, VocSpec
 from d2_transfer.data.values import as_flag, as_number, as_side, read_text
 
@@ -32,24 +33,31 @@ def read_voc_data(spec: VocSpec, findings: Findings) -> AnnotatedData:
         FileNotFoundError: the list does not exist, or none of its annotations.
         ValueError: a file is malformed, or an object is of a class that ``spec.classes`` lacks.
     """
-    names = _image_names(spec, findings)
+    if not spec.root.is_dir():
+        raise FileNotFoundError(f"{spec.root}: no such folder")
     folder = _first_folder(spec.root, _ANNOTATIONS)
-    images = []
-    for name in names:
-        file = folder / f"{name}.xml"
-        if file.is_file():
-            images.append(_read_image(file, name, findings))
+    index = FileIndex(folder, lambda name: name.lower().endswith(".xml"))
+    images: dict[str, AnnotatedImage] = {}
+    names = _image_names(spec, index)
+    for name, file in names:
+        if file is None:
+            findings.skip("image without an annotation file", str(folder / f"{name}.xml"))
+        elif name in images:
+            findings.mend("image listed twice, used once", name)
         else:
-            findings.skip("image without an annotation file", str(file))
+            images[name] = _read_image(file, name, findings)
     if not images:
-        raise FileNotFoundError(f"{folder}: none of the {len(names)} annotation files exists")
-    classes = _settle_classes(spec, images, findings)
+        raise FileNotFoundError(
+            f"{folder}: none of the {len(names)} annotation files exists, such as {names[0][0]}.xml"
+        )
+    classes = _settle_classes(spec, list(images.values()), findings)
     return AnnotatedData(
-        images=images,
+        images=list(images.values()),
         classes=classes,
         category_ids=list(range(1, len(classes) + 1)),
         protocol="voc07" if spec.is_2007 else "voc10",
-        source=str(spec.root),
+        source=f"{spec.root} ({spec.split})",
+        image_root=voc_image_folder(spec.root),
     )
 
 
@@ -62,11 +70,8 @@ def _first_folder(root: Path, names: Sequence[str]) -> Path:
     return next(root / name for name in names if (root / name).is_dir() or name == ".")
 
 
-def _image_names(spec: VocSpec, findings: Findings) -> list[str]:
-    """The names of the images of a split, without suffix, each once."""
-    if not spec.root.is_dir():
-        raise FileNotFoundError(f"{spec.root}: no such folder")
-    annotations = _first_folder(spec.root, _ANNOTATIONS)
+def _image_names(spec: VocSpec, index: FileIndex) -> list[tuple[str, Path | None]]:
+    """The images of a split, named as in its list without suffix, and their annotation files."""
     lists = [spec.root / folder / f"{spec.split}.txt" for folder in _LISTS]
     file = next((file for file in lists if file.is_file()), None)
     if file is None:
@@ -74,31 +79,36 @@ def _image_names(spec: VocSpec, findings: Findings) -> list[str]:
             raise FileNotFoundError(
                 f"{lists[0]} does not exist; the split {ALL!r} has all annotation files"
             )
-        names = sorted(f.stem for f in annotations.glob("*.xml") if not f.name.startswith("."))
-        if not names:
-            raise FileNotFoundError(f"{annotations} has no annotation files (*.xml)")
-        return names
-    lines = [line.strip() for line in read_text(file).splitlines()]
-    names = [_name_in_list(line, annotations) for line in lines if line]
+        if not index.root.is_dir() or not (files := index.files):
+            raise ValueError(
+                advice_for_folder(spec.root) or f"{index.root} has no annotation files (*.xml)"
+            )
+        return [(str(name.with_suffix("")), index.root / name) for name in files]
+    lines = [line.strip() for line in read_text(file).lstrip("\ufeff").splitlines()]
+    names = [_find_in_list(line, index) for line in lines if line]
     if not names:
         raise ValueError(f"{file} lists no images")
-    once = list(dict.fromkeys(names))
-    findings.mend("image listed twice, used once", str(file), len(names) - len(once))
-    return once
+    return names
 
 
-def _name_in_list(line: str, annotations: Path) -> str:
-    """The name of an image in a line such as "name", "name -1", "name.jpg" or "images/name.jpg"."""
-    if (annotations / f"{line}.xml").is_file():
-        return line
+def _find_in_list(line: str, index: FileIndex) -> tuple[str, Path | None]:
+    """The image of a line such as "name", "name -1", "name.jpg" or "images/name.jpg"."""
+    exact = index.root / f"{line}.xml"
+    if exact.is_file():
+        return line, exact
     words = line.rsplit(maxsplit=1)
     if len(words) == 2 and words[1] in _FLAGS:
         line = words[0]
     path = PurePosixPath(line.replace("\\", "/"))
-    if path.suffix.lower() in (*IMAGE_SUFFIXES, ".xml"):
+    if path.suffix.lower() == ".xml" or is_image_name(path.name):
         path = path.with_suffix("")
-    inside = str(path)
-    return inside if (annotations / f"{inside}.xml").is_file() else path.name
+    for name in (str(path), path.name):
+        if (index.root / f"{name}.xml").is_file():
+            return name, index.root / f"{name}.xml"
+    match = index.find(f"{path}.xml")
+    if match is None or match.weak:
+        return path.name, None
+    return match.file.stem, match.file
 
 
 def _read_image(file: Path, name: str, findings: Findings) -> AnnotatedImage:
@@ -108,11 +118,13 @@ def _read_image(file: Path, name: str, findings: Findings) -> AnnotatedImage:
     except ET.ParseError as error:
         raise ValueError(f"{file} is not valid XML: {error}") from error
     if root.tag != "annotation":
-        kind = "a CVAT file; export from CVAT as COCO" if root.find("image") is not None else "none"
-        raise ValueError(f"{file}: <annotation> is expected, <{root.tag}> is {kind}")
+        raise ValueError(
+            advice_for_xml(file, root.tag) or f"{file} is not in VOC form: it begins <{root.tag}>"
+        )
     image = AnnotatedImage(
         id=name,
-        name=(root.findtext("filename") or "").strip() or name,
+        name=name,
+        other_name=(root.findtext("filename") or "").strip(),
         place=str(file),
         width=as_side(root.findtext("size/width")),
         height=as_side(root.findtext("size/height")),
