@@ -93,7 +93,7 @@ class ScoringEvaluator(DatasetEvaluator):
             self._categories = sorted(category["id"] for category in content["categories"])
             labelled = "annotations" in content
         else:
-            assert spec.classes is not None
+            assert isinstance(spec, VocSpec) and spec.classes is not None
             self._categories, labelled = list(range(1, len(spec.classes) + 1)), True
         if labelled:
             self._truth = load_truth(spec, masks="segm" in iou_types)
