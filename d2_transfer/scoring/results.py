@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from d2_transfer.data.coco import check_mask, is_number
 from d2_transfer.data.values import as_id
-from d2_transfer.scoring.truth import Truth, check_object
+from d2_transfer.scoring.checks import check_mask, check_object, is_number
+from d2_transfer.scoring.truth import Truth
 
 logger = logging.getLogger(__name__)
 
@@ -88,7 +88,7 @@ def check_results(
             raise ValueError(f"{at} has the score {entry.get('score')!r}, not a finite number")
         number = truth.image_numbers[entry["image_id"]]
         if masks:
-            check_mask(at, entry.get("segmentation"), "bitmask", sizes[number])
+            check_mask(at, entry.get("segmentation"), sizes[number])
         checked.append({**entry, "image_id": number, "score": float(entry["score"])})
     return _drop_repeated(truth, checked, where)
 

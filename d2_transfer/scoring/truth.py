@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 from d2_transfer.data.annotated import AnnotatedData, AnnotatedImage, Thing
-from d2_transfer.data.coco import is_numbers
 from d2_transfer.data.findings import Findings
 from d2_transfer.data.image_index import is_image_name
 from d2_transfer.data.load import LoadedData, load_annotated
 from d2_transfer.data.masks import box_as_mask, mask_area
 from d2_transfer.data.readers.voc import voc_image_folder
 from d2_transfer.data.spec import CocoSpec, Spec, VocSpec
-from d2_transfer.data.voc import VocObject
+from d2_transfer.scoring.voc import VocObject
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,29 +191,3 @@ def _voc_objects(data: AnnotatedData) -> list[list[VocObject]]:
             objects.append(VocObject(thing.label, thing.voc_box, thing.difficult))
         found.append(objects)
     return found
-
-
-def check_object(
-    where: str, entry: Mapping[str, Any], images: Container[Any], categories: Container[Any]
-) -> None:
-    """Checks what an annotation and a result have in common.
-
-    Args:
-        where: what it is, for the message.
-        entry: with image_id, category_id and bbox.
-        images: the ids that exist.
-        categories: likewise.
-
-    Raises:
-        ValueError: something is missing, unknown or no box.
-    """
-    if missing := [key for key in ("image_id", "category_id", "bbox") if key not in entry]:
-        raise ValueError(f"{where} lacks {', '.join(missing)}")
-    for key, known in (("image_id", images), ("category_id", categories)):
-        if not isinstance(entry[key], int | str) or entry[key] not in known:
-            raise ValueError(f"{where} has the unknown {key} {entry[key]!r}")
-    box = entry["bbox"]
-    if not is_numbers(box) or len(box) != 4 or min(box[2:]) < 0:
-        raise ValueError(
-            f"{where} has the bbox {box}; it must be x, y, width, height, finite, and not below 0"
-        )

@@ -19,8 +19,9 @@ from repository import REPOSITORY
 
 import d2_transfer
 from d2_transfer.commands import score as command
-from d2_transfer.data.spec import VOC_CLASSES, CocoSpec, builtin_specs
-from d2_transfer.data.voc import load_voc_objects
+from d2_transfer.data.findings import Findings
+from d2_transfer.data.readers.voc import read_voc_data
+from d2_transfer.data.spec import VOC_CLASSES, CocoSpec, VocSpec, builtin_specs
 
 METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 CATEGORIES = [{"id": i, "name": name} for i, name in ((3, "a"), (8, "b"), (9, "c"), (40, "none"))]
@@ -326,9 +327,18 @@ def test_annotations_without_area_and_iscrowd(tmp_path: Path) -> None:
     assert d2_transfer.score(data, found) == expected
 
 
+def voc_objects(root: Path) -> dict[Any, list[VocObject]]:
+    """The objects of each image."""
+    data = read_voc_data(VocSpec(root, "all"), Findings("test"))
+    return {
+        image.id: [VocObject(t.label, t.voc_box, t.difficult) for t in image.things if t.voc_box]
+        for image in data.images
+    }
+
+
 def voc_detections(root: Path, seed: int) -> list[dict[str, Any]]:
     rng = np.random.default_rng(seed)
-    objects = load_voc_objects(str(root), "all")
+    objects = voc_objects(root)
     found = []
     for name, things in objects.items():
         for thing in things:
@@ -387,7 +397,7 @@ def test_voc_is_detectron2s(own_scenes: Any, tmp_path: Path, metric_2007: bool, 
 
 
 def test_the_truth_of_voc_data_scores_100_by_each_protocol(scenes: Any) -> None:
-    objects = load_voc_objects(str(scenes.root), "all")
+    objects = voc_objects(scenes.root)
     classes = ["bar", "square"]  # the sorted names, where none are given
     perfect = [
         {
