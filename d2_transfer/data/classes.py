@@ -40,7 +40,7 @@ def use_classes(data: AnnotatedData, classes: Sequence[str], findings: Findings)
                 )
             thing.label = known[thing.label]
     for name in data.classes:
-        if name not in known:
+        if name not in known and data.protocol == "coco":
             findings.note("class of the file that the model lacks, without objects", name)
     _number(data, classes, known)
 

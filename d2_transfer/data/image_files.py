@@ -7,7 +7,7 @@ import json
 import logging
 import os
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import astuple, dataclass
 from pathlib import Path
@@ -161,7 +161,7 @@ def _inspect(stream: BinaryIO) -> ImageFile:
         return ImageFile(problem=text)
     stream.seek(0)
     with Image.open(stream) as image:
-        orientation = image.getexif().get(_ORIENTATION, 1)
+        orientation = _orientation(image)
         kind = _kind(image)
         width, height = image.size
         if image.format == "TIFF":  # Pillow's size is the one after the rotation
@@ -171,8 +171,16 @@ def _inspect(stream: BinaryIO) -> ImageFile:
             max_value = int(np.asarray(image).max())
         elif not _ends_well(stream, image.format):
             image.load()
-    known = orientation in range(1, 9)
-    return ImageFile(width, height, orientation if known else 1, kind, max_value)
+    return ImageFile(width, height, orientation, kind, max_value)
+
+
+def _orientation(image: Image.Image) -> int:
+    """1 to 8; 1 where the file states none."""
+    try:
+        value = image.getexif().get(_ORIENTATION, 1)
+    except Exception:  # damaged EXIF raises many classes; Detectron2 ignores it as well
+        return 1
+    return value if value in range(1, 9) else 1
 
 
 def _text_file(start: bytes) -> str:
@@ -215,8 +223,3 @@ def _describe(file: Path, error: BaseException) -> str:
     if isinstance(error, Image.UnidentifiedImageError):
         return "not an image of a known format"
     return f"damaged ({str(error).replace(str(file), file.name) or type(error).__name__})"
-
-
-def first_problem(files: Iterable[Path], found: dict[Path, ImageFile]) -> str:
-    """The first file that cannot be read and why, for a message."""
-    return next((f"{file}: {found[file].problem}" for file in files if found[file].problem), "")

@@ -131,13 +131,12 @@ def _drop_unreadable(
     problems = {image.id: files[image.file].problem for image in data.images if image.file}
     good = [image for image in data.images if not problems[image.id]]
     bad = [image for image in data.images if problems[image.id]]
-    allowed = math.ceil(share * len(data.images))
-    if len(bad) > allowed or not good:
-        first = bad[0]
+    allowed = math.ceil(round(share * len(data.images), 6))
+    if bad and (len(bad) > allowed or not good):
         raise ValueError(
-            f"{findings.name}: {len(bad)} of {len(data.images)} images cannot be read, more than"
-            f" the {allowed} of DATASETS.MAX_UNREADABLE_SHARE {share:g}; the first, {first.file}:"
-            f" {problems[first.id]}"
+            f"{findings.name}: {len(bad)} of {len(data.images)} images cannot be read"
+            f" (DATASETS.MAX_UNREADABLE_SHARE {share:g} allows {allowed}, and not all); the first"
+            f" is {bad[0].file}: {problems[bad[0].id]}"
         )
     for image in bad:
         findings.skip("image that cannot be read", f"{image.file}: {problems[image.id]}")

@@ -31,15 +31,32 @@ def usable_mask(mask: Any, height: int, width: int) -> tuple[Mask | None, list[s
         return _usable_rle(mask, height, width)
     if not isinstance(mask, list):
         return None, ["mask that is neither polygons nor an RLE"]
-    flat = not any(isinstance(part, list) for part in mask)
     good, problems = [], []
-    for part in [mask] if flat else mask:
+    for part in _polygons(mask):
         problem = _polygon_problem(part, height, width)
         if problem:
             problems.append(problem)
         else:
             good.append(as_numbers(part))
     return good or None, problems  # type: ignore[return-value]
+
+
+def _polygons(mask: list[Any]) -> list[Any]:
+    """The polygons of a list, of a flat list, and of lists of points."""
+    if not any(isinstance(part, list) for part in mask):
+        return [mask]
+    if len(mask) >= 3 and all(_is_point(part) for part in mask):
+        return [list(chain(*mask))]
+    return [
+        list(chain(*part))
+        if isinstance(part, list) and part and all(map(_is_point, part))
+        else part
+        for part in mask
+    ]
+
+
+def _is_point(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 2 and as_numbers(value) is not None
 
 
 def _polygon_problem(part: Any, height: int, width: int) -> str:
@@ -92,8 +109,7 @@ def box_of_mask(mask: Any) -> Box | None:
         return _box_of_rle(mask)
     if not isinstance(mask, list) or not mask:
         return None
-    parts = mask if isinstance(mask[0], list) else [mask]
-    numbers = [as_numbers(part) for part in parts]
+    numbers = [as_numbers(part) for part in _polygons(mask)]
     points = [n for n in numbers if n is not None and len(n) >= 6 and len(n) % 2 == 0]
     if not points or not all(map(math.isfinite, chain(*points))):
         return None

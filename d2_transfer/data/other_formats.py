@@ -72,12 +72,16 @@ def advice_for_xml(file: Path, tag: str) -> str:
 
 def advice_for_folder(folder: Path) -> str:
     """What a folder of annotations in another form is; "" where it is none of the known forms."""
-    for pattern, kind in (("*.json", "labelme"), ("data.yaml", "yolo"), ("*.csv", "csv")):
+    for pattern, kind in (("*.json", "json"), ("data.yaml", "yolo"), ("*.csv", "csv")):
         file = next(iter(sorted(folder.glob(pattern))), None)
         if file is None:
             continue
-        if kind == "labelme" and (b'"shapes"' in file.read_bytes()):
-            return f"{folder} has labelme files ({file.name}); convert it with labelme2coco"
+        if kind == "json":
+            start = file.read_bytes()
+            if b'"shapes"' in start:
+                return f"{folder} has labelme files ({file.name}); convert it with labelme2coco"
+            if b'"annotations"' in start:
+                return f"{folder} is in COCO form: give coco:{file} or 'FORMAT': 'coco'"
         if kind == "yolo":
             return f"{folder} is in YOLO form: give yolo:{file}:SPLIT or 'FORMAT': 'yolo'"
         if kind == "csv":

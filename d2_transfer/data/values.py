@@ -83,6 +83,8 @@ def read_text(path: Path) -> str:
     if encoding is None:
         declared = _DECLARED.match(content[:400])
         encoding = declared[1].decode() if declared else "utf-8"
+        if encoding.lower().startswith("utf-16"):
+            encoding = "utf-8"  # .NET's writers declare it; the bytes of the declaration are not
     try:
         return content.decode(encoding)
     except LookupError as error:

@@ -30,7 +30,7 @@ def read_coco_data(spec: CocoSpec, findings: Findings) -> AnnotatedData:
         FileNotFoundError: there is no such file.
         ValueError: it is no COCO annotation file, or it has more than one reading.
     """
-    json_file = spec.json_file
+    json_file = annotation_file(spec.json_file)
     content = parse_coco(json_file)
     images, by_id, united = _read_images(json_file, content["images"], findings)
     annotations = content.get("annotations", [])
@@ -67,6 +67,14 @@ def read_coco_data(spec: CocoSpec, findings: Findings) -> AnnotatedData:
         category_aliases={c: ids[name] for c, name in names.items() if ids[name] != c},
         image_root=spec.images or coco_image_folder(json_file),
     )
+
+
+def annotation_file(path: Path) -> Path:
+    """The file, or the one that Roboflow or CVAT has written in a folder."""
+    if not path.is_dir():
+        return path
+    names = ("_annotations.coco.json", "annotations/instances_default.json")
+    return next((path / name for name in names if (path / name).is_file()), path)
 
 
 def coco_image_folder(json_file: Path) -> Path:

@@ -75,13 +75,12 @@ def _image_names(spec: VocSpec, index: FileIndex) -> list[tuple[str, Path | None
     lists = [spec.root / folder / f"{spec.split}.txt" for folder in _LISTS]
     file = next((file for file in lists if file.is_file()), None)
     if file is None:
+        if not (files := index.files):
+            advice = advice_for_folder(spec.root)
+            raise ValueError(advice or f"{index.root} has no annotation files (*.xml)")
         if spec.split != ALL:
             raise FileNotFoundError(
                 f"{lists[0]} does not exist; the split {ALL!r} has all annotation files"
-            )
-        if not index.root.is_dir() or not (files := index.files):
-            raise ValueError(
-                advice_for_folder(spec.root) or f"{index.root} has no annotation files (*.xml)"
             )
         return [(str(name.with_suffix("")), index.root / name) for name in files]
     lines = [line.strip() for line in read_text(file).lstrip("\ufeff").splitlines()]

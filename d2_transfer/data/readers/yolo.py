@@ -78,9 +78,13 @@ def _use_unique_ids(images: Sequence[AnnotatedImage]) -> None:
     stems = [str(image.id) for image in images]
     if len(set(stems)) < len(stems):
         files = [str(image.file) for image in images]
+        ids: set[str] = set()
         common = os.path.commonpath([os.path.dirname(file) for file in files])
         for image, file in zip(images, files, strict=True):
-            image.id = os.path.splitext(os.path.relpath(file, common))[0]
+            relative = os.path.relpath(file, common)
+            stem = os.path.splitext(relative)[0]
+            image.id = relative if stem in ids else stem  # p0.jpg beside p0.png
+            ids.add(stem)
 
 
 def _read_yaml(file: Path) -> Mapping[str, Any]:
@@ -276,5 +280,7 @@ class _Labels:
             self.findings.skip("polygon with an odd number of coordinates", place)
             return None
         extent = box_of_mask([numbers])
-        assert extent is not None
+        if extent is None:
+            self.findings.skip("polygon that is not finite", place)
+            return None
         return Thing(name, extent, place, mask=[numbers])
