@@ -103,16 +103,17 @@ class TransferMapper(DatasetMapper):
         for thing in things:
             if not self.use_keypoint:
                 thing.pop("keypoints", None)
-            if "segmentation" not in thing:
-                # Each row of the masks needs one; it is not used.
-                x0, y0, x1, y1 = utils.get_bbox(thing)
-                thing["segmentation"] = [[x0, y0, x1, y0, x1, y1, x0, y1]]
         mapped = [
             utils.transform_instance_annotations(
                 thing, transforms, image_shape, keypoint_hflip_indices=self.keypoint_hflip_indices
             )
             for thing in things
         ]
+        for thing in mapped:
+            if "segmentation" not in thing:
+                # Each row of the masks needs one; it is not used.
+                x0, y0, x1, y1 = thing["bbox"]
+                thing["segmentation"] = [np.array([x0, y0, x1, y0, x1, y1, x0, y1])]
         instances = utils.annotations_to_instances(mapped, image_shape, self.instance_mask_format)
         instances.gt_has_mask = has_mask
         if self.recompute_boxes:

@@ -118,15 +118,22 @@ def _register(name: str, spec: Spec) -> None:
     if name in DatasetCatalog:
         DatasetCatalog.remove(name)
     DatasetCatalog.register(name, lambda: _records(name))
-    _set_metadata(name, spec, None)
+    _set_metadata(name, spec, spec.classes if isinstance(spec, VocSpec) else None)
 
 
 def _records(name: str) -> list[dict[str, Any]]:
     reading = _readings.get(name, Reading())
-    return as_records(load_data(name, reading).data, masks=reading.masks)
+    data = load_data(name, reading).data
+    _set_metadata(name, _specs[name], data.classes, data.category_ids)
+    return as_records(data, masks=reading.masks)
 
 
-def _set_metadata(name: str, spec: Spec, classes: Sequence[str] | None) -> None:
+def _set_metadata(
+    name: str,
+    spec: Spec,
+    classes: Sequence[str] | None,
+    category_ids: Sequence[int | str] = (),
+) -> None:
     """Sets what Detectron2 asks for, anew: values of its metadata cannot be changed."""
     if name in MetadataCatalog:
         MetadataCatalog.remove(name)
@@ -134,7 +141,8 @@ def _set_metadata(name: str, spec: Spec, classes: Sequence[str] | None) -> None:
     if classes is not None:
         values["thing_classes"] = list(classes)
     if isinstance(spec, CocoSpec):
-        values["json_file"] = str(spec.json_file)
+        numbers = {category: number for number, category in enumerate(category_ids)}
+        values |= {"json_file": str(spec.json_file), "thing_dataset_id_to_contiguous_id": numbers}
     elif isinstance(spec, VocSpec):
         year = 2007 if spec.is_2007 else 2012
         values |= {"dirname": str(spec.root), "split": spec.split, "year": year}

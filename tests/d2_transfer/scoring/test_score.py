@@ -22,6 +22,7 @@ from d2_transfer.commands import score as command
 from d2_transfer.data.findings import Findings
 from d2_transfer.data.readers.voc import read_voc_data
 from d2_transfer.data.spec import VOC_CLASSES, CocoSpec, VocSpec, builtin_specs
+from d2_transfer.scoring.voc import VocObject
 
 METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 CATEGORIES = [{"id": i, "name": name} for i, name in ((3, "a"), (8, "b"), (9, "c"), (40, "none"))]
