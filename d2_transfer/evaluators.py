@@ -117,8 +117,10 @@ class ScoringEvaluator(DatasetEvaluator):
         backend: str,
         folder: Path,
     ) -> None:
-        self._data, self._iou_types = data, iou_types
-        self._backend, self._folder = backend, folder
+        self._iou_types, self._backend, self._folder = iou_types, backend, folder
+        self._loaded = data if isinstance(data, LoadedData) else None
+        self._truth = None if self._loaded is None else make_truth(self._loaded)
+        self._categories = data.data.category_ids if isinstance(data, LoadedData) else data
 
     def reset(self) -> None:
         """Forgets all detections."""
@@ -153,20 +155,18 @@ class ScoringEvaluator(DatasetEvaluator):
                 f"{len(unreadable)} images could not be read and do not count; the first:"
                 f" {next(iter(unreadable.values()))}"
             )
-        loaded = self._data if isinstance(self._data, LoadedData) else None
-        categories: Sequence[int | str] = (
-            self._data.data.category_ids if isinstance(self._data, LoadedData) else self._data
-        )
         # Detectron2 numbers classes from 0.
         entries = [
-            {**entry, "category_id": categories[entry["category_id"]]}
+            {**entry, "category_id": self._categories[entry["category_id"]]}
             for entry in chain.from_iterable(found for found, _, _ in gathered)
         ]
         self._write("coco_instances_results.json", entries)
-        if loaded is None:
+        if self._loaded is None or self._truth is None:
             logger.info("The data set has no annotations: the detections are not scored")
             return {}
-        truth = make_truth(_without(loaded, unreadable))
+        truth = self._truth
+        if unreadable:
+            truth = make_truth(_without(self._loaded, unreadable))
         boxes = [box for _, of_images, _ in gathered for box in of_images]
         corners = np.concatenate([*boxes, np.zeros((0, 4), np.float32)])
         # VOC's first pixel is 1. Added in single precision, as Detectron2 does before it rounds.
@@ -187,8 +187,6 @@ class ScoringEvaluator(DatasetEvaluator):
 
 def _without(loaded: LoadedData, unreadable: Mapping[int | str, str]) -> LoadedData:
     """The data without images that could not be read."""
-    if not unreadable:
-        return loaded
     images = [image for image in loaded.data.images if image.id not in unreadable]
     return replace(
         loaded,
