@@ -93,15 +93,24 @@ def settle_datasets(cfg: CfgNode, *, eval_only: bool = False, weights: str | Non
     key = "TEST" if eval_only else "TRAIN"
     fixed = _fixed_classes(names)
     reading = Reading.of(cfg)
+    source = f"DATASETS.{key}"
     if fixed is not None:
-        source, classes = fixed
+        name, classes = fixed
+        if reading.classes not in (None, tuple(classes)):
+            raise ValueError(
+                f"DATASETS.CLASSES {_some(cfg.DATASETS.CLASSES)} are not the classes of {name!r},"
+                f" {_some(classes)}: omit it"
+            )
+        source = repr(name)
         reading = replace(reading, classes=tuple(classes))
+    elif reading.classes is not None:
+        source = "DATASETS.CLASSES"
     first: dict[str, LoadedData] = {}
     if reading.classes is None:
         first = {n: load_data(n, reading) for n in cfg.DATASETS[key] if n in own}
         reading = replace(reading, classes=tuple(_union(first.values())))
     assert reading.classes is not None
-    _set_num_classes(cfg, reading.classes, f"DATASETS.{key}" if fixed is None else repr(source))
+    _set_num_classes(cfg, reading.classes, source)
     cfg.DATASETS.CLASSES = list(reading.classes)
     use_reading(own, reading)
     for name, loaded in first.items():
@@ -170,10 +179,12 @@ def _set_num_classes(cfg: CfgNode, classes: Sequence[str], source: str) -> None:
             raise ValueError(f"{source} does not name its classes: set MODEL.{used}.NUM_CLASSES")
         return
     if given not in (0, len(classes)):
+        advice = "omit it, since the classes are counted"
+        if source == "DATASETS.TEST":  # which may lack classes of the model that is evaluated
+            advice = f"set DATASETS.CLASSES to the names of the model's {given} classes"
         raise ValueError(
             f"MODEL.{used}.NUM_CLASSES {given} contradicts {source}, which has {len(classes)}"
-            f" classes ({_some(classes)}): omit it, since the classes are counted, or set"
-            f" MODEL.{used}.NUM_CLASSES {len(classes)}"
+            f" classes ({_some(classes)}): {advice}"
         )
     for head in heads.values():
         head.NUM_CLASSES = head.NUM_CLASSES or len(classes)

@@ -44,13 +44,21 @@ def _summarize(truth: Truth, precision: np.ndarray, stats: Sequence[float]) -> d
     # (IoU, recall, class, area, detections); -1 where a class has no object.
     by_class = precision[:, :, :, 0, 2]
     per_class = {}
-    for number, name in enumerate(truth.classes):
-        values = by_class[:, :, number]
+    places = _places(truth)
+    for name, category in zip(truth.classes, truth.content["categories"], strict=True):
+        values = by_class[:, :, places[category["id"]]]
         values = values[values > -1]
         per_class[name] = float(100 * values.mean()) if values.size else None
     named = zip(_METRICS, stats, strict=True)
     scores = {name: None if value < 0 else float(100 * value) for name, value in named}
     return {**scores, "per_class": per_class}
+
+
+def _places(truth: Truth) -> dict[Any, int]:
+    """The place of each category in the results of both backends, which sort them by id."""
+    return {
+        number: n for n, number in enumerate(sorted(c["id"] for c in truth.content["categories"]))
+    }
 
 
 Evaluation = tuple[np.ndarray, Sequence[float]]
@@ -131,7 +139,7 @@ def run(evaluation: Any) -> Evaluation:
 def _without_detections(truth: Truth, iou_type: str) -> Evaluation:
     """Nothing is found: 0 wherever there is an object."""
     ranges = {"all": (0, 1e10), "s": (0, 32**2), "m": (32**2, 96**2), "l": (96**2, 1e10)}
-    places = {c["id"]: n for n, c in enumerate(truth.content["categories"])}
+    places = _places(truth)
     precision = np.full((10, 101, len(places), 4, 3), -1.0)
     for annotation in truth.content_for(iou_type)["annotations"]:
         if annotation["iscrowd"]:

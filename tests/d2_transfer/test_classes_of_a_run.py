@@ -35,9 +35,25 @@ def test_one_change_ends_a_contradiction(scenes: Any, tmp_path: Path) -> None:
     train = new_name()
     test = changed_coco(scenes, tmp_path, squares_only)
     register_custom([scenes.coco(train), test])
-    with pytest.raises(ValueError, match=r"NUM_CLASSES 1 contradicts .* set MODEL.*NUM_CLASSES 2$"):
+    message = (
+        r"^MODEL.ROI_HEADS.NUM_CLASSES 1 contradicts DATASETS.TRAIN, which has 2 classes"
+        r" \(square, bar\): omit it, since the classes are counted$"
+    )
+    with pytest.raises(ValueError, match=message):
         settle((train,), (test["NAME"],), **{"MODEL.ROI_HEADS.NUM_CLASSES": 1})
-    settle((train,), (test["NAME"],), **{"MODEL.ROI_HEADS.NUM_CLASSES": 2})
+    assert settle((train,), (test["NAME"],)).MODEL.ROI_HEADS.NUM_CLASSES == 2
+
+
+def test_test_data_alone_do_not_say_what_the_model_has(scenes: Any, tmp_path: Path) -> None:
+    test = changed_coco(scenes, tmp_path, squares_only)
+    register_custom([test])
+    model = {"MODEL.ROI_HEADS.NUM_CLASSES": 2}
+    with pytest.raises(ValueError, match="set DATASETS.CLASSES to the names of the model's 2 clas"):
+        settle((), (test["NAME"],), eval_only=True, **model)
+    names = {"DATASETS.CLASSES": ["bar", "square"]}
+    settle((), (test["NAME"],), eval_only=True, **model, **names)
+    things = [a for r in DatasetCatalog.get(test["NAME"]) for a in r["annotations"]]
+    assert {thing["category_id"] for thing in things} == {1}
 
 
 def reverse(content: dict[str, Any]) -> None:
@@ -109,6 +125,8 @@ def test_data_that_detectron2_reads_fix_the_classes(scenes: Any) -> None:
     register_custom([scenes.coco(own)])
     assert settle((theirs, own)).DATASETS.CLASSES == ["bar", "square"]
     assert DatasetCatalog.get(own)[0]["annotations"][0]["category_id"] == 1
+    with pytest.raises(ValueError, match=f"DATASETS.CLASSES square, bar are not .* of '{theirs}'"):
+        settle((theirs, own), **{"DATASETS.CLASSES": CLASSES})
     with pytest.raises(ValueError, match=f"'{theirs}' and '{other}' have different classes"):
         settle((theirs, other))
 

@@ -18,7 +18,7 @@ from detectron2.structures import Boxes, BoxMode, Instances
 
 import d2_transfer
 from d2_transfer.config import get_cfg
-from d2_transfer.data.registry import register_custom, register_named
+from d2_transfer.data.registry import Reading, register_custom, register_named, use_reading
 from d2_transfer.evaluators import ScoringEvaluator, build_evaluator
 
 # Detectron2's own, on this stack.
@@ -234,6 +234,24 @@ def test_data_without_annotations_have_their_detections_written(
     assert {entry["category_id"] for entry in written} == {10, 20}
     with pytest.raises(ValueError, match="coco.json has no annotations"):
         d2_transfer.score(name, written)
+
+
+@pytest.mark.parametrize("backend", ["hotcoco", "pycocotools"])
+def test_classes_in_another_order_than_their_ids(
+    own_scenes: Any, tmp_path: Path, backend: str
+) -> None:
+    name = register(own_scenes.coco)
+    cfg = config(tmp_path, backend=backend)
+    cfg.DATASETS.CLASSES = ["disc", "bar", "square"]
+    use_reading([name], Reading.of(cfg))
+    for only, expected in (
+        (1, ["nan", "100", "0"]),
+        (2, ["nan", "0", "100"]),
+        (5, ["nan", "0", "0"]),
+    ):
+        result = evaluate(build_evaluator(cfg, name), name, only=only)["bbox"]
+        values = [result[f"AP-{label}"] for label in cfg.DATASETS.CLASSES]
+        assert [f"{value:.0f}" for value in values] == expected
 
 
 @pytest.mark.parametrize("form", ["coco", "voc"])
