@@ -76,6 +76,11 @@ class Findings:
         skipped = self.skipped_as_text()
         return "\n".join([*lines, skipped] if skipped else lines)
 
+    @property
+    def changed(self) -> bool:
+        """Whether anything was mended or skipped."""
+        return any(action != NOTED for action, _ in self.counts)
+
     def skipped_as_text(self) -> str:
         """The places of what is skipped, where there are several; "" if there are none."""
         lines = []
