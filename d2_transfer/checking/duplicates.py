@@ -81,8 +81,7 @@ def perceptual_hash(file: Path) -> np.ndarray | None:
         (256,) of bool; None: the image cannot be read, or has no structure to compare.
     """
     try:
-        with warnings.catch_warnings(), Image.open(file) as image:
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        with Image.open(file) as image:
             image.draft("L", (8 * _SIDE, 8 * _SIDE))
             turned = ImageOps.exif_transpose(image)
             if turned.mode[0] in "IF":  # convert would clip them
@@ -102,7 +101,8 @@ class _Hashes:
 
     def __init__(self, files: Sequence[Path]) -> None:
         self.files = list(dict.fromkeys(files))
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
+        with warnings.catch_warnings(), ThreadPoolExecutor(os.cpu_count()) as pool:
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             self.digests = list(pool.map(file_digest, self.files))
             hashes = list(pool.map(perceptual_hash, self.files))
         known = [(f, h.ravel()) for f, h in zip(self.files, hashes, strict=True) if h is not None]

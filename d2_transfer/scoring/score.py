@@ -34,8 +34,8 @@ def score(
 
     Args:
         data: ``coco:ANN.json[:IMAGES]``, ``voc:ROOT:SPLIT``, ``yolo:DATA.yaml:SPLIT``, or a name:
-            one of Detectron2's for COCO and VOC, whose files are in the folder ``DETECTRON2_DATASETS``, or one of DATASETS.CUSTOM
-            that this process has registered.
+            one of Detectron2's for COCO and VOC, whose files are in the folder
+            ``DETECTRON2_DATASETS``, or one of DATASETS.CUSTOM that this process has registered.
         results: detections in COCO's results format, a file or its entries: image_id, category_id,
             bbox (x, y, width, height in pixels from 0) and score, and segmentation for masks. For
             VOC data, image_id is the name in the list and category_id counts from 1. For YOLO data,
