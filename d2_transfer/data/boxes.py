@@ -20,7 +20,12 @@ def check_unit(data: AnnotatedData) -> None:
     Raises:
         ValueError: more than a third of the boxes are within 1 x 1 pixel.
     """
-    things = [t for image in data.images for t in image.things if is_finite(t.box)]
+    things = [
+        thing
+        for image in data.images
+        for thing in image.things
+        if is_finite(thing.box) and _is_valid(thing.voc_box or thing.box)
+    ]
     tiny = [thing for thing in things if max(_numbers(thing)) <= 1.01]
     if len(tiny) > _MOST_BEYOND * len(things):
         raise ValueError(

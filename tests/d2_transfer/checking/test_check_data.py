@@ -55,6 +55,21 @@ def test_other_forms(tmp_path: Path, form: str, capsys: pytest.CaptureFixture[st
     assert "4 images, 4 objects of" in run(capsys, f"{form}:{path}:train")
 
 
+def test_masks_are_not_looked_at_unless_asked_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken_masks(content: dict[str, Any]) -> None:
+        content["annotations"][0]["segmentation"] = {"size": [60, 80], "counts": [4800]}
+        content["annotations"][1]["segmentation"] = [[1, 2]]
+
+    coco_set(tmp_path, broken_masks)
+    out = tmp_path / "out"
+    text = run(capsys, spec_of(tmp_path), "--output", out, "--write", out / "clean.json")
+    assert "mended" not in text and "4 objects" in text
+    text = run(capsys, spec_of(tmp_path), "--output", out, "--masks")
+    assert text.count("its box used alone") == 2
+
+
 def test_images_that_two_sets_share(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("train", "val"):
         coco_set(tmp_path / name)
