@@ -211,6 +211,7 @@ def test_what_does_not_need_detectron2_works_without_it(run_tool):
         "data.load",
         "data.records",
         "data.spec",
+        "checking.check",
         "scoring.score",
     ):
         assert f"d2_transfer.{expected}" in without

@@ -13,7 +13,7 @@ Box = tuple[float, float, float, float]
 Mask = list[list[float]] | dict[str, Any]
 
 
-@dataclass
+@dataclass(slots=True)
 class Thing:
     """An annotated object.
 

@@ -72,7 +72,18 @@ class Findings:
             (kind, action, count, (self.places[action, kind] or [""])[0])
             for (action, kind), count in self.counts.items()
         ]
-        lines = [tabulate(rows, headers=[self.name, "", "count", "first"])]
+        lines = [tabulate(rows, headers=[self.name, "", "count", "first"], disable_numparse=True)]
+        skipped = self.skipped_as_text()
+        return "\n".join([*lines, skipped] if skipped else lines)
+
+    @property
+    def changed(self) -> bool:
+        """Whether anything was mended or skipped."""
+        return any(action != NOTED for action, _ in self.counts)
+
+    def skipped_as_text(self) -> str:
+        """The places of what is skipped, where there are several; "" if there are none."""
+        lines = []
         for (action, kind), places in self.places.items():
             if action == SKIPPED and len(places) > 1:
                 more = self.counts[action, kind] - len(places)

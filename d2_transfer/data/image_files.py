@@ -63,8 +63,8 @@ class ImageFile:
 def inspect_images(files: Sequence[Path], *, workers: int | None = None) -> dict[Path, ImageFile]:
     """Looks at the header and the end of image files; damaged ones have a ``problem``.
 
-    What is found is kept in the cache of this package, by path, size and time of change. Only a
-    file with a suspicious end, or of a format whose end says nothing, is decoded.
+    What is found about sound images is kept in the cache of this package, by path, size and time of
+    change. Only a file with a suspicious end, or of a format whose end says nothing, is decoded.
 
     Args:
         files: the paths.
@@ -74,7 +74,12 @@ def inspect_images(files: Sequence[Path], *, workers: int | None = None) -> dict
     for file in dict.fromkeys(files):
         by_folder.setdefault(os.path.abspath(file.parent), []).append(file)
     found: dict[Path, ImageFile] = {}
-    with ThreadPoolExecutor(workers or 4 * (os.cpu_count() or 1)) as pool:
+    # Filters are those of all threads, so they are set here.
+    with (
+        warnings.catch_warnings(),
+        ThreadPoolExecutor(workers or 4 * (os.cpu_count() or 1)) as pool,
+    ):
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         for folder, members in by_folder.items():
             found |= _inspect_folder(folder, members, pool)
     return found
@@ -83,8 +88,7 @@ def inspect_images(files: Sequence[Path], *, workers: int | None = None) -> dict
 def inspect_image(file: Path) -> ImageFile:
     """`inspect_images` of one file, without the cache."""
     try:
-        with open(file, "rb") as stream, warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        with open(file, "rb") as stream:
             return _inspect(stream)
     except FileNotFoundError:
         return ImageFile(problem="no such file")
@@ -113,7 +117,8 @@ def _inspect_folder(
     found |= dict(zip(unknown, pool.map(inspect_image, unknown), strict=True))
     if unknown:
         for file in unknown:
-            if (state := states[file]) is not None:
+            # Damage is looked at again: it may have been the network's or the permissions'.
+            if (state := states[file]) is not None and not found[file].problem:
                 cached[file.name] = state, found[file]
         _write_cache(cache_file, cached)
     return found

@@ -62,7 +62,7 @@ def load_annotated(
     Args:
         spec: which.
         name: of the data set, for messages; "": the file or folder.
-        masks: whether masks are used.
+        masks: whether masks are used. If not, objects have none.
         need_images: whether the images are looked for and their headers read. Without, sizes are
             those that the file states.
         classes: of the model, in order; the data's are mapped by name. None: the data's own.
@@ -101,6 +101,10 @@ def load_annotated(
     if masks:
         _check_objects(data, findings)
         mask_format = mend_masks(data, maskless, findings)
+    else:
+        for image in data.images:
+            for thing in image.things:
+                thing.mask = None  # not checked, so not to be used
     _check_objects(data, findings)
     if classes is not None:
         use_classes(data, classes, findings)

@@ -6,11 +6,11 @@ import math
 from itertools import chain
 from typing import Any
 
-import numpy as np
-
 from d2_transfer.data.annotated import AnnotatedData, Box, Mask
 from d2_transfer.data.findings import Findings
 from d2_transfer.data.values import as_numbers
+
+_MOST_PIXELS = 2**28  # of a mask that is decoded without the size of its image being known
 
 
 def usable_mask(mask: Any, height: int, width: int) -> tuple[Mask | None, list[str]]:
@@ -66,10 +66,10 @@ def _polygon_problem(part: Any, height: int, width: int) -> str:
         return "polygon that is not finite numbers"
     if len(numbers) % 2:
         return "polygon with an odd number of coordinates"
-    points = np.reshape(numbers, (-1, 2))
-    if len(np.unique(points, axis=0)) < 3:
+    xs, ys = numbers[0::2], numbers[1::2]
+    if len({*zip(xs, ys, strict=True)}) < 3:
         return "polygon of fewer than three points"
-    (x0, y0), (x1, y1) = points.min(0), points.max(0)
+    x0, y0, x1, y1 = min(xs), min(ys), max(xs), max(ys)
     if x1 <= 0 or y1 <= 0 or x0 >= width or y0 >= height:
         return "polygon outside its image"
     if x0 == x1 or y0 == y1:
@@ -113,15 +113,16 @@ def box_of_mask(mask: Any) -> Box | None:
     points = [n for n in numbers if n is not None and len(n) >= 6 and len(n) % 2 == 0]
     if not points or not all(map(math.isfinite, chain(*points))):
         return None
-    xs, ys = np.concatenate([p[0::2] for p in points]), np.concatenate([p[1::2] for p in points])
-    return float(xs.min()), float(ys.min()), float(xs.max()), float(ys.max())
+    xs = list(chain.from_iterable(p[0::2] for p in points))
+    ys = list(chain.from_iterable(p[1::2] for p in points))
+    return min(xs), min(ys), max(xs), max(ys)
 
 
 def _box_of_rle(mask: dict[str, Any]) -> Box | None:
     from pycocotools import mask as rles  # noqa: PLC0415
 
     size = as_numbers(mask.get("size"))
-    if size is None or len(size) != 2:
+    if size is None or len(size) != 2 or not 0 < size[0] * size[1] <= _MOST_PIXELS:
         return None
     usable, _ = _usable_rle(mask, int(size[0]), int(size[1]))
     if usable is None:

@@ -103,7 +103,7 @@ def _fits(image: AnnotatedImage, size: Size) -> bool:
 
 def is_finite(box: Box) -> bool:
     """Whether all corners are finite."""
-    return all(map(math.isfinite, box))
+    return math.isfinite(sum(box))  # a sum with nan or inf in it is never finite
 
 
 def excess(box: Box, width: float, height: float) -> float:

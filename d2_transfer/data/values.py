@@ -33,6 +33,8 @@ def as_numbers(values: Any) -> list[float] | None:
     """A list of numbers or of texts that are numbers; None for anything else."""
     if not isinstance(values, list | tuple):
         return None
+    if {*map(type, values)} <= {int, float}:  # nearly always
+        return list(values)
     numbers = [as_number(value) for value in values]
     return None if None in numbers else numbers  # type: ignore[return-value]
 

@@ -19,6 +19,8 @@ from d2_transfer.scoring.truth import Truth
 
 logger = logging.getLogger(__name__)
 
+_RESULT_KEYS = ("image_id", "category_id", "bbox", "score", "segmentation")
+
 Results = str | PathLike[str] | Sequence[Mapping[str, Any]]
 # Checked entries, or the ``hotcoco.COCO`` that they were read into.
 Detections = Sequence[Mapping[str, Any]] | Any
@@ -134,7 +136,7 @@ def _drop_repeated(truth: Truth, entries: list[dict[str, Any]], where: str) -> l
     kept, seen = [], set()
     for entry in entries:
         if entry["image_id"] in truth.repeated:
-            key = json.dumps(entry, sort_keys=True, default=str)
+            key = json.dumps([entry.get(name) for name in _RESULT_KEYS], default=str)
             if key in seen:
                 continue
             seen.add(key)

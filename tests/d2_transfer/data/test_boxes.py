@@ -159,6 +159,15 @@ def test_relative_numbers_are_refused(tmp_path: Path) -> None:
         load_annotated(spec)
 
 
+def test_boxes_of_zeros_are_no_relative_numbers(tmp_path: Path) -> None:
+    def zeros(content: dict[str, Any]) -> None:
+        for number in (1, 2, 3):
+            box(number, 0, 0, 0, 0)(content)
+
+    loaded = load_annotated(coco_set(tmp_path, zeros))
+    assert loaded.findings.as_dict()[SKIPPED] == {"box of width or height 0": 3}
+
+
 def test_strict_refuses_whatever_would_be_mended_or_skipped(tmp_path: Path) -> None:
     with pytest.raises(
         ValueError,
