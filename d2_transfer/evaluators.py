@@ -24,7 +24,7 @@ from cwrgp.file_io.atomic import write_bytes
 from d2_transfer.data.load import LoadedData, load_annotated
 from d2_transfer.data.mapper import UNREADABLE
 from d2_transfer.data.readers.coco import parse_coco
-from d2_transfer.data.registry import Reading, find_spec, load_data
+from d2_transfer.data.registry import Reading, find_spec, is_kept, load_data
 from d2_transfer.data.spec import CocoSpec, Spec, VocSpec
 from d2_transfer.scoring.results import check_results
 from d2_transfer.scoring.score import score_detections
@@ -61,10 +61,13 @@ def build_evaluator(cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
     iou_types = ("bbox", "segm") if masks else ("bbox",)
     data: LoadedData | Sequence[int] = []
     if comm.is_main_process():
-        if unlabelled := _unlabelled_categories(spec):
+        reading = Reading.of(cfg)
+        if is_kept(dataset_name, reading):
+            data = load_data(dataset_name, reading)
+        elif unlabelled := _unlabelled_categories(spec):
             data = unlabelled
         elif own is not None:
-            data = load_data(dataset_name, Reading.of(cfg))
+            data = load_data(dataset_name, reading)
         else:
             data = load_annotated(spec, name=dataset_name, masks=masks, need_images=False)
     return ScoringEvaluator(data, iou_types, backend=cfg.TEST.COCO_BACKEND, folder=folder)

@@ -170,9 +170,8 @@ def load_data(name: str, reading: Reading) -> LoadedData:
         FileNotFoundError: files are missing.
         ValueError: the data cannot be used, or have more than one reading.
     """
-    known = _loaded.get(name)
-    if known is not None and known[0] == reading:
-        return known[1]
+    if is_kept(name, reading):
+        return _loaded[name][1]
     spec = _specs[name]
     loaded = load_annotated(
         spec,
@@ -187,6 +186,11 @@ def load_data(name: str, reading: Reading) -> LoadedData:
     if _readings.get(name) == reading:
         keep_data(name, reading, loaded)
     return loaded
+
+
+def is_kept(name: str, reading: Reading) -> bool:
+    """Whether a data set was read so for the present run."""
+    return name in _loaded and _loaded[name][0] == reading
 
 
 def keep_data(name: str, reading: Reading, loaded: LoadedData) -> None:

@@ -297,13 +297,11 @@ def test_files_are_not_opened_more_often_than_needed(
     with opened_files() as opened:
         run(command(FPN, tmp_path / "coco", own_scenes.coco("opened_coco"), *opts))
     assert opened[weights] == 1  # checked and loaded
-    # Once by the checks; by Detectron2 for training, for testing, and by its evaluator.
-    assert opened[own_scenes.root / "coco.json"] == 1 + 3
+    assert opened[own_scenes.root / "coco.json"] == 1  # for checks, training, testing and scoring
     with opened_files() as opened:
         run(command(C4, tmp_path / "voc", own_scenes.voc("opened_voc"), *opts))
     files = sorted((own_scenes.root / "Annotations").iterdir())
-    # Once by this package, for checks, training and testing; once by Detectron2's evaluator.
-    assert [opened[file] for file in files] == [2] * len(files)
+    assert [opened[file] for file in files] == [1] * len(files)
 
 
 def test_the_evaluator_is_that_of_the_data_set(tmp_path: Path, scenes: Any) -> None:
