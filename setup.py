@@ -88,6 +88,7 @@ EXTRAS_REQUIRE = {
 }
 
 CONSOLE_SCRIPTS = [
+    "cwrgp-check-data = d2_transfer.commands.check_data:main",
     "cwrgp-convert = d2_transfer.commands.convert:main",
     "cwrgp-evaluate = cwrgp.commands.evaluate:main",
     "cwrgp-install-detectron2 = cwrgp.install_detectron2:main",
@@ -105,6 +106,7 @@ PACKAGE_DATA = {
     "cwrgp.configs": ["*/*.yaml"],
     "cwrgp.report": ["templates/*"],
     "d2_transfer": ["py.typed"],
+    "d2_transfer.checking": ["*.j2"],
 }
 
 setup(

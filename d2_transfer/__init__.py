@@ -4,7 +4,8 @@ The commands as functions, each imported when it is first used:
 
 - `convert`: a checkpoint's encoder in Detectron2's names, with a numerical proof;
 - `train`: fine-tunes and evaluates a detector;
-- `score`: AP of a file of detections.
+- `score`: AP of a file of detections;
+- `check_data`: what is in a data set and what is wrong with it.
 
 ``import d2_transfer`` is cheap and works without Detectron2, so it registers nothing. A script of
 your own that builds a model with Detectron2 imports `d2_transfer.modeling` first: it registers the
@@ -18,11 +19,12 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from d2_transfer.checking.check import check_data
     from d2_transfer.commands.convert import convert
     from d2_transfer.scoring.score import score
     from d2_transfer.train_net import train
 
-__all__ = ["convert", "score", "train"]
+__all__ = ["check_data", "convert", "score", "train"]
 
 # Detectron2 calls torch.jit.script when it is imported, and its users cannot change that. The
 # filter must be in place before any module of this package imports Detectron2.
@@ -31,6 +33,7 @@ warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated", FutureWarn
 # What is exported, and the module that it is in. No module of this package may have such a name:
 # importing it would put the module in the function's place.
 _EXPORTS = {
+    "check_data": "d2_transfer.checking.check",
     "convert": "d2_transfer.commands.convert",
     "score": "d2_transfer.scoring.score",
     "train": "d2_transfer.train_net",

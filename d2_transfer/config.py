@@ -20,7 +20,8 @@ from cwrgp.config.files import FileConfig
 from cwrgp.models.resnet import BY_DEPTH
 from cwrgp.suggestions import suggest
 from cwrgp.trackers.build import check_trackers
-from d2_transfer.data.registry import check_datasets, check_same_classes
+from d2_transfer.data.load import MASKLESS, MAX_UNREADABLE_SHARE
+from d2_transfer.data.settle import check_names
 from d2_transfer.scoring.coco import BACKENDS
 
 logger = logging.getLogger(__name__)
@@ -31,8 +32,24 @@ _NORMS = ("BN", "SyncBN", "FrozenBN", "GN", "nnSyncBN", "naiveSyncBN", "naiveSyn
 def add_transfer_config(cfg: CfgNode) -> None:
     """Adds the keys of this package to a config of Detectron2, in place."""
     # Data sets to register before they are used: a list of dictionaries, see
-    # `d2_transfer.data.registry.register_custom`.
+    # `d2_transfer.data.entries.parse_entry`.
     cfg.DATASETS.CUSTOM = []
+    # Names of the classes in the order of the model's numbers. Empty: those of the training data.
+    # A run stores them here, in its config.yaml.
+    cfg.DATASETS.CLASSES = []
+    # Refuse whatever would be mended or skipped in the data.
+    cfg.DATASETS.STRICT = False
+    # Largest share of a data set's images that cannot be read and are skipped, rounded up.
+    cfg.DATASETS.MAX_UNREADABLE_SHARE = MAX_UNREADABLE_SHARE
+    # What becomes of an object without a usable mask, where masks are used: "box" trains its box
+    # alone, "skip" drops it.
+    cfg.DATASETS.MASKLESS = MASKLESS[0]
+    # Values of black and white of images with more than 8 bits per channel, [low, high]. Empty: 0
+    # and 65535; float images are refused, and 16-bit ones that use 12 bits only.
+    cfg.INPUT.PIXEL_RANGE = []
+    # 0: the classes of the training data are counted.
+    cfg.MODEL.ROI_HEADS.NUM_CLASSES = 0
+    cfg.MODEL.RETINANET.NUM_CLASSES = 0
     # Where records are kept besides OUTPUT_DIR/metrics.json: tensorboard, wandb (pip install
     # 'cwrgp[wandb]'), or none with [].
     cfg.LOGGERS = ["tensorboard"]
@@ -77,18 +94,18 @@ def validate_cfg(cfg: CfgNode, *, eval_only: bool = False, num_processes: int = 
     if not eval_only:
         _check_solver(cfg, num_processes)
         check_trackers(cfg.LOGGERS, "LOGGERS")
+    _check_name("DATASETS.MASKLESS", cfg.DATASETS.MASKLESS, MASKLESS)
+    share, pixel_range = cfg.DATASETS.MAX_UNREADABLE_SHARE, cfg.INPUT.PIXEL_RANGE
+    if not 0 <= share <= 1:
+        raise ValueError(f"DATASETS.MAX_UNREADABLE_SHARE {share} is not in 0 to 1")
+    numbers = len(pixel_range) == 2 and all(isinstance(v, int | float) for v in pixel_range)
+    if pixel_range and not (numbers and pixel_range[0] < pixel_range[1]):
+        raise ValueError(f"INPUT.PIXEL_RANGE {pixel_range} is not [] or [low, high]")
     splits = ["TEST"] if eval_only else ["TRAIN", "TEST"]
     if not cfg.DATASETS[splits[0]]:
         raise ValueError(f"DATASETS.{splits[0]} is empty")
     for split in splits:
-        check_datasets(
-            f"DATASETS.{split}",
-            cfg.DATASETS[split],
-            num_classes=_num_classes(cfg),
-            mask_format=cfg.INPUT.MASK_FORMAT if cfg.MODEL.MASK_ON else None,
-            evaluate=split == "TEST",
-        )
-    check_same_classes([name for split in splits for name in cfg.DATASETS[split]])
+        check_names(f"DATASETS.{split}", cfg.DATASETS[split], masks=cfg.MODEL.MASK_ON)
 
 
 def _check_model(cfg: CfgNode) -> None:
@@ -143,9 +160,3 @@ def _check_name(key: str, name: str, known: Iterable[str]) -> None:
 
 def _names(registry: Registry) -> list[str]:
     return [name for name, _ in registry]
-
-
-def _num_classes(cfg: CfgNode) -> int:
-    if cfg.MODEL.META_ARCHITECTURE == "RetinaNet":
-        return cfg.MODEL.RETINANET.NUM_CLASSES
-    return cfg.MODEL.ROI_HEADS.NUM_CLASSES

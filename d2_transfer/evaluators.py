@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import logging
 import math
+import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -19,12 +21,15 @@ from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
 
 from cwrgp.file_io.atomic import write_bytes
-from d2_transfer.data.coco import forget_annotations, read_coco
+from d2_transfer.data.load import LoadedData, load_annotated
+from d2_transfer.data.mapper import UNREADABLE
+from d2_transfer.data.readers.coco import parse_coco
+from d2_transfer.data.registry import Reading, find_spec, is_kept, load_data
 from d2_transfer.data.spec import CocoSpec, Spec, VocSpec
 from d2_transfer.scoring.results import check_results
 from d2_transfer.scoring.score import score_detections
 from d2_transfer.scoring.tables import as_text
-from d2_transfer.scoring.truth import Truth, load_truth
+from d2_transfer.scoring.truth import make_truth
 
 logger = logging.getLogger(__name__)
 
@@ -47,16 +52,28 @@ def build_evaluator(cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
     Raises:
         ValueError: the data set is of a kind for which no evaluator is known.
     """
-    folder = Path(cfg.OUTPUT_DIR, "inference", dataset_name)
-    spec = _spec(dataset_name)
+    folder = Path(cfg.OUTPUT_DIR, "inference", re.sub(r"[^\w.-]+", "_", dataset_name))
+    own = find_spec(dataset_name)
+    spec = own or _spec_of_metadata(dataset_name)
     if cfg.MODEL.META_ARCHITECTURE == "ProposalNetwork" and isinstance(spec, CocoSpec):
         return COCOEvaluator(dataset_name, tasks=("bbox",), output_dir=str(folder))
-    masks = cfg.MODEL.MASK_ON and isinstance(spec, CocoSpec)
+    masks = cfg.MODEL.MASK_ON and not isinstance(spec, VocSpec)
     iou_types = ("bbox", "segm") if masks else ("bbox",)
-    return ScoringEvaluator(spec, iou_types, backend=cfg.TEST.COCO_BACKEND, folder=folder)
+    data: LoadedData | Sequence[int] = []
+    if comm.is_main_process():
+        reading = Reading.of(cfg)
+        if is_kept(dataset_name, reading):
+            data = load_data(dataset_name, reading)
+        elif unlabelled := _unlabelled_categories(spec):
+            data = unlabelled
+        elif own is not None:
+            data = load_data(dataset_name, reading)
+        else:
+            data = load_annotated(spec, name=dataset_name, masks=masks, need_images=False)
+    return ScoringEvaluator(data, iou_types, backend=cfg.TEST.COCO_BACKEND, folder=folder)
 
 
-def _spec(dataset_name: str) -> Spec:
+def _spec_of_metadata(dataset_name: str) -> Spec:
     metadata = MetadataCatalog.get(dataset_name)
     kind = metadata.get("evaluator_type")
     if kind == "coco":
@@ -70,45 +87,58 @@ def _spec(dataset_name: str) -> Spec:
     )
 
 
+def _unlabelled_categories(spec: Spec) -> list[int]:
+    """The ids of the categories of a COCO file without annotations; otherwise []."""
+    if not isinstance(spec, CocoSpec):
+        return []
+    content = parse_coco(spec.json_file)
+    if "annotations" in content:
+        return []
+    return sorted(category["id"] for category in content["categories"])
+
+
 class ScoringEvaluator(DatasetEvaluator):
     """Collects the detections of all processes, writes and scores them on the main process.
 
     ``folder`` gets ``coco_instances_results.json``, the detections in COCO's results format, and
-    ``scores.json``, what `d2_transfer.score` gives for them.
+    ``scores.json``, what `d2_transfer.score` gives for them. Images that could not be read are no
+    part of either.
 
     Args:
-        spec: the annotations. Of a COCO file without annotations, the detections are written only.
+        data: the annotations; of data without, the ids of the categories in the order of the
+            classes, so that the detections are written only. Read on the main process only.
         iou_types: "bbox", "segm" or both.
         backend: of COCO's metric, "hotcoco" or "pycocotools".
         folder: for the files.
     """
 
-    def __init__(self, spec: Spec, iou_types: Sequence[str], *, backend: str, folder: Path) -> None:
+    def __init__(
+        self,
+        data: LoadedData | Sequence[int],
+        iou_types: Sequence[str],
+        *,
+        backend: str,
+        folder: Path,
+    ) -> None:
         self._iou_types, self._backend, self._folder = iou_types, backend, folder
-        self._truth: Truth | None = None
-        if not comm.is_main_process():
-            return
-        if isinstance(spec, CocoSpec):
-            content = read_coco(str(spec.json_file), unlabelled=True)
-            self._categories = sorted(category["id"] for category in content["categories"])
-            labelled = "annotations" in content
-        else:
-            assert spec.classes is not None
-            self._categories, labelled = list(range(1, len(spec.classes) + 1)), True
-        if labelled:
-            self._truth = load_truth(spec, masks="segm" in iou_types)
-        forget_annotations()  # the truth is kept, not the file's content
+        self._loaded = data if isinstance(data, LoadedData) else None
+        self._truth = None if self._loaded is None else make_truth(self._loaded)
+        self._categories = data.data.category_ids if isinstance(data, LoadedData) else data
 
     def reset(self) -> None:
         """Forgets all detections."""
         self._entries: list[dict[str, Any]] = []
         self._corners: list[np.ndarray] = []
+        self._unreadable: dict[int | str, str] = {}
 
     def process(
         self, inputs: Sequence[Mapping[str, Any]], outputs: Sequence[Mapping[str, Any]]
     ) -> None:
         """Collects the detections of a batch."""
         for record, output in zip(inputs, outputs, strict=True):
+            if UNREADABLE in record:
+                self._unreadable[record["image_id"]] = record[UNREADABLE]
+                continue
             instances = output["instances"].to("cpu")
             self._entries += instances_to_coco_json(instances, record["image_id"])
             self._corners.append(instances.pred_boxes.tensor.numpy())
@@ -119,25 +149,34 @@ class ScoringEvaluator(DatasetEvaluator):
         Returns:
             As `as_detectron2_results`; {} without annotations; None on all but the main process.
         """
-        gathered = comm.gather((self._entries, self._corners), dst=0)
+        gathered = comm.gather((self._entries, self._corners, self._unreadable), dst=0)
         if not comm.is_main_process():
             return None
-        # Detectron2 numbers classes from 0 in the order of the categories' ids.
+        unreadable = {number: why for _, _, found in gathered for number, why in found.items()}
+        if unreadable:
+            logger.warning(
+                f"{len(unreadable)} images could not be read and do not count; the first:"
+                f" {next(iter(unreadable.values()))}"
+            )
+        # Detectron2 numbers classes from 0.
         entries = [
             {**entry, "category_id": self._categories[entry["category_id"]]}
-            for entry in chain.from_iterable(found for found, _ in gathered)
+            for entry in chain.from_iterable(found for found, _, _ in gathered)
         ]
         self._write("coco_instances_results.json", entries)
-        if self._truth is None:
+        if self._loaded is None or self._truth is None:
             logger.info("The data set has no annotations: the detections are not scored")
             return {}
-        boxes = [box for _, of_images in gathered for box in of_images]
+        truth = self._truth
+        if unreadable:
+            truth = make_truth(_without(self._loaded, unreadable))
+        boxes = [box for _, of_images, _ in gathered for box in of_images]
         corners = np.concatenate([*boxes, np.zeros((0, 4), np.float32)])
         # VOC's first pixel is 1. Added in single precision, as Detectron2 does before it rounds.
         corners[:, :2] += 1
-        checked = check_results(self._truth, entries, "detections", masks="segm" in self._iou_types)
+        checked = check_results(truth, entries, "detections", masks="segm" in self._iou_types)
         scores = score_detections(
-            self._truth, checked, self._iou_types, backend=self._backend, corners=corners
+            truth, checked, self._iou_types, backend=self._backend, corners=corners
         )
         self._write("scores.json", scores)
         logger.info(f"AP by COCO's metric is computed by {self._backend}\n{as_text(scores)}")
@@ -147,6 +186,16 @@ class ScoringEvaluator(DatasetEvaluator):
         self._folder.mkdir(parents=True, exist_ok=True)
         write_bytes(self._folder / name, json.dumps(content).encode())
         logger.info(f"Written: {self._folder / name}")
+
+
+def _without(loaded: LoadedData, unreadable: Mapping[int | str, str]) -> LoadedData:
+    """The data without images that could not be read."""
+    images = [image for image in loaded.data.images if image.id not in unreadable]
+    return replace(
+        loaded,
+        data=replace(loaded.data, images=images),
+        unreadable={**loaded.unreadable, **unreadable},
+    )
 
 
 def as_detectron2_results(scores: Mapping[str, Any]) -> dict[str, dict[str, float]]:

@@ -23,7 +23,14 @@ from cwrgp.profiling import check_steps_left
 from cwrgp.shared_memory import worker_errors_end_the_run
 from d2_transfer.checkpoint import TransferCheckpointer, starting_point
 from d2_transfer.config import choose_device, validate_cfg
-from d2_transfer.data.registry import register_custom
+from d2_transfer.data.registry import (
+    Reading,
+    forget_data,
+    register_custom,
+    register_named,
+    use_reading,
+)
+from d2_transfer.data.settle import log_datasets, run_datasets, settle_datasets
 from d2_transfer.profiling import ProfileSteps
 from d2_transfer.trainer import Trainer
 from d2_transfer.weights import check_weights_for
@@ -78,7 +85,7 @@ def prepare(cfg: CfgNode, options: RunOptions) -> CfgNode:
     if options.num_gpus == 0:
         cfg.MODEL.DEVICE = "cpu"
     choose_device(cfg)
-    register_custom(cfg.DATASETS.CUSTOM)
+    _register(cfg, options)
     validate_cfg(cfg, eval_only=options.eval_only, num_processes=options.num_processes())
     path, resumed = starting_point(cfg.OUTPUT_DIR, cfg.MODEL.WEIGHTS, options.resume)
     if options.resume and not (resumed or options.or_start):
@@ -95,9 +102,17 @@ def prepare(cfg: CfgNode, options: RunOptions) -> CfgNode:
             f"OUTPUT_DIR {cfg.OUTPUT_DIR} holds a run already; add resume=True, or choose"
             " another folder"
         )
+    settle_datasets(cfg, eval_only=options.eval_only, weights=path)
     check_weights_for(cfg, path, complete=resumed or options.eval_only)
     cfg.freeze()
     return cfg
+
+
+def _register(cfg: CfgNode, options: RunOptions) -> None:
+    register_custom(cfg.DATASETS.CUSTOM)
+    if not options.eval_only:
+        register_named("DATASETS.TRAIN", cfg.DATASETS.TRAIN)
+    register_named("DATASETS.TEST", cfg.DATASETS.TEST)
 
 
 def fine_tune(cfg: CfgNode, options: RunOptions) -> Any:
@@ -143,15 +158,20 @@ def _run_in_group(cfg: CfgNode, options: RunOptions, results_file: Path) -> None
 @worker_errors_end_the_run("DATALOADER.NUM_WORKERS")
 def run(cfg: CfgNode, options: RunOptions) -> Any:
     """What each process does: evaluates, or trains and evaluates. Returns the results."""
-    register_custom(cfg.DATASETS.CUSTOM)  # a spawned process starts with an empty catalog
+    _register(cfg, options)  # a spawned process starts with an empty catalog
+    use_reading(run_datasets(cfg, eval_only=options.eval_only), Reading.of(cfg))
     default_setup(cfg, options)
     setup_logger(cfg.OUTPUT_DIR, name="d2_transfer")
+    if comm.is_main_process():
+        log_datasets(cfg, eval_only=options.eval_only)
     if options.eval_only:
         model = Trainer.build_model(cfg)
         path, _ = starting_point(cfg.OUTPUT_DIR, cfg.MODEL.WEIGHTS, options.resume)
         TransferCheckpointer(model).load(path)
         return Trainer.test(cfg, model)
     trainer = Trainer(cfg)
+    # The loaders have their own copy of the training data.
+    forget_data(set(cfg.DATASETS.TRAIN) - set(cfg.DATASETS.TEST))
     trainer.resume_or_load(resume=options.resume)
     if options.profile:
         check_steps_left(trainer.max_iter - trainer.start_iter)

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 from detectron2.config import CfgNode
-from detectron2.data import DatasetMapper, build_detection_test_loader, build_detection_train_loader
+from detectron2.data import build_detection_test_loader, build_detection_train_loader
 from detectron2.engine import (
     AMPTrainer,
     DefaultTrainer,
@@ -27,28 +27,16 @@ from detectron2.utils.events import (
     TensorboardXWriter,
 )
 from detectron2.utils.logger import setup_logger
+from torch import nn
 
-from cwrgp.shared_memory import check_shared_memory, exit_on_queue_errors, worker_failure
+from cwrgp.shared_memory import check_shared_memory, worker_failure
 from d2_transfer.checkpoint import TransferCheckpointer, starting_point
+from d2_transfer.data.mapper import TransferMapper
 from d2_transfer.evaluators import build_evaluator
+from d2_transfer.mask_loss import omit_maskless
 from d2_transfer.writers import TrackerWriter
 
 logger = logging.getLogger(__name__)
-
-
-class WorkerMapper:
-    """A dataset mapper whose worker ends where it cannot send what it has mapped.
-
-    Args:
-        mapper: Detectron2's.
-    """
-
-    def __init__(self, mapper: DatasetMapper) -> None:
-        self.mapper = mapper
-
-    def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any] | None:
-        exit_on_queue_errors()
-        return self.mapper(dataset_dict)
 
 
 def prefetched_bytes(cfg: CfgNode) -> int:
@@ -148,6 +136,13 @@ class Trainer(DefaultTrainer):
         self._trainer.load_state_dict(state_dict["_trainer"])
 
     @classmethod
+    def build_model(cls, cfg: CfgNode) -> nn.Module:
+        """Detectron2's model, whose mask loss omits objects without a mask."""
+        model = super().build_model(cfg)
+        omit_maskless(model)
+        return model
+
+    @classmethod
     def build_train_loader(cls, cfg: CfgNode) -> Any:
         """Detectron2's loader.
 
@@ -155,12 +150,12 @@ class Trainer(DefaultTrainer):
             WorkerError: the shared memory is too small for the images in flight.
         """
         check_shared_memory(prefetched_bytes(cfg), comm.get_local_size())
-        return build_detection_train_loader(cfg, mapper=WorkerMapper(DatasetMapper(cfg, True)))
+        return build_detection_train_loader(cfg, mapper=TransferMapper(cfg, True))
 
     @classmethod
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> Any:
         """Detectron2's loader."""
-        mapper = WorkerMapper(DatasetMapper(cfg, False))
+        mapper = TransferMapper(cfg, False)
         return build_detection_test_loader(cfg, dataset_name, mapper=mapper)
 
     @classmethod

@@ -12,6 +12,7 @@ import cwrgp.commands.evaluate as evaluate
 import cwrgp.commands.pretrain as pretrain
 import cwrgp.commands.publish as publish
 import cwrgp.install_detectron2 as install_detectron2
+import d2_transfer.commands.check_data as check_data
 import d2_transfer.commands.convert as convert
 import d2_transfer.commands.score as score
 import d2_transfer.train_net as train_net
@@ -22,6 +23,7 @@ Run = Callable[..., "subprocess.CompletedProcess[str]"]
 Main = Callable[[Sequence[str] | None], int]
 
 COMMANDS: dict[str, Main] = {
+    "cwrgp-check-data": check_data.main,
     "cwrgp-convert": convert.main,
     "cwrgp-evaluate": evaluate.main,
     "cwrgp-install-detectron2": install_detectron2.main,

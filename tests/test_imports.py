@@ -208,7 +208,15 @@ def test_what_does_not_need_detectron2_works_without_it(run_tool):
     while more := {n for n, found in needs.items() if found & with_it} - with_it:
         with_it |= more
     without = sorted(files.keys() - with_it - {"d2_transfer"})
-    for expected in ("conversion", "proof", "data.coco", "data.voc", "data.spec", "scoring.score"):
+    for expected in (
+        "conversion",
+        "proof",
+        "data.load",
+        "data.records",
+        "data.spec",
+        "checking.check",
+        "scoring.score",
+    ):
         assert f"d2_transfer.{expected}" in without
     result = run_tool("-c", FORBID_DETECTRON2, ",".join(without))
     assert result.returncode == 0, result.stderr

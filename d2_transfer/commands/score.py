@@ -20,14 +20,18 @@ Scores detections of any framework: COCO's AP, and VOC's for data in VOC form.
   %(prog)s voc_2007_test results.json          # in the folder DETECTRON2_DATASETS
 
 RESULTS is in COCO's results format. For VOC data, image_id is the name in the list and category_id
-counts from 1 in the order of --classes, of VOC's twenty for VOC's own names, or of the sorted names
-of the classes that occur."""
+counts from 1 in the order of --classes, of VOC's twenty if all names are among them, or of the
+sorted names of the classes that occur. For YOLO data, image_id is the file name without suffix."""
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Command-line arguments."""
     parser = make_parser("cwrgp-score", _DESCRIPTION)
-    parser.add_argument("data", metavar="DATA", help="coco:ANN.json, voc:ROOT:SPLIT or a name")
+    parser.add_argument(
+        "data",
+        metavar="DATA",
+        help="coco:ANN.json[:IMAGES], voc:ROOT:SPLIT, yolo:DATA.yaml:SPLIT or a name",
+    )
     parser.add_argument("results", metavar="RESULTS.json", help="detections")
     parser.add_argument("--masks", action="store_true", help="score masks as well")
     parser.add_argument("--classes", nargs="+", metavar="NAME", help="of VOC data, in order")

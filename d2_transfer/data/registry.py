@@ -1,205 +1,204 @@
-"""Detection data sets by name: those of ``DATASETS.CUSTOM`` are registered, all are checked first.
+"""Detection data sets by name, in Detectron2's catalog.
 
-Detectron2's own names (``voc_2007_trainval``, ``coco_2017_train``, ...) look for their files in the
-folder that the environment variable ``DETECTRON2_DATASETS`` names.
+The sets of ``DATASETS.CUSTOM``, specs such as ``coco:train.json:images`` and Detectron2's own names
+for PASCAL VOC are read by `load_annotated`. Other names, such as ``coco_2017_train``, are read by
+Detectron2, in the folder that the environment variable ``DETECTRON2_DATASETS`` names.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
+from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.data.datasets import load_coco_json
 
-from cwrgp.suggestions import suggest
-from d2_transfer.data.coco import MaskError, check_coco, coco_classes, forget_annotations
+from d2_transfer.data.entries import parse_entry
+from d2_transfer.data.load import MAX_UNREADABLE_SHARE, LoadedData, load_annotated
+from d2_transfer.data.records import as_records
 from d2_transfer.data.spec import (
-    VOC_CLASSES,
     CocoSpec,
+    Spec,
     VocSpec,
+    YoloSpec,
+    builtin_specs,
+    parse_spec,
     remember,
-    where_builtin,
 )
-from d2_transfer.data.voc import check_voc_for_evaluation, load_voc, voc_folders
 
-# Keys of an entry of DATASETS.CUSTOM beside NAME and FORMAT: the required ones, the optional ones.
-_KEYS = {"coco": ({"JSON", "IMAGES"}, set()), "voc": ({"ROOT", "SPLIT"}, {"YEAR", "CLASSES"})}
+_EVALUATOR_TYPES = {CocoSpec: "coco", VocSpec: "pascal_voc", YoloSpec: "yolo"}
 
-_registered: dict[str, dict[str, Any]] = {}
+
+@dataclass(frozen=True)
+class Reading:
+    """How a run reads its data sets: the options of `load_annotated`."""
+
+    masks: bool = False
+    classes: tuple[str, ...] | None = None
+    maskless: str = "box"
+    max_unreadable_share: float = MAX_UNREADABLE_SHARE
+    pixel_range: tuple[float, ...] = ()
+    strict: bool = False
+
+    @classmethod
+    def of(cls, cfg: CfgNode) -> Reading:
+        """That of a config."""
+        return cls(
+            masks=cfg.MODEL.MASK_ON,
+            classes=tuple(cfg.DATASETS.CLASSES) or None,
+            maskless=cfg.DATASETS.MASKLESS,
+            max_unreadable_share=cfg.DATASETS.MAX_UNREADABLE_SHARE,
+            pixel_range=tuple(cfg.INPUT.PIXEL_RANGE),
+            strict=cfg.DATASETS.STRICT,
+        )
+
+
+_specs: dict[str, Spec] = {}
+_readings: dict[str, Reading] = {}  # of the sets of the present run
+_loaded: dict[str, tuple[Reading, LoadedData]] = {}  # likewise
 
 
 def register_custom(entries: Sequence[Mapping[str, Any]]) -> None:
-    """Registers data sets in Detectron2's catalog.
+    """Registers the data sets of ``DATASETS.CUSTOM`` in Detectron2's catalog; nothing is read.
 
     Args:
-        entries: each ``{NAME, FORMAT: coco, JSON, IMAGES}`` or ``{NAME, FORMAT: voc, ROOT, SPLIT}``
-            with, for voc, optionally ``YEAR`` (2007: AP at 11 points of recall, the default; 2012:
-            area under the curve) and ``CLASSES`` (default: PASCAL VOC's twenty). Relative paths
-            start from the current folder. Registering the same entry again changes nothing.
+        entries: what `parse_entry` takes. Registering the same entry again changes nothing.
 
     Raises:
         FileNotFoundError: a file or folder of an entry does not exist.
         ValueError: an entry is malformed, or its name is already in use.
     """
     for entry in entries:
-        normal = _normal_entry(entry)
-        name = normal["NAME"]
-        if _registered.get(name) == normal:
+        name, spec = parse_entry(entry)
+        known = _specs.get(name)
+        if known == spec:
             continue
-        if name in DatasetCatalog:
-            known = _registered.get(name, "one of Detectron2's own")
-            raise ValueError(f"DATASETS.CUSTOM: the name {name!r} is already in use, by {known}")
-        if normal["FORMAT"] == "coco":
-            _register_coco(**normal)
-        else:
-            _register_voc(**normal)
-        _registered[name] = normal
+        if known is not None or name in DatasetCatalog:
+            by = known or "one of Detectron2's own"
+            raise ValueError(f"DATASETS.CUSTOM: the name {name!r} is already in use, by {by}")
+        _register(name, spec)
 
 
-def check_datasets(
-    key: str, names: Sequence[str], *, num_classes: int, mask_format: str | None, evaluate: bool
-) -> None:
-    """Checks data sets before training, so that no fault appears later.
+def register_named(key: str, names: Iterable[str]) -> None:
+    """Registers the names that are specs, and Detectron2's for PASCAL VOC, to be read here.
 
     Args:
-        key: the key of the config that ``names`` comes from, for the messages.
-        names: names of data sets.
-        num_classes: of the model.
-        mask_format: ``INPUT.MASK_FORMAT``, or None for a model without masks.
-        evaluate: whether AP will be computed on them.
+        key: of the config, for messages.
+        names: of data sets; others than these are left alone.
 
     Raises:
-        FileNotFoundError: files of a data set are missing.
-        ValueError: an unknown name, other classes than the model's, or invalid annotations.
+        FileNotFoundError: the files of one of Detectron2's names are missing.
+        ValueError: a malformed spec.
     """
     for name in names:
-        if name not in DatasetCatalog:
-            hint = suggest(name, DatasetCatalog.keys(), "see DATASETS.CUSTOM")
-            raise ValueError(f"{key}: unknown data set {name!r}; {hint}")
-        metadata = MetadataCatalog.get(name)
-        kind = metadata.get("evaluator_type")
-        if mask_format and kind == "pascal_voc":
-            raise ValueError(f"{key}: {name!r} has boxes only, but MODEL.MASK_ON is True")
-        classes = metadata.get("thing_classes")
-        if classes is not None and len(classes) != num_classes:
-            raise ValueError(
-                f"{key}: {name!r} has {len(classes)} classes, but the model has {num_classes}:"
-                f" set MODEL.ROI_HEADS.NUM_CLASSES {len(classes)}"
-            )
-        if kind == "coco":
-            _check_exist(key, name, metadata.json_file, metadata.image_root)
-        elif kind == "pascal_voc":
-            split = Path(metadata.dirname, "ImageSets", "Main", f"{metadata.split}.txt")
-            _check_exist(key, name, str(split), *voc_folders(metadata.dirname))
-        if name in _registered:
-            _check_custom(_registered[name], mask_format, evaluate)
+        is_spec = ":" in name and (name in _specs or name not in DatasetCatalog)
+        if not is_spec and not isinstance(builtin_specs().get(name), VocSpec):
+            continue
+        try:
+            spec = _absolute(parse_spec(name))
+        except (ValueError, FileNotFoundError) as error:
+            raise type(error)(f"{key}: {error}") from error
+        if _specs.get(name) != spec:
+            _register(name, spec)
 
 
-def check_same_classes(names: Sequence[str]) -> None:
-    """Checks that the data sets of one run number their classes alike.
+def _absolute(spec: Spec) -> Spec:
+    if isinstance(spec, CocoSpec):
+        images = None if spec.images is None else spec.images.absolute()
+        return CocoSpec(spec.json_file.absolute(), images)
+    if isinstance(spec, VocSpec):
+        return replace(spec, root=spec.root.absolute())
+    return replace(spec, yaml=spec.yaml.absolute())
+
+
+def _register(name: str, spec: Spec) -> None:
+    _specs[name] = spec
+    remember(name, spec)
+    if name in DatasetCatalog:
+        DatasetCatalog.remove(name)
+    DatasetCatalog.register(name, lambda: _records(name))
+    _set_metadata(name, spec, spec.classes if isinstance(spec, VocSpec) else None)
+
+
+def _records(name: str) -> list[dict[str, Any]]:
+    reading = _readings.get(name, Reading())
+    data = load_data(name, reading).data
+    _set_metadata(name, _specs[name], data.classes, data.category_ids)
+    return as_records(data, masks=reading.masks)
+
+
+def _set_metadata(
+    name: str,
+    spec: Spec,
+    classes: Sequence[str] | None,
+    category_ids: Sequence[int | str] = (),
+) -> None:
+    """Sets what Detectron2 asks for, anew: values of its metadata cannot be changed."""
+    if name in MetadataCatalog:
+        MetadataCatalog.remove(name)
+    values: dict[str, Any] = {"evaluator_type": _EVALUATOR_TYPES[type(spec)]}
+    if classes is not None:
+        values["thing_classes"] = list(classes)
+    if isinstance(spec, CocoSpec):
+        numbers = {category: number for number, category in enumerate(category_ids)}
+        values |= {"json_file": str(spec.json_file), "thing_dataset_id_to_contiguous_id": numbers}
+    elif isinstance(spec, VocSpec):
+        year = 2007 if spec.is_2007 else 2012
+        values |= {"dirname": str(spec.root), "split": spec.split, "year": year}
+    MetadataCatalog.get(name).set(**values)
+
+
+def find_spec(name: str) -> Spec | None:
+    """The spec of a data set that is read here; None: Detectron2 reads it."""
+    return _specs.get(name)
+
+
+def use_reading(names: Iterable[str], reading: Reading) -> None:
+    """Makes the catalog read data sets so, and keep them until `forget_data`."""
+    for name in names:
+        spec = _specs.get(name)
+        if spec is not None:
+            _readings[name] = reading
+            _set_metadata(name, spec, reading.classes)
+
+
+def load_data(name: str, reading: Reading) -> LoadedData:
+    """Reads a data set; one of the present run is read once.
 
     Raises:
-        ValueError: naming two of them and the first class that differs.
+        FileNotFoundError: files are missing.
+        ValueError: the data cannot be used, or have more than one reading.
     """
-    known = {name: MetadataCatalog.get(name).get("thing_classes") for name in names}
-    named = [(name, list(classes)) for name, classes in known.items() if classes is not None]
-    for name, classes in named[1:]:
-        first, expected = named[0]
-        if classes != expected:  # as many as the model has: check_datasets
-            pairs = enumerate(zip(expected, classes, strict=True))
-            place = next(i for i, (a, b) in pairs if a != b)
-            raise ValueError(
-                f"class {place} is {expected[place]!r} in {first!r} and {classes[place]!r} in "
-                f"{name!r}: the data sets of one run need the same classes in the same order"
-            )
-
-
-def _check_custom(entry: dict[str, Any], mask_format: str | None, evaluate: bool) -> None:
-    """Reads all annotations. Detectron2's own data sets are large, and it checks them itself."""
-    if entry["FORMAT"] == "coco":
-        try:
-            check_coco(entry["JSON"], entry["IMAGES"], mask_format, evaluate)
-        except MaskError as error:
-            raise ValueError(
-                f"{error} (INPUT.MASK_FORMAT bitmask accepts polygons and RLE, MODEL.MASK_ON False"
-                " needs no masks)"
-            ) from error
-    else:
-        load_voc(entry["ROOT"], entry["SPLIT"], entry["CLASSES"])
-        if evaluate:
-            check_voc_for_evaluation(entry["ROOT"], entry["SPLIT"])
-
-
-def _normal_entry(entry: Mapping[str, Any]) -> dict[str, Any]:
-    """The entry with absolute paths and defaults filled in."""
-    texts = isinstance(entry, Mapping) and all(
-        isinstance(entry.get(key), str) for key in ("NAME", "FORMAT")
+    if is_kept(name, reading):
+        return _loaded[name][1]
+    spec = _specs[name]
+    loaded = load_annotated(
+        spec,
+        name=name,
+        masks=reading.masks and not isinstance(spec, VocSpec),
+        classes=reading.classes,
+        maskless=reading.maskless,
+        max_unreadable_share=reading.max_unreadable_share,
+        pixel_range=reading.pixel_range or None,
+        strict=reading.strict,
     )
-    if not texts or entry["FORMAT"] not in _KEYS:
-        raise ValueError(
-            f"DATASETS.CUSTOM: {entry!r} is not like"
-            " {'NAME': 'x', 'FORMAT': 'coco', 'JSON': FILE, 'IMAGES': FOLDER} or"
-            " {'NAME': 'x', 'FORMAT': 'voc', 'ROOT': FOLDER, 'SPLIT': 'train'}"
-        )
-    required, optional = _KEYS[entry["FORMAT"]]
-    given = set(entry) - {"NAME", "FORMAT"}
-    if missing := sorted(required - given):
-        raise ValueError(f"DATASETS.CUSTOM: {entry['NAME']!r} lacks {', '.join(missing)}")
-    if unknown := sorted(given - required - optional):
-        allowed = ", ".join(sorted(required | optional))
-        raise ValueError(
-            f"DATASETS.CUSTOM: {entry['NAME']!r} has unknown keys {', '.join(unknown)}; known:"
-            f" {allowed}"
-        )
-    normal = dict(entry)
-    for path in required - {"SPLIT"}:
-        normal[path] = os.path.abspath(os.path.expanduser(str(entry[path])))
-    if entry["FORMAT"] == "voc":
-        normal["YEAR"] = entry.get("YEAR", 2007)
-        if normal["YEAR"] not in (2007, 2012):
-            raise ValueError(f"DATASETS.CUSTOM: {entry['NAME']!r}: YEAR must be 2007 or 2012")
-        normal["CLASSES"] = tuple(entry.get("CLASSES", VOC_CLASSES))
-    return normal
+    if _readings.get(name) == reading:
+        keep_data(name, reading, loaded)
+    return loaded
 
 
-def _register_coco(NAME: str, FORMAT: str, JSON: str, IMAGES: str) -> None:
-    _check_exist("DATASETS.CUSTOM", NAME, JSON, IMAGES)
-    remember(NAME, CocoSpec(Path(JSON), Path(IMAGES)))
-    classes = coco_classes(JSON)
-
-    def load() -> list[dict[str, Any]]:
-        forget_annotations()  # the checks are over; Detectron2 reads the file itself
-        return load_coco_json(JSON, IMAGES, NAME)
-
-    DatasetCatalog.register(NAME, load)
-    MetadataCatalog.get(NAME).set(
-        thing_classes=classes,
-        json_file=JSON,
-        image_root=IMAGES,
-        evaluator_type="coco",
-    )
+def is_kept(name: str, reading: Reading) -> bool:
+    """Whether a data set was read so for the present run."""
+    return name in _loaded and _loaded[name][0] == reading
 
 
-def _register_voc(
-    NAME: str, FORMAT: str, ROOT: str, SPLIT: str, YEAR: int, CLASSES: tuple[str, ...]
-) -> None:
-    _check_exist("DATASETS.CUSTOM", NAME, *voc_folders(ROOT))
-    remember(NAME, VocSpec(Path(ROOT), SPLIT, YEAR, CLASSES))
-    DatasetCatalog.register(NAME, lambda: load_voc(ROOT, SPLIT, CLASSES))
-    MetadataCatalog.get(NAME).set(
-        thing_classes=list(CLASSES),
-        dirname=ROOT,
-        split=SPLIT,
-        year=YEAR,
-        evaluator_type="pascal_voc",
-    )
+def keep_data(name: str, reading: Reading, loaded: LoadedData) -> None:
+    """Keeps what was read for the present run."""
+    _loaded[name] = reading, loaded
 
 
-def _check_exist(key: str, name: str, *paths: str) -> None:
-    for path in paths:
-        if not os.path.exists(path):
-            where = "" if name in _registered or key == "DATASETS.CUSTOM" else where_builtin()
-            raise FileNotFoundError(f"{key}: {path} of the data set {name!r} does not exist{where}")
+def forget_data(names: Iterable[str]) -> None:
+    """Frees what was kept; it is read again where it is needed."""
+    for name in names:
+        _loaded.pop(name, None)

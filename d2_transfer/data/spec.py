@@ -1,4 +1,4 @@
-"""Data on a command line: ``coco:FILE[:IMAGES]``, ``voc:ROOT:SPLIT``, or the name of a data set.
+"""Data on a command line: ``coco:JSON[:IMAGES]``, ``voc:ROOT:SPLIT``, ``yolo:YAML:SPLIT``, a name.
 
 Known names are Detectron2's own for COCO and VOC, whose files are in the folder that the
 environment variable ``DETECTRON2_DATASETS`` names, and those that `remember` was told.
@@ -25,7 +25,7 @@ class CocoSpec:
 
     Attributes:
         json_file: the annotation file.
-        images: folder of the images; None: not needed.
+        images: folder of the images; None: found from the place of the file, where needed.
     """
 
     json_file: Path
@@ -38,7 +38,8 @@ class VocSpec:
 
     Attributes:
         root: folder with ``Annotations`` and ``ImageSets``.
-        split: name of a list in ``ImageSets/Main``, without ``.txt``.
+        split: name of a list in ``ImageSets/Main``, without ``.txt``; ``all`` in a folder without
+            lists: all annotation files.
         year: 2007 (AP at 11 points of recall) or 2012 (area under the curve); None: 2012 for a
             folder VOC2012, otherwise 2007.
         classes: names in the order of the class numbers; None: those that occur, sorted.
@@ -57,7 +58,20 @@ class VocSpec:
         return self.year == 2007
 
 
-Spec = CocoSpec | VocSpec
+@dataclass(frozen=True)
+class YoloSpec:
+    """A split of a data set in YOLO form.
+
+    Attributes:
+        yaml: the ``data.yaml``.
+        split: its key: train, val or test.
+    """
+
+    yaml: Path
+    split: str
+
+
+Spec = CocoSpec | VocSpec | YoloSpec
 
 _remembered: dict[str, Spec] = {}
 
@@ -71,7 +85,8 @@ def parse_spec(text: str) -> Spec:
     """What a spec names.
 
     Args:
-        text: ``coco:ANN.json``, ``coco:ANN.json:IMAGES``, ``voc:ROOT:SPLIT``, or a known name.
+        text: ``coco:ANN.json``, ``coco:ANN.json:IMAGES``, ``voc:ROOT:SPLIT``,
+            ``yolo:DATA.yaml:SPLIT``, or a known name.
 
     Raises:
         FileNotFoundError: Detectron2's name of a data set whose annotations are not there.
@@ -85,9 +100,11 @@ def parse_spec(text: str) -> Spec:
         return CocoSpec(*(Path(part).expanduser() for part in parts))
     if kind == "voc" and len(parts) == 2 and all(parts):
         return VocSpec(Path(parts[0]).expanduser(), parts[1])
+    if kind == "yolo" and len(parts) == 2 and all(parts):
+        return YoloSpec(Path(parts[0]).expanduser(), parts[1])
     raise ValueError(
-        f"{text!r} is not a data set; write coco:ANN.json[:IMAGES], voc:ROOT:SPLIT, or the name of "
-        "a registered one"
+        f"{text!r} is not a data set; write coco:ANN.json[:IMAGES], voc:ROOT:SPLIT,"
+        " yolo:DATA.yaml:SPLIT, or the name of a registered one"
     )
 
 
@@ -123,13 +140,17 @@ def _named(name: str) -> Spec:
     builtin = builtin_specs()
     known = {**builtin, **_remembered}
     if name not in known:
-        forms = "write coco:ANN.json, voc:ROOT:SPLIT, or a name such as voc_2007_test"
+        forms = (
+            "write coco:ANN.json, voc:ROOT:SPLIT, yolo:DATA.yaml:SPLIT, or a name such as"
+            " voc_2007_test"
+        )
         raise ValueError(f"{name!r} is not a data set; {suggest(name, known, forms, cutoff=0.8)}")
     spec = known[name]
     if name in builtin:
         if isinstance(spec, CocoSpec):
             path = spec.json_file
         else:
+            assert isinstance(spec, VocSpec)
             path = spec.root / "ImageSets" / "Main" / f"{spec.split}.txt"
         if not path.is_file():
             raise FileNotFoundError(f"{path} of {name!r} does not exist{where_builtin()}")

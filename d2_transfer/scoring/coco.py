@@ -33,7 +33,7 @@ def coco_scores(
         AP}}``; None for what has no object.
     """
     if isinstance(detections, Sequence) and not detections:
-        evaluations = dict.fromkeys(iou_types, _without_detections(truth))
+        evaluations = {kind: _without_detections(truth, kind) for kind in iou_types}
     else:
         evaluate = _hotcoco if backend == "hotcoco" else _pycocotools
         evaluations = evaluate(truth, detections, iou_types)
@@ -44,13 +44,21 @@ def _summarize(truth: Truth, precision: np.ndarray, stats: Sequence[float]) -> d
     # (IoU, recall, class, area, detections); -1 where a class has no object.
     by_class = precision[:, :, :, 0, 2]
     per_class = {}
-    for number, name in enumerate(truth.classes):
-        values = by_class[:, :, number]
+    places = _places(truth)
+    for name, category in zip(truth.classes, truth.content["categories"], strict=True):
+        values = by_class[:, :, places[category["id"]]]
         values = values[values > -1]
         per_class[name] = float(100 * values.mean()) if values.size else None
     named = zip(_METRICS, stats, strict=True)
     scores = {name: None if value < 0 else float(100 * value) for name, value in named}
     return {**scores, "per_class": per_class}
+
+
+def _places(truth: Truth) -> dict[Any, int]:
+    """The place of each category in the results of both backends, which sort them by id."""
+    return {
+        number: n for n, number in enumerate(sorted(c["id"] for c in truth.content["categories"]))
+    }
 
 
 Evaluation = tuple[np.ndarray, Sequence[float]]
@@ -75,7 +83,7 @@ def _hotcoco(
         if kind == "segm":
             areas = np.asarray(hotcoco.mask.area(masks), dtype=np.float64)
             detections.update_anns(ids=np.arange(1, len(masks) + 1), area=areas)
-        evaluations[kind] = run(hotcoco.COCOeval(truth.hotcoco, detections, kind))
+        evaluations[kind] = run(hotcoco.COCOeval(truth.hotcoco_for(kind), detections, kind))
     return evaluations
 
 
@@ -88,13 +96,15 @@ def _pycocotools(
 
     assert isinstance(detections, Sequence)
     entries = _with_runs(truth, detections) if "segm" in iou_types else detections
-    gt = COCO()
-    gt.dataset = truth.content
-    with contextlib.redirect_stdout(io.StringIO()):
-        gt.createIndex()
-        loaded = gt.loadRes([dict(entry) for entry in entries])  # it adds to the entries
+    loaded: Any = None
     evaluations = {}
     for kind in sorted(iou_types):
+        gt = COCO()
+        gt.dataset = truth.content_for(kind)
+        with contextlib.redirect_stdout(io.StringIO()):
+            gt.createIndex()
+            if loaded is None:
+                loaded = gt.loadRes([dict(entry) for entry in entries])  # it adds to the entries
         if kind == "segm":
             for entry in loaded.dataset["annotations"]:
                 entry["area"] = float(rle.area(entry["segmentation"]))
@@ -126,12 +136,12 @@ def run(evaluation: Any) -> Evaluation:
     return np.asarray(evaluation.eval["precision"]), list(evaluation.stats[:6])
 
 
-def _without_detections(truth: Truth) -> Evaluation:
+def _without_detections(truth: Truth, iou_type: str) -> Evaluation:
     """Nothing is found: 0 wherever there is an object."""
     ranges = {"all": (0, 1e10), "s": (0, 32**2), "m": (32**2, 96**2), "l": (96**2, 1e10)}
-    places = {c["id"]: n for n, c in enumerate(truth.content["categories"])}
+    places = _places(truth)
     precision = np.full((10, 101, len(places), 4, 3), -1.0)
-    for annotation in truth.content["annotations"]:
+    for annotation in truth.content_for(iou_type)["annotations"]:
         if annotation["iscrowd"]:
             continue
         for number, (low, high) in enumerate(ranges.values()):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from itertools import chain
@@ -12,8 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from d2_transfer.data.coco import check_mask, is_number
-from d2_transfer.scoring.truth import Truth, check_object
+from d2_transfer.data.values import as_id
+from d2_transfer.scoring.checks import check_mask, check_object, is_number
+from d2_transfer.scoring.truth import Truth
+
+logger = logging.getLogger(__name__)
+
+_RESULT_KEYS = ("image_id", "category_id", "bbox", "score", "segmentation")
 
 Results = str | PathLike[str] | Sequence[Mapping[str, Any]]
 # Checked entries, or the ``hotcoco.COCO`` that they were read into.
@@ -62,10 +68,12 @@ def check_results(
     Raises:
         ValueError: an entry is malformed, or is of an unknown image or category.
     """
+    entries = _drop_unreadable(truth, entries, where)
     if _are_plain(truth, entries, masks):
         if not truth.renumbered:
             return list(entries)
-        return [{**e, "image_id": truth.image_numbers[e["image_id"]]} for e in entries]
+        plain = [{**e, "image_id": truth.image_numbers[e["image_id"]]} for e in entries]
+        return _drop_repeated(truth, plain, where)
     categories = {category["id"] for category in truth.content["categories"]}
     sizes = {i["id"]: [i.get("height"), i.get("width")] for i in truth.content["images"]}
     checked = []
@@ -76,14 +84,70 @@ def check_results(
         box = entry.get("bbox")
         if isinstance(box, np.ndarray | tuple):
             entry = {**entry, "bbox": [float(number) for number in box]}
+        entry = {**entry, **_plain_ids(truth, entry)}
         check_object(at, entry, truth.image_numbers, categories)
         if not is_number(entry.get("score")) and not isinstance(entry.get("score"), np.number):
             raise ValueError(f"{at} has the score {entry.get('score')!r}, not a finite number")
         number = truth.image_numbers[entry["image_id"]]
         if masks:
-            check_mask(at, entry.get("segmentation"), "bitmask", sizes[number])
+            check_mask(at, entry.get("segmentation"), sizes[number])
         checked.append({**entry, "image_id": number, "score": float(entry["score"])})
-    return checked
+    return _drop_repeated(truth, checked, where)
+
+
+def _plain_ids(truth: Truth, entry: Mapping[str, Any]) -> dict[str, Any]:
+    """The ids of an entry as `Truth` has them, such as 1 for "1" or 1.0, where it has them."""
+    found = {}
+    for key, known in (
+        ("image_id", truth.image_numbers),
+        (
+            "category_id",
+            {c["id"] for c in truth.content["categories"]} | truth.category_aliases.keys(),
+        ),
+    ):
+        value = as_id(entry.get(key))
+        if value is not None and value in known:
+            found[key] = truth.category_aliases.get(value, value) if key == "category_id" else value
+    return found
+
+
+def _drop_unreadable(truth: Truth, entries: Sequence[Any], where: str) -> Sequence[Any]:
+    """Leaves out results on images that were skipped since they cannot be read."""
+    if not truth.unreadable:
+        return entries
+    kept = [
+        entry
+        for entry in entries
+        if not isinstance(entry, Mapping) or as_id(entry.get("image_id")) not in truth.unreadable
+    ]
+    if len(kept) < len(entries):
+        logger.warning(
+            "%s: %d entries are on images that cannot be read, and are dropped",
+            where,
+            len(entries) - len(kept),
+        )
+    return kept
+
+
+def _drop_repeated(truth: Truth, entries: list[dict[str, Any]], where: str) -> list[dict[str, Any]]:
+    """Keeps one of equal results on an image that the file lists under several ids."""
+    if not truth.repeated:
+        return entries
+    kept, seen = [], set()
+    for entry in entries:
+        if entry["image_id"] in truth.repeated:
+            key = json.dumps([entry.get(name) for name in _RESULT_KEYS], default=str)
+            if key in seen:
+                continue
+            seen.add(key)
+        kept.append(entry)
+    if len(kept) < len(entries):
+        logger.warning(
+            "%s: %d entries are equal to others on an image that is listed twice, and are dropped",
+            where,
+            len(entries) - len(kept),
+        )
+    return kept
 
 
 def _are_plain(truth: Truth, entries: Sequence[Any], masks: bool) -> bool:

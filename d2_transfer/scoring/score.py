@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,6 +13,8 @@ from d2_transfer.scoring.coco import BACKENDS, coco_scores
 from d2_transfer.scoring.results import Detections, Results, read_results
 from d2_transfer.scoring.truth import Truth, load_truth
 from d2_transfer.scoring.voc import voc_scores
+
+logger = logging.getLogger(__name__)
 
 IOU_TYPES = ("bbox", "segm")
 
@@ -24,18 +27,22 @@ def score(
     classes: Sequence[str] | None = None,
     backend: str = "hotcoco",
 ) -> dict[str, Any]:
-    """Scores detections. No image is opened, and no model is needed.
+    """Scores detections by the objects that `load_annotated` gives. No model is needed.
+
+    Where the images are at hand, their sizes and orientations count, and results on images that
+    cannot be read are dropped. What is mended or skipped is logged.
 
     Args:
-        data: ``coco:ANN.json``, ``voc:ROOT:SPLIT``, or a name: one of Detectron2's for COCO and
-            VOC, whose files are in the folder ``DETECTRON2_DATASETS``, or one of DATASETS.CUSTOM
-            that this process has registered.
+        data: ``coco:ANN.json[:IMAGES]``, ``voc:ROOT:SPLIT``, ``yolo:DATA.yaml:SPLIT``, or a name:
+            one of Detectron2's for COCO and VOC, whose files are in the folder
+            ``DETECTRON2_DATASETS``, or one of DATASETS.CUSTOM that this process has registered.
         results: detections in COCO's results format, a file or its entries: image_id, category_id,
             bbox (x, y, width, height in pixels from 0) and score, and segmentation for masks. For
-            VOC data, image_id is the name in the list and category_id counts from 1.
+            VOC data, image_id is the name in the list and category_id counts from 1. For YOLO data,
+            image_id is the file name without suffix, and category_id counts from 1 as well.
         iou_types: "bbox", "segm" or both.
         classes: names of the classes of VOC data, in the order of category_id; None: those of the
-            named data set, or those that occur in the split, sorted.
+            named data set, VOC's twenty if all names are among them, or those that occur, sorted.
         backend: "hotcoco", or "pycocotools", which is slower and gives the same.
 
     Returns:
@@ -58,6 +65,8 @@ def score(
     if isinstance(spec, VocSpec) and masks:
         raise ValueError(f"{data} has boxes only; omit segm")
     truth = load_truth(spec, masks=masks, classes=classes)
+    if truth.findings.changed:
+        logger.warning(truth.findings.as_text())
     detections = read_results(truth, results, backend=backend, masks=masks)
     return score_detections(truth, detections, iou_types, backend=backend)
 
@@ -89,6 +98,7 @@ def score_detections(
     boxes = np.array([entry["bbox"] for entry in detections], dtype=np.float64).reshape(-1, 4)
     if corners is None:
         corners = np.concatenate([boxes[:, :2] + 1, boxes[:, :2] + boxes[:, 2:]], axis=1)
+    assert len(corners) == len(detections), "corners of entries that were dropped"
     by_name = {
         "coco": coco["bbox"],
         **voc_scores(

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from d2_transfer.data.coco import check_mask, is_numbers, read_coco
+from d2_transfer.data.annotated import AnnotatedData, AnnotatedImage, Thing
+from d2_transfer.data.findings import Findings
+from d2_transfer.data.image_index import is_image_name
+from d2_transfer.data.load import LoadedData, load_annotated
+from d2_transfer.data.masks import box_as_mask, mask_area
+from d2_transfer.data.readers.voc import voc_image_folder
 from d2_transfer.data.spec import CocoSpec, Spec, VocSpec
-from d2_transfer.data.voc import VocObject, load_voc_objects
+from d2_transfer.scoring.voc import VocObject
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,8 +26,13 @@ class Truth:
 
     Attributes:
         content: images, annotations and categories, as COCO's files have them.
-        image_numbers: the id of an image in the data -> its number in ``content``.
+        image_numbers: the id of an image in the data -> its number in ``content``. An image that
+            is listed twice has both ids.
         classes: names, in the order of the category ids.
+        findings: what was mended and skipped.
+        category_aliases: ids of merged categories -> the id in ``content``.
+        unreadable: ids of images that were skipped -> why. Results on them do not count.
+        repeated: numbers of images that the file lists under several ids.
         voc: the objects of VOC's XML files by image, for VOC's own metrics; None for COCO's files.
         protocol: the data set's own metric: "coco", "voc07" (11 points of recall) or "voc10" (all
             points).
@@ -31,8 +41,23 @@ class Truth:
     content: dict[str, list[dict[str, Any]]]
     image_numbers: Mapping[Any, int]
     classes: Sequence[str]
+    findings: Findings
+    category_aliases: Mapping[Any, Any] = field(default_factory=dict)
+    unreadable: Mapping[Any, str] = field(default_factory=dict)
+    repeated: frozenset[int] = frozenset()
     voc: Sequence[Sequence[VocObject]] | None = None
     protocol: str = "coco"
+
+    def content_for(self, iou_type: str) -> dict[str, list[dict[str, Any]]]:
+        """The annotations for the AP of boxes ("bbox") or masks ("segm").
+
+        Objects without a mask are ignored regions for masks: neither found nor missed.
+        """
+        return self._segm_content if iou_type == "segm" else self.content
+
+    def hotcoco_for(self, iou_type: str) -> Any:
+        """`content_for` as hotcoco holds it."""
+        return self._hotcoco_segm if iou_type == "segm" else self.hotcoco
 
     @cached_property
     def hotcoco(self) -> Any:
@@ -40,6 +65,24 @@ class Truth:
         import hotcoco
 
         return hotcoco.COCO(self.content)
+
+    @cached_property
+    def _hotcoco_segm(self) -> Any:
+        import hotcoco
+
+        return hotcoco.COCO(self._segm_content)
+
+    @cached_property
+    def _segm_content(self) -> dict[str, list[dict[str, Any]]]:
+        sizes = {image["id"]: (image["height"], image["width"]) for image in self.content["images"]}
+        annotations = []
+        for annotation in self.content["annotations"]:
+            if annotation.get("segmentation") is None:
+                x, y, w, h = annotation["bbox"]
+                mask = box_as_mask((x, y, x + w, y + h), *sizes[annotation["image_id"]])
+                annotation = {**annotation, "segmentation": mask, "iscrowd": 1}
+            annotations.append(annotation)
+        return {**self.content, "annotations": annotations}
 
     @cached_property
     def renumbered(self) -> bool:
@@ -50,9 +93,11 @@ class Truth:
 def load_truth(spec: Spec, *, masks: bool = False, classes: Sequence[str] | None = None) -> Truth:
     """Reads the annotations of a data set.
 
+    Images are looked at where they are at hand: sizes and orientations are theirs then.
+
     Args:
         spec: which.
-        masks: whether every object needs a mask.
+        masks: whether masks are scored.
         classes: names of the classes of VOC data, in order; None: the spec's, or those that occur,
             sorted.
 
@@ -60,110 +105,89 @@ def load_truth(spec: Spec, *, masks: bool = False, classes: Sequence[str] | None
         FileNotFoundError: a file is missing.
         ValueError: a file is malformed.
     """
-    if isinstance(spec, VocSpec):
-        return _voc(spec, spec.classes if classes is None else classes)
-    if classes is not None:
+    if classes is not None and not isinstance(spec, VocSpec):
         raise ValueError("classes are for VOC data; COCO's files name their own")
-    return _coco(spec, masks)
+    loaded = load_annotated(spec, masks=masks, need_images=_has_images(spec), classes=classes)
+    return make_truth(loaded)
 
 
-def _coco(spec: CocoSpec, masks: bool) -> Truth:
-    file = str(spec.json_file)
-    content = read_coco(file)
-    ids = [image.get("id") for image in content["images"]]
-    if not all(isinstance(i, int | str) for i in ids) or len(set(ids)) < len(ids):
-        raise ValueError(f"{file}: an image has no id, or two have the same")
-    plain = all(isinstance(i, int) and i > 0 for i in ids)
-    numbers = {i: i if plain else n for n, i in enumerate(ids, start=1)}
-    sizes = {i["id"]: [i.get("height"), i.get("width")] for i in content["images"]}
-    if masks and not all(is_numbers(size) for size in sizes.values()):
-        raise ValueError(f"{file}: masks need the height and width of every image")
-    known = {category["id"] for category in content["categories"]}
-    annotations = []
-    for place, annotation in enumerate(content["annotations"]):
-        where = f"{file}: annotation {place}"
-        check_object(where, annotation, numbers, known)
-        if masks:
-            if "segmentation" not in annotation:
-                raise ValueError(f"{where} has no mask")
-            size = sizes[annotation["image_id"]]
-            check_mask(where, annotation["segmentation"], "bitmask", size)
-        area = annotation.get("area")
-        annotations.append(
-            {
-                **annotation,
-                "id": place + 1,
-                "image_id": numbers[annotation["image_id"]],
-                "area": annotation["bbox"][2] * annotation["bbox"][3] if area is None else area,
-                "iscrowd": int(annotation.get("iscrowd") or 0),
-            }
-        )
-    images = [{**image, "id": numbers[image["id"]]} for image in content["images"]]
-    categories = sorted(content["categories"], key=lambda category: category["id"])
-    return Truth(
-        content={"images": images, "annotations": annotations, "categories": categories},
-        image_numbers=numbers,
-        classes=[category["name"] for category in categories],
-    )
+def _has_images(spec: Spec) -> bool:
+    """Whether the images of a data set are at hand."""
+    if isinstance(spec, CocoSpec):
+        return spec.images is not None and spec.images.is_dir()
+    if not isinstance(spec, VocSpec):
+        return True  # the boxes are relative to the images' sides
+    folder = voc_image_folder(spec.root)
+    return folder.is_dir() and any(is_image_name(file.name) for file in folder.iterdir())
 
 
-def check_object(
-    where: str, entry: Mapping[str, Any], images: Container[Any], categories: Container[Any]
-) -> None:
-    """Checks what an annotation and a result have in common.
+def make_truth(loaded: LoadedData) -> Truth:
+    """The annotations that a data set is scored by.
 
     Args:
-        where: what it is, for the message.
-        entry: with image_id, category_id and bbox.
-        images: the ids that exist.
-        categories: likewise.
-
-    Raises:
-        ValueError: something is missing, unknown or no box.
+        loaded: what `load_annotated` gives, with masks if these are to be scored.
     """
-    if missing := [key for key in ("image_id", "category_id", "bbox") if key not in entry]:
-        raise ValueError(f"{where} lacks {', '.join(missing)}")
-    for key, known in (("image_id", images), ("category_id", categories)):
-        if not isinstance(entry[key], int | str) or entry[key] not in known:
-            raise ValueError(f"{where} has the unknown {key} {entry[key]!r}")
-    box = entry["bbox"]
-    if not is_numbers(box) or len(box) != 4 or min(box[2:]) < 0:
-        raise ValueError(
-            f"{where} has the bbox {box}; it must be x, y, width, height, finite, and not below 0"
-        )
-
-
-def _voc(spec: VocSpec, classes: Sequence[str] | None) -> Truth:
-    objects = load_voc_objects(str(spec.root), spec.split)
-    names = sorted({thing.name for things in objects.values() for thing in things})
-    classes = names if classes is None else list(classes)
-    if len(set(classes)) < len(classes):
-        raise ValueError(f"classes {', '.join(classes)}: one is named twice")
-    if unknown := sorted(set(names) - set(classes)):
-        raise ValueError(f"class {unknown[0]!r} is not among {', '.join(classes)}")
+    data = loaded.data
+    plain = all(isinstance(image.id, int) and image.id > 0 for image in data.images)
+    numbers: dict[int | str, int] = {
+        image.id: int(image.id) if plain else n for n, image in enumerate(data.images, start=1)
+    }
+    categories = dict(zip(data.classes, data.category_ids, strict=True))
     annotations: list[dict[str, Any]] = []
-    for number, things in enumerate(objects.values(), start=1):
-        for thing in things:
-            x0, y0, x1, y1 = thing.box  # VOC counts pixels from 1 and includes the last
-            width, height = x1 - x0 + 1, y1 - y0 + 1
+    for image in data.images:
+        for thing in image.things:
             annotations.append(
                 {
                     "id": len(annotations) + 1,
-                    "image_id": number,
-                    "category_id": classes.index(thing.name) + 1,
-                    "bbox": [x0 - 1, y0 - 1, width, height],
-                    "area": width * height,
-                    "iscrowd": 0,
+                    "image_id": numbers[image.id],
+                    "category_id": categories[thing.label],
+                    **_as_coco(thing, image, masks=loaded.mask_format is not None),
                 }
             )
+    also = {other: numbers[image.id] for image in data.images for other in image.other_ids}
     return Truth(
         content={
-            "images": [{"id": n} for n in range(1, len(objects) + 1)],
+            "images": [_image(image, numbers[image.id]) for image in data.images],
             "annotations": annotations,
-            "categories": [{"id": n, "name": name} for n, name in enumerate(classes, start=1)],
+            "categories": [{"id": i, "name": name} for name, i in categories.items()],
         },
-        image_numbers={name: n for n, name in enumerate(objects, start=1)},
-        classes=classes,
-        voc=list(objects.values()),
-        protocol="voc07" if spec.is_2007 else "voc10",
+        image_numbers={**numbers, **also},
+        classes=list(data.classes),
+        findings=loaded.findings,
+        category_aliases=data.category_aliases,
+        unreadable=loaded.unreadable,
+        repeated=frozenset(also.values()),
+        voc=None if data.protocol == "coco" else _voc_objects(data),
+        protocol=data.protocol,
     )
+
+
+def _image(image: AnnotatedImage, number: Any) -> dict[str, Any]:
+    if image.width is None or image.height is None:
+        return {"id": number}
+    return {"id": number, "height": round(image.height), "width": round(image.width)}
+
+
+def _as_coco(thing: Thing, image: AnnotatedImage, *, masks: bool) -> dict[str, Any]:
+    x0, y0, x1, y1 = thing.box
+    area = thing.area
+    if area is None and masks and thing.mask is not None:
+        assert image.height is not None and image.width is not None
+        area = mask_area(thing.mask, round(image.height), round(image.width))
+    return {
+        "bbox": [x0, y0, x1 - x0, y1 - y0],
+        "area": (x1 - x0) * (y1 - y0) if area is None else area,
+        "iscrowd": int(thing.crowd),
+        **({"segmentation": thing.mask} if masks and thing.mask is not None else {}),
+    }
+
+
+def _voc_objects(data: AnnotatedData) -> list[list[VocObject]]:
+    found = []
+    for image in data.images:
+        objects = []
+        for thing in image.things:
+            assert thing.voc_box is not None
+            objects.append(VocObject(thing.label, thing.voc_box, thing.difficult))
+        found.append(objects)
+    return found

@@ -3,13 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from d2_transfer.data.voc import VocObject
-
 THRESHOLDS = np.arange(50, 100, 5) / 100  # of IoU, as Detectron2 has them; VOC's own is 0.5
+
+
+@dataclass(frozen=True)
+class VocObject:
+    """An object of an annotation file.
+
+    Attributes:
+        name: of its class.
+        box: x0, y0, x1, y1 as in the file: pixels are counted from 1 and x1, y1 are included.
+        difficult: whether VOC's metric ignores it.
+    """
+
+    name: str
+    box: tuple[float, float, float, float]
+    difficult: bool
 
 
 def voc_scores(

@@ -98,6 +98,12 @@ class Scenes:
         return f"<annotation>{size}{objects}</annotation>"
 
 
+@pytest.fixture(autouse=True)
+def image_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is found about the images of a test stays out of the user's cache."""
+    monkeypatch.setenv("CWRGP_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
 @pytest.fixture(scope="session")
 def scenes(tmp_path_factory: pytest.TempPathFactory) -> Scenes:
     """The data set; not to be changed."""

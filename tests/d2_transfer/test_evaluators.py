@@ -11,13 +11,14 @@ from typing import Any
 
 import pytest
 import torch
+from annotated_sets import yolo_set
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.evaluation import COCOEvaluator, DatasetEvaluator, PascalVOCDetectionEvaluator
 from detectron2.structures import Boxes, BoxMode, Instances
 
 import d2_transfer
 from d2_transfer.config import get_cfg
-from d2_transfer.data.registry import register_custom
+from d2_transfer.data.registry import Reading, register_custom, register_named, use_reading
 from d2_transfer.evaluators import ScoringEvaluator, build_evaluator
 
 # Detectron2's own, on this stack.
@@ -233,6 +234,85 @@ def test_data_without_annotations_have_their_detections_written(
     assert {entry["category_id"] for entry in written} == {10, 20}
     with pytest.raises(ValueError, match="coco.json has no annotations"):
         d2_transfer.score(name, written)
+
+
+@pytest.mark.parametrize("backend", ["hotcoco", "pycocotools"])
+def test_classes_in_another_order_than_their_ids(
+    own_scenes: Any, tmp_path: Path, backend: str
+) -> None:
+    name = register(own_scenes.coco)
+    cfg = config(tmp_path, backend=backend)
+    cfg.DATASETS.CLASSES = ["disc", "bar", "square"]
+    use_reading([name], Reading.of(cfg))
+    for only, expected in (
+        (1, ["nan", "100", "0"]),
+        (2, ["nan", "0", "100"]),
+        (5, ["nan", "0", "0"]),
+    ):
+        result = evaluate(build_evaluator(cfg, name), name, only=only)["bbox"]
+        values = [result[f"AP-{label}"] for label in cfg.DATASETS.CLASSES]
+        assert [f"{value:.0f}" for value in values] == expected
+
+
+@pytest.mark.parametrize("form", ["coco", "voc"])
+def test_images_that_cannot_be_read_do_not_count(
+    scenes: Any, tmp_path: Path, form: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    name = register(getattr(scenes, form))
+    evaluator = build_evaluator(config(tmp_path), name)
+    evaluator.reset()
+    caplog.set_level("WARNING", "d2_transfer")
+    for number, record in enumerate(DatasetCatalog.get(name)):
+        things = record["annotations"]
+        instances = Instances((64, 64))
+        instances.pred_boxes = Boxes(torch.tensor([thing["bbox"] for thing in things]))
+        instances.scores = torch.full((len(things),), 0.9)
+        instances.pred_classes = torch.tensor([thing["category_id"] for thing in things])
+        if number == 2:
+            record["unreadable"] = f"{record['file_name']}: damaged"
+            instances.pred_boxes.tensor += 20
+        evaluator.process([record], [{"instances": instances}])
+    for table in evaluator.evaluate().values():
+        assert table["AP"] == pytest.approx(100)
+    assert "1 images could not be read and do not count; the first: " in caplog.text
+    assert "000002.png: damaged" in caplog.text
+
+
+def test_the_truth_scores_100_on_data_in_yolo_form(tmp_path: Path) -> None:
+    yolo_set(tmp_path)
+    name = f"yolo:{tmp_path}/data.yaml:train"
+    register_named("DATASETS.TEST", [name])
+    result = evaluate(build_evaluator(config(tmp_path), name), name)
+    assert result["bbox"]["AP"] == pytest.approx(100)
+    (folder,) = (tmp_path / "inference").iterdir()
+    assert folder.name.startswith("yolo_") and (folder / "scores.json").is_file()
+
+
+def test_objects_without_a_mask_are_ignored_in_the_ap_of_masks(
+    own_scenes: Any, tmp_path: Path
+) -> None:
+    path = own_scenes.root / "coco.json"
+    content = json.loads(path.read_text())
+    content["annotations"][0]["segmentation"] = []
+    path.write_text(json.dumps(content))
+    name = register(own_scenes.coco)
+    found = []
+    for record in DatasetCatalog.get(name):  # the truth, but for the first object
+        boxes = [thing["bbox"] for thing in record["annotations"]]
+        boxes = boxes[1:] if record["image_id"] == 1 else boxes
+        labels = [thing["category_id"] for thing in record["annotations"]][-len(boxes) :]
+        instances = Instances((64, 64))
+        instances.pred_boxes = Boxes(torch.tensor(boxes).reshape(-1, 4))
+        instances.scores = torch.full((len(boxes),), 0.9)
+        instances.pred_classes = torch.tensor(labels[: len(boxes)]).long()
+        masks = torch.zeros(len(boxes), 64, 64, dtype=torch.bool)
+        for mask, (x0, y0, x1, y1) in zip(masks, boxes, strict=True):
+            mask[int(y0) : int(y1), int(x0) : int(x1)] = True
+        instances.pred_masks = masks
+        found.append((record, instances))
+    result = run(build_evaluator(config(tmp_path, masks=True), name), found)
+    assert result["segm"]["AP"] == pytest.approx(100)
+    assert result["bbox"]["AP"] < 95
 
 
 def test_proposals_are_evaluated_by_detectron2(scenes: Any, tmp_path: Path) -> None:

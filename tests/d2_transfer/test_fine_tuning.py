@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import math
+import re
 import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import yaml
 from detectron2.config import CfgNode
 from detectron2.evaluation import DatasetEvaluator
 from opened_files import opened_files
@@ -84,6 +87,42 @@ def test_mask_rcnn_fpn_on_coco(tmp_path: Path, scenes: Any, encoder_file: Path) 
     again = run([*arguments, "MODEL.WEIGHTS", str(final)], "--eval-only")
     assert json.dumps(again) == json.dumps(results)
     assert json.dumps(run(arguments, "--eval-only", "--resume")) == json.dumps(results)
+
+
+def test_own_data_are_mended_said_and_scored(tmp_path: Path, own_scenes: Any) -> None:
+    path = own_scenes.root / "coco.json"
+    content = json.loads(path.read_text())
+    things = content["annotations"]
+    things[0]["bbox"][2] = 0
+    things[1]["segmentation"] = []
+    things[2]["segmentation"] = {"size": [64, 64], "counts": [130, 60, 64 * 64 - 190]}
+    path.write_text(json.dumps(content))
+    val = json.loads(path.read_text())
+    val["categories"] = val["categories"][1:]
+    val["annotations"] = [thing for thing in things if thing["category_id"] == 20]
+    (own_scenes.root / "val.json").write_text(json.dumps(val))
+    entry = own_scenes.coco("mended")
+    spec = f"coco:{own_scenes.root}/val.json:{own_scenes.root}/JPEGImages"
+    counted = ("MODEL.ROI_HEADS.NUM_CLASSES", 0, "INPUT.MASK_FORMAT", "polygon")
+    arguments = command(
+        FPN, tmp_path, entry, "MODEL.WEIGHTS", "", *counted, "DATASETS.TEST", (spec,)
+    )
+    results = run(arguments)
+    assert results["bbox"].keys() >= {"AP-square", "AP-bar"}
+    assert math.isnan(results["bbox"]["AP-square"])  # which the test data lack
+    text = log(tmp_path)
+    assert text.count("The model's 2 classes: square, bar") == 1
+    assert text.count("mended: 6 images, 8 objects") == 1
+    for line in (r"box of width or height 0 .*skipped +1", r"object without a mask, .*mended +1"):
+        assert len(re.findall(line, text)) == 1
+    assert "masks with RLE, read as INPUT.MASK_FORMAT bitmask" in text
+    stored = yaml.safe_load((tmp_path / "config.yaml").read_text())
+    assert stored["DATASETS"]["CLASSES"] == ["square", "bar"]
+    assert stored["MODEL"]["ROI_HEADS"]["NUM_CLASSES"] == 2
+    assert stored["INPUT"]["MASK_FORMAT"] == "bitmask"
+    # The classes of the run, not of the test data.
+    again = run([*arguments, "MODEL.WEIGHTS", str(tmp_path / "model_final.pth")], "--eval-only")
+    assert json.dumps(again) == json.dumps(results)
 
 
 def test_loggers_get_the_records_of_metrics_json_and_go_on_when_it_resumes(
@@ -258,13 +297,11 @@ def test_files_are_not_opened_more_often_than_needed(
     with opened_files() as opened:
         run(command(FPN, tmp_path / "coco", own_scenes.coco("opened_coco"), *opts))
     assert opened[weights] == 1  # checked and loaded
-    # Once by the checks; by Detectron2 for training, for testing, and by its evaluator.
-    assert opened[own_scenes.root / "coco.json"] == 1 + 3
+    assert opened[own_scenes.root / "coco.json"] == 1  # for checks, training, testing and scoring
     with opened_files() as opened:
         run(command(C4, tmp_path / "voc", own_scenes.voc("opened_voc"), *opts))
     files = sorted((own_scenes.root / "Annotations").iterdir())
-    # Once by this package, for checks, training and testing; once by Detectron2's evaluator.
-    assert [opened[file] for file in files] == [2] * len(files)
+    assert [opened[file] for file in files] == [1] * len(files)
 
 
 def test_the_evaluator_is_that_of_the_data_set(tmp_path: Path, scenes: Any) -> None:

@@ -102,15 +102,14 @@ def test_the_results_of_started_processes_are_returned(
 
 @pytest.mark.usefixtures("two_gpus")
 def test_a_mistake_in_a_started_process_is_one_line(
-    tmp_path: Path, own_scenes: Any, encoder_file: Path, capfd: pytest.CaptureFixture[str]
+    tmp_path: Path, scenes: Any, encoder_file: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    (own_scenes.root / "JPEGImages" / "000003.png").write_bytes(b"no image")
-    arguments = values(own_scenes.coco("unreadable"), tmp_path / "run", encoder_file)
+    more = {"DATALOADER.SAMPLER_TRAIN": "Sampler"}  # which only the loader looks at
+    arguments = values(scenes.coco("mistaken"), tmp_path / "run", encoder_file, **more)
     assert train_net.main(["--num-gpus", "2", "--config-file", C4, *arguments]) == 2
     out, err = capfd.readouterr()
     errors = [line for line in err.splitlines() if line.startswith("error: ")]
-    assert len(errors) == 1 and "cannot identify image file" in errors[0]
-    assert "000003.png" in errors[0]
+    assert len(errors) == 1 and "Unknown training sampler: Sampler" in errors[0]
     assert "Traceback" not in out + err and "ProcessRaisedException" not in out + err
 
 

@@ -17,7 +17,7 @@ from pycocotools.cocoeval import COCOeval
 
 from benchmark_rows.detections import HEIGHT, WIDTH, coco_files, draw, voc_folder
 from benchmark_rows.timing import Pair, Row
-from d2_transfer.data.coco import forget_annotations
+from d2_transfer.data.load import load_annotated
 from d2_transfer.data.spec import VOC_CLASSES, VocSpec
 from d2_transfer.scoring.coco import run
 from d2_transfer.scoring.score import score
@@ -78,7 +78,6 @@ def _coco_files(kinds: Sequence[str]) -> Pair:
     truth, results = files["truth"], files["masks" if "segm" in kinds else "boxes"]
 
     def a() -> None:
-        forget_annotations()
         score(f"coco:{truth}", results, kinds)
 
     def b() -> None:
@@ -115,9 +114,9 @@ def _voc() -> Pair:
         MetadataCatalog.get(name).set(
             dirname=str(root), split="all", year=2007, thing_classes=list(VOC_CLASSES)
         )
-    spec = VocSpec(root, "all", 2007, VOC_CLASSES)
+    loaded = load_annotated(VocSpec(root, "all", 2007, VOC_CLASSES), need_images=False)
     evaluators = (
-        ScoringEvaluator(spec, ("bbox",), backend="hotcoco", folder=Path(root, "scores")),
+        ScoringEvaluator(loaded, ("bbox",), backend="hotcoco", folder=Path(root, "scores")),
         PascalVOCDetectionEvaluator(name),
     )
     for evaluator in evaluators:

@@ -1,0 +1,286 @@
+"""Annotations in YOLO form: a data.yaml, images, and one text file of labels for each image."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import yaml
+
+from d2_transfer.data.annotated import AnnotatedData, AnnotatedImage, Box, Thing
+from d2_transfer.data.findings import Findings
+from d2_transfer.data.image_index import FileIndex, is_image_name, name_parts
+from d2_transfer.data.masks import box_of_mask
+from d2_transfer.data.spec import YoloSpec
+from d2_transfer.data.values import as_id, as_number, as_numbers, read_text
+
+_SAME_SPLIT = {"val": "valid", "valid": "val"}
+
+
+def read_yolo_data(spec: YoloSpec, findings: Findings) -> AnnotatedData:
+    """Reads a split; boxes and polygons are relative to the sides of their images.
+
+    A label file with polygons gives masks, with keypoints boxes. An image without a label file, or
+    with an empty one, has no objects.
+
+    Args:
+        spec: the data.yaml and the split.
+        findings: gets what is mended and skipped.
+
+    Raises:
+        FileNotFoundError: the data.yaml, or the images of the split, do not exist.
+        ValueError: a file is malformed, or a label has a class without a name.
+    """
+    content = _read_yaml(spec.yaml)
+    names = _read_names(spec.yaml, content, findings)
+    classes = _merge_names(spec.yaml, names, findings)
+    label = _Labels(classes, _first_keypoint(spec.yaml, content), findings)
+    images: list[AnnotatedImage] = []
+    used: set[str] = set()
+    with_labels, first_missing = 0, None
+    for file in _split_images(spec, content, findings):
+        if (key := os.path.abspath(file)) in used:
+            findings.mend("image listed twice, used once", str(file))
+            continue
+        used.add(key)
+        image = AnnotatedImage(id=file.stem, name=file.name, place=str(file), file=file)
+        label_file = find_label_file(file)
+        if label_file is None:
+            first_missing = first_missing or file
+        else:
+            with_labels += 1
+            image.things = list(label.read(label_file))
+            image.place = str(label_file)
+        images.append(image)
+    if not images:
+        raise FileNotFoundError(f"{spec.yaml}: the split {spec.split!r} has no images")
+    if not with_labels:
+        raise FileNotFoundError(
+            f"{spec.yaml}: no image of the split {spec.split!r} has a label file; for"
+            f" {first_missing} looked for {' and '.join(map(str, _label_files(images[0].file)))}"
+        )
+    _use_unique_ids(images)
+    return AnnotatedData(
+        images=images,
+        classes=list(dict.fromkeys(classes.values())),
+        category_ids=list(range(1, len(set(classes.values())) + 1)),
+        protocol="coco",
+        source=f"{spec.yaml} ({spec.split})",
+        relative=True,
+    )
+
+
+def _use_unique_ids(images: Sequence[AnnotatedImage]) -> None:
+    """Images of one name in several folders are named with their folders."""
+    stems = [str(image.id) for image in images]
+    if len(set(stems)) < len(stems):
+        files = [str(image.file) for image in images]
+        ids: set[str] = set()
+        common = os.path.commonpath([os.path.dirname(file) for file in files])
+        for image, file in zip(images, files, strict=True):
+            relative = os.path.relpath(file, common)
+            stem = os.path.splitext(relative)[0]
+            image.id = relative if stem in ids else stem  # p0.jpg beside p0.png
+            ids.add(stem)
+
+
+def _read_yaml(file: Path) -> Mapping[str, Any]:
+    if not file.is_file():
+        raise FileNotFoundError(f"{file}: no such file")
+    try:
+        content = yaml.safe_load(read_text(file).lstrip("\ufeff"))
+    except yaml.YAMLError as error:
+        raise ValueError(f"{file} is not valid YAML: {error}") from error
+    if not isinstance(content, dict) or not ({"names", "nc"} & content.keys()):
+        raise ValueError(f"{file} is not a data.yaml of YOLO: it has no names")
+    return content
+
+
+def _read_names(file: Path, content: Mapping[str, Any], findings: Findings) -> dict[int, str]:
+    """The name of each class number."""
+    names, count = content.get("names"), as_id(content.get("nc"))
+    if names is None:
+        if not isinstance(count, int) or count < 1:
+            raise ValueError(f"{file} has no names, and nc is {content.get('nc')!r}")
+        findings.mend("classes without names, numbered", str(file))
+        return {number: str(number) for number in range(count)}
+    entries = names.items() if isinstance(names, dict) else enumerate(names or [])
+    found = {}
+    if isinstance(names, dict | list):
+        for key, name in entries:
+            number = as_id(key)
+            if not isinstance(number, int) or not str(name).strip() or name is None:
+                raise ValueError(f"{file}: names has the entry {key!r}: {name!r}")
+            found[number] = str(name).strip()
+    if not found:
+        raise ValueError(f"{file}: names is {names!r}; it must be a list or a dictionary of names")
+    if count is not None and count != len(found):
+        findings.mend(f"nc {count} with {len(found)} names, the names count", str(file))
+    return dict(sorted(found.items()))
+
+
+def _merge_names(file: Path, names: Mapping[int, str], findings: Findings) -> dict[int, str]:
+    """Names that are equal, or differ in case only, are one class."""
+    first: dict[str, str] = {}
+    merged = {}
+    for number, name in names.items():
+        merged[number] = first.setdefault(name.casefold(), name)
+        if list(first.values())[-1] != name or number != _first_number(names, name):
+            findings.mend(
+                f"class of the same name as another, merged into {merged[number]!r}",
+                f"{file}: class {number} {name}",
+            )
+    return merged
+
+
+def _first_number(names: Mapping[int, str], name: str) -> int:
+    return next(n for n, other in names.items() if other.casefold() == name.casefold())
+
+
+def _first_keypoint(file: Path, content: Mapping[str, Any]) -> bool:
+    """Whether labels have keypoints after the box."""
+    shape = content.get("kpt_shape")
+    if shape is None:
+        return False
+    numbers = as_numbers(shape)
+    if numbers is None or len(numbers) != 2:
+        raise ValueError(f"{file}: kpt_shape is {shape!r}; it must be two numbers")
+    return True
+
+
+def _split_images(spec: YoloSpec, content: Mapping[str, Any], findings: Findings) -> Iterator[Path]:
+    """The image files of a split."""
+    key = spec.split
+    if content.get(key) is None and content.get(_SAME_SPLIT.get(key, "")) is not None:
+        key = _SAME_SPLIT[key]
+    places = content.get(key)
+    if places is None:
+        splits = [k for k in ("train", "val", "valid", "test") if content.get(k) is not None]
+        raise ValueError(
+            f"{spec.yaml} has no split {spec.split!r}; it has {', '.join(splits) or 'none'}"
+        )
+    folder = spec.yaml.parent
+    base = folder / str(content.get("path") or "")
+    bases = [base, folder] if base.is_dir() else [folder]
+    for place in places if isinstance(places, list) else [places]:
+        if not isinstance(place, str) or not place.strip():
+            raise ValueError(f"{spec.yaml}: {key} is {places!r}; it must be paths")
+        yield from _images_of(_resolve(spec, place.strip(), bases), bases, findings)
+
+
+def _resolve(spec: YoloSpec, place: str, bases: Sequence[Path]) -> Path:
+    """A folder or list that a data.yaml names, where it was moved together with it as well."""
+    stated = PurePosixPath(place.replace("\\", "/"))
+    parts = name_parts(place)
+    tails = [PurePosixPath(*parts[start:]) for start in range(len(parts))]
+    # Roboflow writes ../train/images for the folder train beside the file.
+    for path in (stated, *(tail for tail in tails if len(tail.parts) > 1 or len(parts) == 1)):
+        for version in (path, _swap_val(path)):
+            for base in bases:
+                if (base / version).exists():
+                    return base / version
+    raise FileNotFoundError(
+        f"{spec.yaml}: {bases[0] / stated} of the split {spec.split!r} does not exist"
+    )
+
+
+def _swap_val(path: PurePosixPath) -> PurePosixPath:
+    return PurePosixPath(*(_SAME_SPLIT.get(part, part) for part in path.parts))
+
+
+def _images_of(place: Path, bases: Sequence[Path], findings: Findings) -> Iterator[Path]:
+    if place.is_dir():
+        for folder, subfolders, files in os.walk(place, followlinks=True):
+            subfolders[:] = sorted(
+                sub for sub in subfolders if not sub.startswith(".") and sub != "__MACOSX"
+            )
+            for name in sorted(files):
+                if not name.startswith(".") and is_image_name(name):
+                    yield Path(folder, name)
+        return
+    index = FileIndex(bases[0])
+    for line in read_text(place).lstrip("\ufeff").splitlines():
+        if not (name := line.strip()):
+            continue
+        candidates = [base / name for base in (place.parent, *bases)]
+        file = next((c for c in candidates if c.is_file()), None)
+        if file is None:
+            match = index.find(name)
+            if match is not None:
+                findings.mend("file name that almost fits", f"{place}: {name} -> {match.file.name}")
+            file = candidates[0] if match is None else match.file
+        yield Path(os.path.normpath(file))
+
+
+def find_label_file(image: Path) -> Path | None:
+    """The label file of an image, or None: in ``labels`` instead of ``images``, or beside it."""
+    return next((file for file in _label_files(image) if file.is_file()), None)
+
+
+def _label_files(image: Path | None) -> list[Path]:
+    assert image is not None
+    parts = list(image.parts)
+    places = [n for n, part in enumerate(parts[:-1]) if part.lower() == "images"]
+    beside = image.with_suffix(".txt")
+    if not places:
+        return [beside]
+    swapped = [
+        Path(*parts[: places[-1]], labels, *parts[places[-1] + 1 :]).with_suffix(".txt")
+        for labels in ("labels", "Labels")
+    ]
+    return [swapped[0], beside, swapped[1]]
+
+
+@dataclass
+class _Labels:
+    """Reads label files."""
+
+    classes: Mapping[int, str]
+    keypoints: bool
+    findings: Findings
+
+    def read(self, file: Path) -> Iterator[Thing]:
+        seen = set()
+        for number, line in enumerate(read_text(file).lstrip("\ufeff").splitlines(), start=1):
+            words = line.replace(",", " ").split()
+            if not words:
+                continue
+            place = f"{file}: line {number}"
+            if tuple(words) in seen:
+                self.findings.mend("label twice in a file, used once", place)
+                continue
+            seen.add(tuple(words))
+            thing = self._thing(words, place)
+            if thing is not None:
+                yield thing
+
+    def _thing(self, words: Sequence[str], place: str) -> Thing | None:
+        label = as_id(words[0])
+        values = [as_number(word) for word in words[1:]]
+        if not isinstance(label, int) or label not in self.classes:
+            raise ValueError(
+                f"{place} has the class {words[0]!r}; the data.yaml names"
+                f" {min(self.classes)} to {max(self.classes)}"
+            )
+        if len(values) < 4 or None in values:
+            self.findings.skip("label that is neither a box nor a polygon", place)
+            return None
+        numbers: list[float] = values  # type: ignore[assignment]
+        name = self.classes[label]
+        if len(numbers) in (4, 5) or self.keypoints:
+            if len(numbers) == 5 and not self.keypoints:
+                self.findings.mend("confidence after the box, ignored", place)
+            x, y, width, height = numbers[:4]
+            box: Box = (x - width / 2, y - height / 2, x + width / 2, y + height / 2)
+            return Thing(name, box, place)
+        if len(numbers) % 2:
+            self.findings.skip("polygon with an odd number of coordinates", place)
+            return None
+        extent = box_of_mask([numbers])
+        if extent is None:
+            self.findings.skip("polygon that is not finite", place)
+            return None
+        return Thing(name, extent, place, mask=[numbers])

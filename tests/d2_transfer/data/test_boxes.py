@@ -1,0 +1,181 @@
+"""Boxes that are clipped, skipped, or mean something else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from annotated_sets import BOXES, HEIGHT, WIDTH, boxes_of, coco_set, truth, voc_set, voc_xml
+
+from d2_transfer.data.findings import MENDED, SKIPPED
+from d2_transfer.data.load import load_annotated
+
+
+def box(number: int, *values: float, bare: bool = True) -> Any:
+    """Gives an annotation of a COCO file this box, and without polygons and area."""
+
+    def change(content: dict[str, Any]) -> None:
+        annotation = content["annotations"][number]
+        annotation["bbox"] = list(values)
+        if bare:
+            del annotation["segmentation"], annotation["area"]
+
+    return change
+
+
+def all_boxes(function: Any, *, keep: tuple[str, ...] = ()) -> Any:
+    """Changes x, y, width, height of all boxes; of polygons and areas only those named stay."""
+
+    def change(content: dict[str, Any]) -> None:
+        for annotation in content["annotations"]:
+            annotation["bbox"] = list(function(*annotation["bbox"]))
+            for key in ("segmentation", "area"):
+                if key not in keep:
+                    del annotation[key]
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("values", "clipped"),
+    [
+        ((30, 20, 240, 24), (30, 20, WIDTH, 44)),
+        ((-20, -9, 50, 40), (0, 0, 30, 31)),
+        ((30, 20, 32, 40.5), (30, 20, 62, HEIGHT)),
+        ((-10, -10, 500, 500), (0, 0, WIDTH, HEIGHT)),
+    ],
+)
+def test_a_box_beyond_its_image_is_clipped(
+    tmp_path: Path, values: tuple[float, ...], clipped: tuple[float, ...]
+) -> None:
+    loaded = load_annotated(coco_set(tmp_path, box(1, *values)))
+    assert boxes_of(loaded) == {**truth(), "p1.png": [("dog", clipped)]}
+    assert loaded.findings.as_dict() == {MENDED: {"box beyond its image, clipped": 1}}
+    assert "ann.json: annotation 2" in loaded.findings.as_text()
+
+
+def test_the_area_of_a_clipped_box_is_its_own(tmp_path: Path) -> None:
+    loaded = load_annotated(coco_set(tmp_path, box(1, 30, 20, 240, 24, bare=False)))
+    assert [image.things[0].area for image in loaded.data.images[:2]] == [900, None]
+
+
+def test_rounding_is_no_finding(tmp_path: Path) -> None:
+    loaded = load_annotated(coco_set(tmp_path, box(0, -0.004, 0, WIDTH + 0.008, 20)))
+    assert loaded.data.images[0].things[0].box == (0, 0, WIDTH, 20)
+    assert loaded.findings.counts == {}
+
+
+@pytest.mark.parametrize(
+    ("values", "kind"),
+    [
+        ((30, 20, 0, 24), "box of width or height 0"),
+        ((30, 20, 32, 0), "box of width or height 0"),
+        ((30, 20, 0, 0), "box of width or height 0"),
+        ((30, 20, -5, 24), "box of negative width or height"),
+        ((float("nan"), 20, 5, 24), "box that is not finite"),
+        ((30, 20, float("inf"), 24), "box that is not finite"),
+        ((WIDTH, 20, 5, 24), "box wholly outside its image"),
+        ((-50, 20, 40, 24), "box wholly outside its image"),
+        ((30, 20, 5), "box that is not four numbers"),
+        ((30, 20, "x", 5), "box that is not four numbers"),
+    ],
+)
+def test_worthless_boxes_are_skipped(tmp_path: Path, values: tuple[float, ...], kind: str) -> None:
+    loaded = load_annotated(coco_set(tmp_path, box(1, *values)))
+    assert boxes_of(loaded) == {**truth(), "p1.png": []}
+    assert loaded.findings.as_dict()[SKIPPED] == {kind: 1}
+    assert loaded.findings.places["skipped", kind] == ["ann.json: annotation 2"]
+
+
+def test_the_first_ten_are_listed(tmp_path: Path) -> None:
+    def change(content: dict[str, Any]) -> None:
+        content["annotations"] += [
+            {"id": n, "image_id": 1, "category_id": 1, "bbox": [3, 3, 0, 4]} for n in range(20, 35)
+        ]
+
+    loaded = load_annotated(coco_set(tmp_path, change))
+    text = loaded.findings.as_text()
+    assert loaded.findings.as_dict()[SKIPPED] == {"box of width or height 0": 15}
+    assert "annotation 29, and 5 more" in text and "annotation 30" not in text
+
+
+@pytest.mark.parametrize("keep", [(), ("segmentation",), ("area",)])
+def test_corners_for_sizes_are_refused(tmp_path: Path, keep: tuple[str, ...]) -> None:
+    change = all_boxes(lambda x, y, w, h: (x, y, x + w, y + h), keep=keep)
+    cause = {
+        (): "are they corners x0, y0, x1, y1 instead of x, y, width, height",
+        ("segmentation",): "fits its mask only when read as corners x0, y0, x1, y1",
+        ("area",): "fits its area only when read as corners x0, y0, x1, y1",
+    }[keep]
+    with pytest.raises(ValueError, match=cause):
+        load_annotated(coco_set(tmp_path, change))
+
+
+def test_corners_within_the_image_are_refused_by_their_masks(tmp_path: Path) -> None:
+    """All boxes are inside their image in both readings."""
+
+    def change(content: dict[str, Any]) -> None:
+        for annotation in content["annotations"]:
+            annotation.update(bbox=[5, 4, 30, 25], area=25 * 21)
+            annotation["segmentation"] = [[5, 4, 30, 4, 30, 25, 5, 25]]
+
+    with pytest.raises(
+        ValueError, match=r"annotation 1: its box \(5, 4, 35, 29\) fits its mask on"
+    ):
+        load_annotated(coco_set(tmp_path, change))
+
+
+def test_boxes_of_another_size_are_refused(tmp_path: Path) -> None:
+    change = all_boxes(lambda x, y, w, h: (4 * x, 4 * y, 2 * w, 2 * h))
+    with pytest.raises(
+        ValueError,
+        match=r"annotation 1: \d of 4 boxes reach beyond their image, "
+        r"this one .* in 80 x 60 pixels; are the images of another size",
+    ):
+        load_annotated(coco_set(tmp_path, change))
+
+
+def test_boxes_slightly_beyond_are_clipped_however_many(tmp_path: Path) -> None:
+    loaded = load_annotated(coco_set(tmp_path, all_boxes(lambda *_: (20, -1, 61, 62))))
+    assert {boxes[0][1] for boxes in boxes_of(loaded).values()} == {(20, 0, WIDTH, HEIGHT)}
+    assert loaded.findings.as_dict()[MENDED] == {"box beyond its image, clipped": 4}
+
+
+def test_relative_numbers_are_refused(tmp_path: Path) -> None:
+    change = all_boxes(lambda x, y, w, h: (x / WIDTH, y / HEIGHT, w / WIDTH, h / HEIGHT))
+    with pytest.raises(
+        ValueError,
+        match=r"annotation 1: 4 of 4 boxes are within 1 x 1 pixel, so "
+        r"they are relative numbers; this format has pixels",
+    ):
+        load_annotated(coco_set(tmp_path / "coco", change))
+    spec = voc_set(tmp_path / "voc")
+    for number, (x0, y0, x1, y1) in enumerate(BOXES):
+        corners = (x0 / WIDTH, y0 / HEIGHT, x1 / WIDTH, y1 / HEIGHT)
+        file = tmp_path / "voc" / "Annotations" / f"p{number}.xml"
+        file.write_text(voc_xml(number, corners=corners))
+    with pytest.raises(ValueError, match=r"p0.xml: object 1: 4 of 4 boxes are within 1 x 1 pixel"):
+        load_annotated(spec)
+
+
+def test_boxes_of_zeros_are_no_relative_numbers(tmp_path: Path) -> None:
+    def zeros(content: dict[str, Any]) -> None:
+        for number in (1, 2, 3):
+            box(number, 0, 0, 0, 0)(content)
+
+    loaded = load_annotated(coco_set(tmp_path, zeros))
+    assert loaded.findings.as_dict()[SKIPPED] == {"box of width or height 0": 3}
+
+
+def test_strict_refuses_whatever_would_be_mended_or_skipped(tmp_path: Path) -> None:
+    with pytest.raises(
+        ValueError,
+        match=r"mine: 1 x box beyond its image, clipped would be mended, "
+        r"first ann.json: annotation 2 \(DATASETS.STRICT is True\)",
+    ):
+        load_annotated(coco_set(tmp_path, box(1, 30, 20, 240, 24)), name="mine", strict=True)
+    with pytest.raises(ValueError, match="1 x box of width or height 0 would be skipped"):
+        load_annotated(coco_set(tmp_path, box(1, 30, 20, 0, 24)), strict=True)
+    empty = coco_set(tmp_path, lambda content: content["annotations"].pop())
+    assert boxes_of(load_annotated(empty, strict=True))["p3.png"] == []
