@@ -1,10 +1,11 @@
-"""The weight gradient of bf16 convolutions on a CPU, where oneDNN's is slow.
+"""bf16 convolutions with small outputs on a CPU, where oneDNN's are slow.
 
 oneDNN adds up the gradient of the weights image by image. Where an image's output is small, as in
 the last stage of a ResNet or on the regions of a detector, that moves all weights through memory
 for a few positions: on a Xeon with AMX, 512 channels on 4 x 4 positions took six times as long as
-the forward pass and the gradient of the input together. One matrix product over the positions of
-all images gives the same sums.
+the forward pass and the gradient of the input together. Those are slow as well if the batch is
+small, since the weights are reordered in every call. One matrix product over the positions of all
+images gives the same sums.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ Pair = tuple[int, int]
 
 
 def conv2d(x: Tensor, weight: Tensor, stride: Pair, padding: Pair) -> Tensor:
-    """``F.conv2d`` without bias, whose weight gradient is fast for small bf16 outputs on a CPU.
+    """``F.conv2d`` without bias, which is fast for small bf16 outputs on a CPU.
 
     Args:
         x: (B, C, H, W).
@@ -60,14 +61,20 @@ class _Conv2d(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, stride: Pair, padding: Pair) -> Tensor:
         ctx.save_for_backward(x, weight)
         ctx.stride, ctx.padding = stride, padding
-        return F.conv2d(x, weight, None, stride, padding)
+        inputs = _inputs(x, weight.shape, stride, padding)
+        output = inputs.flatten(3).flatten(0, 2) @ _filters(weight).t()
+        return output.view(*inputs.shape[:3], len(weight)).permute(0, 3, 1, 2)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
         x, weight = ctx.saved_tensors
         grad_x = grad_weight = None
-        if ctx.needs_input_grad[0]:
+        batch, out_channels, height, width = grad.shape
+        if ctx.needs_input_grad[0] and batch * height * width <= 2 * out_channels:
+            grad_x = _input_gradient(grad, weight, x.shape, ctx.stride, ctx.padding)
+        elif ctx.needs_input_grad[0]:
+            # With many positions, adding up the shifted gradients takes longer; measured.
             grad_x = torch.ops.aten.convolution_backward(
                 *(grad, x, weight, None, ctx.stride, ctx.padding, (1, 1), False, (0, 0), 1),
                 (True, False, False),
@@ -81,17 +88,47 @@ def _weight_gradient(
     grad: Tensor, x: Tensor, shape: torch.Size, stride: Pair, padding: Pair
 ) -> Tensor:
     out_channels, channels, *kernel = shape
-    batch, _, height, width = grad.shape
-    padded = F.pad(x, (padding[1], padding[1], padding[0], padding[0]))
-    padded = padded.permute(0, 2, 3, 1).contiguous()
-    image, row, column, channel = padded.stride()
-    # Rows: the input of the filters at a position.
-    rows = padded.as_strided(
-        (batch, height, width, *kernel, channels),
-        (image, row * stride[0], column * stride[1], row, column, channel),
-    ).reshape(batch * height * width, -1)
+    rows = _inputs(x, shape, stride, padding).flatten(3).flatten(0, 2)
     filters = grad.permute(1, 0, 2, 3).reshape(out_channels, -1) @ rows
     return filters.view(out_channels, *kernel, channels).permute(0, 3, 1, 2)
+
+
+def _input_gradient(
+    grad: Tensor, weight: Tensor, shape: torch.Size, stride: Pair, padding: Pair
+) -> Tensor:
+    batch, channels, rows, columns = shape
+    _, out_channels, height, width = grad.shape
+    kernel = weight.shape[2:]
+    shares = grad.permute(0, 2, 3, 1).reshape(-1, out_channels) @ _filters(weight)
+    shares = shares.view(batch, height, width, *kernel, channels)
+    total = grad.new_zeros(
+        (batch, rows + 2 * padding[0], columns + 2 * padding[1], channels), dtype=torch.float32
+    )
+    for i in range(kernel[0]):
+        for j in range(kernel[1]):
+            below, right = i + stride[0] * height, j + stride[1] * width
+            total[:, i : below : stride[0], j : right : stride[1]] += shares[:, :, :, i, j]
+    inner = total[:, padding[0] : padding[0] + rows, padding[1] : padding[1] + columns]
+    return inner.permute(0, 3, 1, 2).to(grad.dtype)
+
+
+def _inputs(x: Tensor, shape: torch.Size, stride: Pair, padding: Pair) -> Tensor:
+    """What the filters see at each position: (B, H', W', K, L, C), overlapping."""
+    padded = F.pad(x, (padding[1], padding[1], padding[0], padding[0]))
+    padded = padded.permute(0, 2, 3, 1).contiguous()
+    batch, height, width, channels = padded.shape
+    kernel = shape[2:]
+    image, row, column, channel = padded.stride()
+    positions = ((height - kernel[0]) // stride[0] + 1, (width - kernel[1]) // stride[1] + 1)
+    return padded.as_strided(
+        (batch, *positions, *kernel, channels),
+        (image, row * stride[0], column * stride[1], row, column, channel),
+    )
+
+
+def _filters(weight: Tensor) -> Tensor:
+    """Weights as a matrix (O, K L C); a view where they are channels_last."""
+    return weight.permute(0, 2, 3, 1).flatten(1)
 
 
 class Conv2d(nn.Conv2d):

@@ -22,6 +22,7 @@ from cwrgp.suggestions import suggest
 from cwrgp.trackers.build import check_trackers
 from d2_transfer.data.load import MASKLESS, MAX_UNREADABLE_SHARE
 from d2_transfer.data.settle import check_names
+from d2_transfer.number_format import DTYPES, LAYOUTS
 from d2_transfer.scoring.coco import BACKENDS
 
 logger = logging.getLogger(__name__)
@@ -56,6 +57,11 @@ def add_transfer_config(cfg: CfgNode) -> None:
     # What computes COCO's metric: hotcoco, or pycocotools, the reference, which takes 50 times as
     # long.
     cfg.TEST.COCO_BACKEND = BACKENDS[0]
+    # Of SOLVER.AMP.ENABLED True: auto, fp32, bf16, or fp16, which needs a GPU. auto measures on a
+    # CPU; on a GPU it is bf16 where that is supported, otherwise fp16.
+    cfg.SOLVER.AMP.DTYPE = "auto"
+    # Memory format of images and weights: auto, contiguous, channels_last.
+    cfg.SOLVER.AMP.MEMORY_FORMAT = "auto"
 
 
 class TransferConfig(FileConfig, CfgNode):
@@ -147,8 +153,14 @@ def _check_solver(cfg: CfgNode, num_processes: int) -> None:
             raise ValueError(f"SOLVER.{key} {solver[key]} is not positive")
     if solver.BASE_LR <= 0:
         raise ValueError(f"SOLVER.BASE_LR {solver.BASE_LR} is not positive")
-    if solver.AMP.ENABLED and not cfg.MODEL.DEVICE.startswith("cuda"):
-        raise ValueError(f"SOLVER.AMP.ENABLED True needs a GPU, MODEL.DEVICE is {cfg.MODEL.DEVICE}")
+    amp = solver.AMP
+    _check_name("SOLVER.AMP.DTYPE", amp.DTYPE, DTYPES)
+    _check_name("SOLVER.AMP.MEMORY_FORMAT", amp.MEMORY_FORMAT, LAYOUTS)
+    if amp.ENABLED and amp.DTYPE == "fp16" and not cfg.MODEL.DEVICE.startswith("cuda"):
+        raise ValueError(
+            f"SOLVER.AMP.DTYPE fp16 needs a GPU, MODEL.DEVICE is {cfg.MODEL.DEVICE}: use auto, fp32"
+            " or bf16"
+        )
 
 
 def _check_name(key: str, name: str, known: Iterable[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import pickle
 import tempfile
@@ -31,9 +32,12 @@ from d2_transfer.data.registry import (
     use_reading,
 )
 from d2_transfer.data.settle import log_datasets, run_datasets, settle_datasets
+from d2_transfer.number_format import keep_number_format, resolve_number_format
 from d2_transfer.profiling import ProfileSteps
 from d2_transfer.trainer import Trainer
-from d2_transfer.weights import check_weights_for
+from d2_transfer.weights import check_weights_for, read_weights
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -86,8 +90,10 @@ def prepare(cfg: CfgNode, options: RunOptions) -> CfgNode:
         cfg.MODEL.DEVICE = "cpu"
     choose_device(cfg)
     _register(cfg, options)
-    validate_cfg(cfg, eval_only=options.eval_only, num_processes=options.num_processes())
     path, resumed = starting_point(cfg.OUTPUT_DIR, cfg.MODEL.WEIGHTS, options.resume)
+    if resumed:
+        keep_number_format(cfg, read_weights(path).get("trainer", {}))
+    validate_cfg(cfg, eval_only=options.eval_only, num_processes=options.num_processes())
     if options.resume and not (resumed or options.or_start):
         raise NothingToResume(
             f"OUTPUT_DIR {cfg.OUTPUT_DIR} holds no checkpoint to go on from; omit resume=True to"
@@ -160,8 +166,15 @@ def run(cfg: CfgNode, options: RunOptions) -> Any:
     """What each process does: evaluates, or trains and evaluates. Returns the results."""
     _register(cfg, options)  # a spawned process starts with an empty catalog
     use_reading(run_datasets(cfg, eval_only=options.eval_only), Reading.of(cfg))
+    times = ""
+    if not options.eval_only:
+        # Before the setup, which saves the config and seeds.
+        cfg, times = resolve_number_format(cfg)
     default_setup(cfg, options)
     setup_logger(cfg.OUTPUT_DIR, name="d2_transfer")
+    if times:
+        amp = cfg.SOLVER.AMP
+        logger.info(f"Number format: {amp.DTYPE}, {amp.MEMORY_FORMAT} ({times})")
     if comm.is_main_process():
         log_datasets(cfg, eval_only=options.eval_only)
     if options.eval_only:

@@ -8,6 +8,7 @@ import weakref
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 from detectron2.config import CfgNode
 from detectron2.data import build_detection_test_loader, build_detection_train_loader
@@ -34,6 +35,8 @@ from d2_transfer.checkpoint import TransferCheckpointer, starting_point
 from d2_transfer.data.mapper import TransferMapper
 from d2_transfer.evaluators import build_evaluator
 from d2_transfer.mask_loss import omit_maskless
+from d2_transfer.mixed_precision import use_number_format
+from d2_transfer.number_format import number_format_of, resolve_number_format
 from d2_transfer.writers import TrackerWriter
 
 logger = logging.getLogger(__name__)
@@ -63,12 +66,14 @@ class Trainer(DefaultTrainer):
         if not logging.getLogger("detectron2").isEnabledFor(logging.INFO):
             setup_logger()
         cfg = self.auto_scale_workers(cfg, comm.get_world_size())
-        model = self.build_model(cfg)
+        cfg, _ = resolve_number_format(cfg)
+        self._number_format = number_format_of(cfg)
+        model = use_number_format(self.build_model(cfg), self._number_format)
         optimizer = self.build_optimizer(cfg, model)
         loader = self.build_train_loader(cfg)
         device = {} if cfg.MODEL.DEVICE.startswith("cuda") else {"device_ids": None}
         model = create_ddp_model(model, broadcast_buffers=False, **device)
-        loop = AMPTrainer if cfg.SOLVER.AMP.ENABLED else SimpleTrainer
+        loop = AMPTrainer if self._number_format.dtype == "fp16" else SimpleTrainer
         self._trainer = loop(model, loader, optimizer)
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)
         self.checkpointer = TransferCheckpointer(model, cfg.OUTPUT_DIR, trainer=weakref.proxy(self))
@@ -126,14 +131,30 @@ class Trainer(DefaultTrainer):
             log.removeFilter(_in_one_line)
         return getattr(self, "_last_eval_results", None)
 
-    # The release of Detectron2 0.6 saves neither; its later versions save the same, once more.
+    # The release of Detectron2 0.6 does not save the state of the loop; its later versions save the
+    # same, once more.
 
     def state_dict(self) -> dict[str, Any]:
-        return {**super().state_dict(), "_trainer": self._trainer.state_dict()}
+        return {
+            **super().state_dict(),
+            "_trainer": self._trainer.state_dict(),
+            "number_format": self._number_format._asdict(),
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        super().load_state_dict(state_dict)
-        self._trainer.load_state_dict(state_dict["_trainer"])
+        # A loss scaler starts anew where the run so far needed none.
+        loop = {**self._trainer.state_dict(), **state_dict["_trainer"]}
+        super().load_state_dict({**state_dict, "_trainer": loop})
+        self._trainer.load_state_dict(loop)
+
+    @classmethod
+    def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
+        """Detectron2's; on a CPU, one pass over each parameter does the whole update."""
+        optimizer = super().build_optimizer(cfg, model)
+        if not cfg.MODEL.DEVICE.startswith("cuda"):
+            for group in optimizer.param_groups:
+                group.update(foreach=False, fused=True)
+        return optimizer
 
     @classmethod
     def build_model(cls, cfg: CfgNode) -> nn.Module:

@@ -1,4 +1,4 @@
-"""The weight gradient of bf16 convolutions against fp32 and against torch's own."""
+"""bf16 convolutions with small outputs against fp32 and against torch's own."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_a_frozen_weight_or_input_gets_no_gradient():
 def test_a_network_has_the_same_outputs_and_gradients():
     torch.manual_seed(0)
     plain = build_encoder("resnet18", stem="small", zero_init_residual=False)
-    fast = copy.deepcopy(plain)
+    exact, fast = copy.deepcopy(plain), copy.deepcopy(plain)
     use_fast_gradients(fast)
     assert all(type(m) is Conv2d for m in fast.modules() if isinstance(m, nn.Conv2d))
     assert plain.state_dict().keys() == fast.state_dict().keys()
@@ -76,12 +76,16 @@ def test_a_network_has_the_same_outputs_and_gradients():
     outputs = []
     for network in (plain, fast):
         with torch.autocast("cpu", torch.bfloat16):
-            outputs.append(network(images))
-        outputs[-1].float().square().sum().backward()
-    torch.testing.assert_close(*outputs)
-    for (name, a), b in zip(plain.named_parameters(), fast.parameters(), strict=True):
-        error = (a.grad - b.grad).norm() / a.grad.norm()
-        assert b.grad.dtype == torch.float32 and error < 0.03, (name, error)
+            outputs.append(network(images).float())
+        outputs[-1].square().sum().backward()
+    assert (outputs[0] - outputs[1]).norm() / outputs[0].norm() < 5e-3  # half a unit of bf16
+    exact(images).square().sum().backward()
+    # Rounding adds up over the layers: the fast gradients are as close to fp32's as torch's are.
+    for (name, x), a, b in zip(
+        exact.named_parameters(), plain.parameters(), fast.parameters(), strict=True
+    ):
+        assert b.grad.dtype == torch.float32
+        assert (b.grad - x.grad).norm() < 1.1 * (a.grad - x.grad).norm(), name
 
 
 def test_what_the_product_does_not_cover_is_left_to_torch():

@@ -23,7 +23,7 @@ import torch
 import torchvision
 from tabulate import tabulate
 
-from benchmark_rows import evaluation, losses, steps, views
+from benchmark_rows import evaluation, fine_tuning, losses, steps, views
 from benchmark_rows.timing import Row, measure
 from cwrgp.cli import run_main
 
@@ -31,6 +31,7 @@ ROWS: list[Callable[[], list[Row]]] = [
     views.rows,
     losses.rows,
     steps.rows,
+    fine_tuning.rows,
     evaluation.rows,
 ]
 

@@ -50,6 +50,7 @@ def command(config: Path, output: Path, entry: dict[str, Any], *opts: Any) -> li
         "SOLVER.STEPS": (),
         "SOLVER.WARMUP_ITERS": 0,
         "SOLVER.BASE_LR": 0.002,
+        "SOLVER.AMP.ENABLED": False,
     }
     options |= dict(zip(opts[::2], opts[1::2], strict=True))
     pairs = [str(part) for pair in options.items() for part in pair]

@@ -28,7 +28,16 @@ def test_a_full_shared_memory_ends_the_run(
         *("MODEL.WEIGHTS", encoder_file, "OUTPUT_DIR", tmp_path, "DATASETS.CUSTOM", [entry]),
         *("DATASETS.TRAIN", ("small",), "DATASETS.TEST", ("small",)),
         *("MODEL.ROI_HEADS.NUM_CLASSES", 2, "SOLVER.IMS_PER_BATCH", 4, "SOLVER.MAX_ITER", 2),
-        *("SOLVER.STEPS", (), "INPUT.MIN_SIZE_TRAIN", (side,), "INPUT.MAX_SIZE_TRAIN", 800),
+        *(
+            "SOLVER.AMP.ENABLED",
+            False,
+            "SOLVER.STEPS",
+            (),
+            "INPUT.MIN_SIZE_TRAIN",
+            (side,),
+            "INPUT.MAX_SIZE_TRAIN",
+            800,
+        ),
         *("DATALOADER.NUM_WORKERS", 1, "TEST.PRECISE_BN.ENABLED", False),
     ]
     command = ["-m", "d2_transfer.train_net", "--config-file", C4, "--num-gpus", "0"]

@@ -28,6 +28,7 @@ def arguments(config: str, entry: dict[str, Any], output: Path, weights: Path) -
         "SOLVER.IMS_PER_BATCH": 2,
         "SOLVER.MAX_ITER": NEEDED_STEPS + 1,
         "SOLVER.STEPS": (),
+        "SOLVER.AMP.DTYPE": "fp32",
         "INPUT.MIN_SIZE_TRAIN": (64,),
         "INPUT.MIN_SIZE_TEST": 64,
         "TEST.PRECISE_BN.ENABLED": False,

@@ -37,7 +37,12 @@ def tiny(entry: dict[str, Any]) -> dict[str, Any]:
     return {
         "DATASETS": {"CUSTOM": [entry], "TRAIN": names, "TEST": names},
         "MODEL": {"ROI_HEADS": {"NUM_CLASSES": 2}},
-        "SOLVER": {"MAX_ITER": 1, "STEPS": (), "IMS_PER_BATCH": 2},
+        "SOLVER": {
+            "MAX_ITER": 1,
+            "STEPS": (),
+            "IMS_PER_BATCH": 2,
+            "AMP": {"ENABLED": False},
+        },
         "INPUT": {"MIN_SIZE_TRAIN": (64,), "MIN_SIZE_TEST": 64},
         "TEST": {"PRECISE_BN": {"NUM_ITER": 1}},
     }

@@ -26,10 +26,11 @@ pytestmark = [
 
 
 @pytest.fixture
-def two_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+def two_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Lets ``--num-gpus 2`` start two processes, which then use the CPU and gloo."""
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.chdir(REPOSITORY)
+    monkeypatch.setenv("CWRGP_CACHE", str(tmp_path / "cache"))
 
 
 def values(entry: dict[str, Any], output: Path, weights: Path, **more: Any) -> list[str]:
@@ -44,6 +45,7 @@ def values(entry: dict[str, Any], output: Path, weights: Path, **more: Any) -> l
         "SOLVER.IMS_PER_BATCH": 2,
         "SOLVER.MAX_ITER": 2,
         "SOLVER.STEPS": (),
+        "SOLVER.AMP.DTYPE": "bf16",
         "INPUT.MIN_SIZE_TRAIN": (64,),
         "INPUT.MIN_SIZE_TEST": 64,
         "MODEL.RESNETS.NORM": "naiveSyncBN",
@@ -98,6 +100,11 @@ def test_the_results_of_started_processes_are_returned(
     )
     assert run.metrics.keys() == scenes.voc_metrics
     assert run.checkpoint.is_file()
+    # The main process has measured for both.
+    assert len(list((tmp_path / "cache" / "number_formats").iterdir())) == 1
+    state = torch.load(run.checkpoint)["trainer"]["number_format"]
+    log = (tmp_path / "log.txt").read_text()
+    assert f"Number format: {state['dtype']}, {state['memory_format']} (measured: " in log
 
 
 @pytest.mark.usefixtures("two_gpus")

@@ -25,7 +25,16 @@ def options(entry: dict[str, Any], output: Path, *more: Any) -> list[str]:
     pairs = [
         *("DATASETS.CUSTOM", [entry], "DATASETS.TRAIN", name, "DATASETS.TEST", name),
         *("MODEL.ROI_HEADS.NUM_CLASSES", 2, "OUTPUT_DIR", output, "SOLVER.IMS_PER_BATCH", 2),
-        *("SOLVER.MAX_ITER", 1, "SOLVER.STEPS", (), "TEST.PRECISE_BN.NUM_ITER", 1),
+        *(
+            "SOLVER.MAX_ITER",
+            1,
+            "SOLVER.STEPS",
+            (),
+            "SOLVER.AMP.ENABLED",
+            False,
+            "TEST.PRECISE_BN.NUM_ITER",
+            1,
+        ),
         *("INPUT.MIN_SIZE_TRAIN", (64,), "INPUT.MIN_SIZE_TEST", 64, *more),
     ]
     return [str(part) for part in pairs]

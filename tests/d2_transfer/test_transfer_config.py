@@ -118,7 +118,12 @@ def test_a_right_config_passes_and_is_not_changed(scenes: Any) -> None:
         (["SOLVER.IMS_PER_BATCH", "0"], "IMS_PER_BATCH 0 is not a positive multiple"),
         (["SOLVER.MAX_ITER", "0"], "SOLVER.MAX_ITER 0 is not positive"),
         (["SOLVER.CHECKPOINT_PERIOD", "-1"], "SOLVER.CHECKPOINT_PERIOD -1 is not positive"),
-        (["SOLVER.AMP.ENABLED", "True"], "SOLVER.AMP.ENABLED True needs a GPU"),
+        (["SOLVER.AMP.DTYPE", "fp8"], "SOLVER.AMP.DTYPE: unknown 'fp8'"),
+        (["SOLVER.AMP.MEMORY_FORMAT", "channel_last"], "did you mean channels_last"),
+        (
+            ["SOLVER.AMP.DTYPE", "fp16"],
+            "SOLVER.AMP.DTYPE fp16 needs a GPU, MODEL.DEVICE is cpu: use auto, fp32 or bf16",
+        ),
         (["DATASETS.TRAIN", "()"], "DATASETS.TRAIN is empty"),
         (
             ["DATASETS.TEST", "('chequed',)"],
