@@ -39,20 +39,20 @@ def find_duplicates(files: Sequence[Path], others: Sequence[Path]) -> list[Dupli
 
     Args:
         files: readable images.
-        others: likewise. An image that is in both lists under one path is not compared with itself.
+        others: likewise. A path that is in both lists is a duplicate as well: one annotation file
+            for training and one for validation may name the same images.
     """
     mine, theirs = _Hashes(files), _Hashes(others)
-    first: dict[str, list[Path]] = {}
+    first: dict[str, Path] = {}
     for file, digest in zip(theirs.files, theirs.digests, strict=True):
-        first.setdefault(digest, []).append(file)
+        first.setdefault(digest, file)
     found: dict[Path, Duplicate] = {}
     for file, digest in zip(mine.files, mine.digests, strict=True):
-        same = [other for other in first.get(digest, ()) if not _is_one_file(file, other)]
-        if same:
-            found[file] = Duplicate(file, same[0], equal=True)
+        if digest in first:
+            found[file] = Duplicate(file, first[digest], equal=True)
     for row, column in _near_pairs(mine.bits, theirs.bits):
         file, other = mine.pictures[row], theirs.pictures[column]
-        if file not in found and not _is_one_file(file, other):
+        if file not in found:
             found[file] = Duplicate(file, other, equal=False)
     return [found[file] for file in files if file in found]
 
@@ -117,7 +117,3 @@ def _near_pairs(a: np.ndarray, b: np.ndarray) -> Iterator[tuple[int, int]]:
         signs_a = np.where(a[start : start + _BLOCK], 1, -1).astype(np.float32)
         rows, columns = np.nonzero(signs_a @ signs_b >= _SIDE**2 - 2 * _NEAR)
         yield from zip((rows + start).tolist(), columns.tolist(), strict=True)
-
-
-def _is_one_file(a: Path, b: Path) -> bool:
-    return os.path.realpath(a) == os.path.realpath(b)

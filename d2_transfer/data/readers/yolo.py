@@ -5,19 +5,17 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import yaml
 
 from d2_transfer.data.annotated import AnnotatedData, AnnotatedImage, Box, Thing
 from d2_transfer.data.findings import Findings
-from d2_transfer.data.image_index import FileIndex, is_image_name, name_parts
 from d2_transfer.data.masks import box_of_mask
+from d2_transfer.data.readers.yolo_files import find_label_file, label_files, split_images
 from d2_transfer.data.spec import YoloSpec
 from d2_transfer.data.values import as_id, as_number, as_numbers, read_text
-
-_SAME_SPLIT = {"val": "valid", "valid": "val"}
 
 
 def read_yolo_data(spec: YoloSpec, findings: Findings) -> AnnotatedData:
@@ -37,11 +35,11 @@ def read_yolo_data(spec: YoloSpec, findings: Findings) -> AnnotatedData:
     content = _read_yaml(spec.yaml)
     names = _read_names(spec.yaml, content, findings)
     classes = _merge_names(spec.yaml, names, findings)
-    label = _Labels(classes, _first_keypoint(spec.yaml, content), findings)
+    label = _Labels(classes, _has_keypoints(spec.yaml, content), findings)
     images: list[AnnotatedImage] = []
     used: set[str] = set()
     with_labels, first_missing = 0, None
-    for file in _split_images(spec, content, findings):
+    for file in split_images(spec, content, findings):
         if (key := os.path.abspath(file)) in used:
             findings.mend("image listed twice, used once", str(file))
             continue
@@ -60,7 +58,7 @@ def read_yolo_data(spec: YoloSpec, findings: Findings) -> AnnotatedData:
     if not with_labels:
         raise FileNotFoundError(
             f"{spec.yaml}: no image of the split {spec.split!r} has a label file; for"
-            f" {first_missing} looked for {' and '.join(map(str, _label_files(images[0].file)))}"
+            f" {first_missing} looked for {' and '.join(map(str, label_files(images[0].file)))}"
         )
     _use_unique_ids(images)
     return AnnotatedData(
@@ -140,7 +138,7 @@ def _first_number(names: Mapping[int, str], name: str) -> int:
     return next(n for n, other in names.items() if other.casefold() == name.casefold())
 
 
-def _first_keypoint(file: Path, content: Mapping[str, Any]) -> bool:
+def _has_keypoints(file: Path, content: Mapping[str, Any]) -> bool:
     """Whether labels have keypoints after the box."""
     shape = content.get("kpt_shape")
     if shape is None:
@@ -149,89 +147,6 @@ def _first_keypoint(file: Path, content: Mapping[str, Any]) -> bool:
     if numbers is None or len(numbers) != 2:
         raise ValueError(f"{file}: kpt_shape is {shape!r}; it must be two numbers")
     return True
-
-
-def _split_images(spec: YoloSpec, content: Mapping[str, Any], findings: Findings) -> Iterator[Path]:
-    """The image files of a split."""
-    key = spec.split
-    if content.get(key) is None and content.get(_SAME_SPLIT.get(key, "")) is not None:
-        key = _SAME_SPLIT[key]
-    places = content.get(key)
-    if places is None:
-        splits = [k for k in ("train", "val", "valid", "test") if content.get(k) is not None]
-        raise ValueError(
-            f"{spec.yaml} has no split {spec.split!r}; it has {', '.join(splits) or 'none'}"
-        )
-    folder = spec.yaml.parent
-    base = folder / str(content.get("path") or "")
-    bases = [base, folder] if base.is_dir() else [folder]
-    for place in places if isinstance(places, list) else [places]:
-        if not isinstance(place, str) or not place.strip():
-            raise ValueError(f"{spec.yaml}: {key} is {places!r}; it must be paths")
-        yield from _images_of(_resolve(spec, place.strip(), bases), bases, findings)
-
-
-def _resolve(spec: YoloSpec, place: str, bases: Sequence[Path]) -> Path:
-    """A folder or list that a data.yaml names, where it was moved together with it as well."""
-    stated = PurePosixPath(place.replace("\\", "/"))
-    parts = name_parts(place)
-    tails = [PurePosixPath(*parts[start:]) for start in range(len(parts))]
-    # Roboflow writes ../train/images for the folder train beside the file.
-    for path in (stated, *(tail for tail in tails if len(tail.parts) > 1 or len(parts) == 1)):
-        for version in (path, _swap_val(path)):
-            for base in bases:
-                if (base / version).exists():
-                    return base / version
-    raise FileNotFoundError(
-        f"{spec.yaml}: {bases[0] / stated} of the split {spec.split!r} does not exist"
-    )
-
-
-def _swap_val(path: PurePosixPath) -> PurePosixPath:
-    return PurePosixPath(*(_SAME_SPLIT.get(part, part) for part in path.parts))
-
-
-def _images_of(place: Path, bases: Sequence[Path], findings: Findings) -> Iterator[Path]:
-    if place.is_dir():
-        for folder, subfolders, files in os.walk(place, followlinks=True):
-            subfolders[:] = sorted(
-                sub for sub in subfolders if not sub.startswith(".") and sub != "__MACOSX"
-            )
-            for name in sorted(files):
-                if not name.startswith(".") and is_image_name(name):
-                    yield Path(folder, name)
-        return
-    index = FileIndex(bases[0])
-    for line in read_text(place).lstrip("\ufeff").splitlines():
-        if not (name := line.strip()):
-            continue
-        candidates = [base / name for base in (place.parent, *bases)]
-        file = next((c for c in candidates if c.is_file()), None)
-        if file is None:
-            match = index.find(name)
-            if match is not None:
-                findings.mend("file name that almost fits", f"{place}: {name} -> {match.file.name}")
-            file = candidates[0] if match is None else match.file
-        yield Path(os.path.normpath(file))
-
-
-def find_label_file(image: Path) -> Path | None:
-    """The label file of an image, or None: in ``labels`` instead of ``images``, or beside it."""
-    return next((file for file in _label_files(image) if file.is_file()), None)
-
-
-def _label_files(image: Path | None) -> list[Path]:
-    assert image is not None
-    parts = list(image.parts)
-    places = [n for n, part in enumerate(parts[:-1]) if part.lower() == "images"]
-    beside = image.with_suffix(".txt")
-    if not places:
-        return [beside]
-    swapped = [
-        Path(*parts[: places[-1]], labels, *parts[places[-1] + 1 :]).with_suffix(".txt")
-        for labels in ("labels", "Labels")
-    ]
-    return [swapped[0], beside, swapped[1]]
 
 
 @dataclass

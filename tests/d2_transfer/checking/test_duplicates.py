@@ -50,9 +50,12 @@ def test_equal_files_and_nearly_equal_pictures(sets: tuple[list[Path], list[Path
     ]
 
 
-def test_a_file_is_no_duplicate_of_itself(sets: tuple[list[Path], list[Path]]) -> None:
+def test_a_file_in_both_sets_is_a_duplicate_and_none_of_itself_in_one(
+    sets: tuple[list[Path], list[Path]],
+) -> None:
     mine, _ = sets
-    assert find_duplicates(mine, mine) == [] and find_repeats([*mine, *mine]) == []
+    assert find_duplicates(mine, mine[:2]) == [Duplicate(f, f, equal=True) for f in mine[:2]]
+    assert find_repeats([*mine, *mine]) == []
 
 
 def test_images_without_structure_are_only_compared_as_files(tmp_path: Path) -> None:
