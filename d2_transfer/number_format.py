@@ -9,9 +9,11 @@ from typing import Any
 import torch
 from detectron2.config import CfgNode
 from detectron2.data import DatasetMapper, get_detection_dataset_dicts
+from detectron2.layers.batch_norm import NaiveSyncBatchNorm
 from detectron2.modeling import build_model
 from detectron2.utils import comm
 from detectron2.utils.events import EventStorage
+from torch import nn
 
 from cwrgp.number_format import (
     MEMORY_FORMATS,
@@ -113,7 +115,11 @@ def _first_images(cfg: CfgNode, number: int) -> list[dict[str, Any]]:
 
 def _step(cfg: CfgNode, chosen: NumberFormat, batch: list[dict[str, Any]]) -> Step:
     """Forward and backward of a new detector in a format."""
-    detector = use_number_format(build_model(cfg), chosen).train()
+    detector = build_model(cfg).train()
+    for module in detector.modules():
+        if isinstance(module, NaiveSyncBatchNorm):
+            module.__class__ = nn.BatchNorm2d  # the other processes wait and would not answer
+    use_number_format(detector, chosen)
 
     def step(images: int) -> None:
         with EventStorage():  # Detectron2's heads write to it
