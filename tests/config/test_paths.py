@@ -13,7 +13,7 @@ from cwrgp.config.paths import PATH_KEYS, without_paths
 def test_keys_named_like_paths_are_marked():
     known = set(flatten(get_cfg()))
     assert known >= PATH_KEYS
-    endings = ("ROOT", "DIR", "LIST", "PATH", "FILE")
+    endings = ("ROOT", "DIR", "LIST", "PATH", "FILE", "WEIGHTS")
     assert {key for key in known if key.endswith(endings)} == PATH_KEYS
 
 
