@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import DatasetMapper, get_detection_dataset_dicts
+from detectron2.data import get_detection_dataset_dicts
 from detectron2.layers.batch_norm import NaiveSyncBatchNorm
 from detectron2.modeling import build_model
 from detectron2.utils import comm
@@ -24,6 +24,8 @@ from cwrgp.number_format import (
     has_fast_bf16,
     time_steps,
 )
+from d2_transfer.data.mapper import TransferMapper
+from d2_transfer.mask_loss import omit_maskless
 from d2_transfer.mixed_precision import use_number_format
 
 DTYPES = ("auto", "fp32", "bf16", "fp16")
@@ -109,13 +111,14 @@ def _measured_format(cfg: CfgNode) -> tuple[NumberFormat, str]:
 def _first_images(cfg: CfgNode, number: int) -> list[dict[str, Any]]:
     """The first images of the training set as the loader maps them; all of them again if few."""
     images = get_detection_dataset_dicts(cfg.DATASETS.TRAIN)
-    mapper = DatasetMapper(cfg, True)
-    return [mapper(image) for image in islice(cycle(images), number)]
+    mapped = map(TransferMapper(cfg, True), cycle(images))
+    return list(islice((image for image in mapped if image is not None), number))
 
 
 def _step(cfg: CfgNode, chosen: NumberFormat, batch: list[dict[str, Any]]) -> Step:
     """Forward and backward of a new detector in a format."""
     detector = build_model(cfg).train()
+    omit_maskless(detector)
     for module in detector.modules():
         if isinstance(module, NaiveSyncBatchNorm):
             module.__class__ = nn.BatchNorm2d  # the other processes wait and would not answer

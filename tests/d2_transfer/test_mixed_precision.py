@@ -16,7 +16,7 @@ from torch import nn
 
 from cwrgp.number_format import CANDIDATES, PLAIN, NumberFormat
 from d2_transfer.config import get_cfg
-from d2_transfer.data.registry import register_custom
+from d2_transfer.data.registry import Reading, register_custom, use_reading
 from d2_transfer.mixed_precision import use_number_format
 
 QUICK = REPOSITORY / "configs" / "quick"
@@ -41,6 +41,7 @@ def detector(config: str, *opts: Any) -> tuple[CfgNode, nn.Module]:
 
 def images(cfg: CfgNode, scenes: Any) -> list[dict[str, Any]]:
     register_custom([scenes.coco("mixed")])
+    use_reading(["mixed"], Reading.of(cfg))
     return [DatasetMapper(cfg, True)(d) for d in get_detection_dataset_dicts(("mixed",))]
 
 

@@ -72,7 +72,8 @@ def test_a_run_measures_logs_saves_and_keeps_its_format(
     for name in content["seconds"]:
         content["seconds"][name] = 1.0 if name == "/".join(chosen) else 0.01
     file.write_text(json.dumps(content))
-    other, _ = resolve_number_format(config(scenes, output))
+    new = prepare(config(scenes, tmp_path / "new"), RunOptions(num_gpus=0))
+    other, _ = resolve_number_format(new)
     assert number_format_of(other) != chosen
     fine_tune(config(scenes, output, "SOLVER.MAX_ITER", 3), RESUME)
     assert NumberFormat(**saved(output)["number_format"]) == chosen
