@@ -41,6 +41,7 @@ def _step() -> Pair:
     cfg = get_cfg()
     cfg.merge_from_file(str(find_config("quick/demo_mask_rcnn_r18.yaml")))
     cfg.MODEL.DEVICE = str(local_device())
+    cfg.MODEL.ROI_HEADS.NUM_CLASSES = 3
     batches = itertools.repeat([_image(cfg, seed) for seed in range(_IMAGES)])
 
     def make(number_format: NumberFormat | None) -> SimpleTrainer:
