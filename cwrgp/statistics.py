@@ -74,6 +74,62 @@ def difference_interval(
     return Interval(value - half, value, value + half)
 
 
+class TrialDifference(NamedTuple):
+    """The difference of two arms over repeated trials on a sample of test images.
+
+    Attributes:
+        interval: of the difference.
+        error: its standard error.
+        freedom: degrees of freedom of the t distribution; inf for the normal one.
+        seeds: number of trials.
+        image_error: the part of the error that more trials do not reduce.
+    """
+
+    interval: Interval
+    error: float
+    freedom: float
+    seeds: int
+    image_error: float
+
+    def detectable(self, *, level: float = 0.95, power: float = 0.8) -> float:
+        """The smallest true difference that a design with this error shows with a power."""
+        quantiles = stats.t.ppf([(1 + level) / 2, power], self.freedom)
+        return float(quantiles.sum() * self.error)
+
+
+def trial_difference(
+    differences: Sequence[float], image_error: float, *, level: float = 0.95
+) -> TrialDifference:
+    """The difference of two arms, uncertain by the seeds and by the test images.
+
+    With d_s the differences by seed, d their mean and s_d their standard deviation, the squared
+    error is s_d^2 / S + image_error^2. The degrees of freedom are Satterthwaite's, where the second
+    term counts as known: nu = se^4 (S - 1) / (s_d^2 / S)^2.
+
+    Args:
+        differences: second arm minus first, with equal seeds; one value or more. With one, the
+            interval is of these two runs and has the error of the images alone.
+        image_error: standard error of the seed-averaged difference over the test images, such as
+            by a bootstrap over images.
+        level: coverage, in (0, 1).
+
+    Raises:
+        ValueError: no difference, or a negative or not finite error.
+    """
+    d = np.asarray(differences, dtype=np.float64)
+    if d.ndim != 1 or not len(d):
+        raise ValueError("differences must hold one value or more")
+    if not (np.isfinite(image_error) and image_error >= 0):
+        raise ValueError(f"image_error {image_error} is not a finite number of 0 or more")
+    by_seeds = float(d.var(ddof=1)) / len(d) if len(d) > 1 else 0.0
+    error = float(np.sqrt(by_seeds + image_error**2))
+    freedom = error**4 * (len(d) - 1) / by_seeds**2 if by_seeds else np.inf
+    half = stats.t.ppf((1 + level) / 2, freedom) * error
+    value = float(d.mean())
+    interval = Interval(value - half, value, value + half)
+    return TrialDifference(interval, error, freedom, len(d), image_error)
+
+
 def equivalent(
     a: Sequence[float], b: Sequence[float], *, paired: bool, margin: float = MARGIN
 ) -> bool:

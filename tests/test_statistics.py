@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from cwrgp.statistics import bonferroni_level, difference_interval, equivalent, mean_interval
+from cwrgp.statistics import (
+    bonferroni_level,
+    difference_interval,
+    equivalent,
+    mean_interval,
+    trial_difference,
+)
 
 RNG = np.random.default_rng(0)
 
@@ -78,3 +84,42 @@ def test_what_cannot_be_is_refused(call, message):
 def test_bonferroni():
     assert bonferroni_level(0.95, 1) == pytest.approx(0.95)
     assert bonferroni_level(0.95, 5) == pytest.approx(0.99)
+
+
+@pytest.mark.parametrize("seeds", [3, 5, 10])
+@pytest.mark.parametrize("ratio", [0.0, 0.5, 1.0, 3.0])
+def test_trials_on_a_sample_of_images_are_covered(seeds, ratio):
+    """2,000 designs: effects of images, of seeds (`ratio` times as large in the mean), of both."""
+    rng = np.random.default_rng([seeds, int(2 * ratio)])
+    images, truth, covered = 200, 1.3, 0
+    for _ in range(2000):
+        table = truth + rng.normal(0, 1, (images, 1)) + rng.normal(0, 0.5, (images, seeds))
+        table = table + rng.normal(0, ratio / images**0.5, seeds)
+        image_error = table.mean(1).std(ddof=1) / images**0.5  # the bootstrap's, for a mean
+        low, _, high = trial_difference(table.mean(0), image_error).interval
+        covered += low <= truth <= high
+    assert 0.91 <= covered / 2000 <= 0.98
+
+
+def test_without_an_error_of_the_images_trials_have_students_interval():
+    d = RNG.normal(1, 2, 5)
+    found = trial_difference(d, 0.0, level=0.9)
+    assert found.interval == pytest.approx(mean_interval(d, level=0.9))
+    assert found.freedom == pytest.approx(4) and found.seeds == 5
+
+
+def test_one_trial_and_equal_trials_have_the_error_of_the_images():
+    for d in ([2.0], [2.0, 2.0]):
+        found = trial_difference(d, 0.5)
+        assert found.error == 0.5 and found.freedom == np.inf
+        expected = stats.norm(2, 0.5).interval(0.95)
+        assert (found.interval.low, found.interval.high) == pytest.approx(expected)
+
+
+def test_a_detectable_difference_is_detected_as_often_as_said():
+    rng = np.random.default_rng(3)
+    typical = trial_difference(RNG.normal(0, 1, 50), 0.3)
+    effect = typical.detectable(power=0.8)
+    draws = rng.normal(effect, 1, (2000, 50)) + rng.normal(0, 0.3, (2000, 1))
+    shown = [trial_difference(d, 0.3).interval.low > 0 for d in draws]
+    assert np.mean(shown) == pytest.approx(0.8, abs=0.05)

@@ -75,7 +75,7 @@ def _hotcoco(
 
     masks: list[Any] = []
     if isinstance(detections, Sequence):
-        entries = _with_runs(truth, detections) if "segm" in iou_types else list(detections)
+        entries = with_runs(truth, detections) if "segm" in iou_types else list(detections)
         masks = [entry.get("segmentation") for entry in entries]
         detections = truth.hotcoco.load_res(entries)
     evaluations = {}
@@ -95,7 +95,7 @@ def _pycocotools(
     from pycocotools.cocoeval import COCOeval
 
     assert isinstance(detections, Sequence)
-    entries = _with_runs(truth, detections) if "segm" in iou_types else detections
+    entries = with_runs(truth, detections) if "segm" in iou_types else detections
     loaded: Any = None
     evaluations = {}
     for kind in sorted(iou_types):
@@ -112,10 +112,13 @@ def _pycocotools(
     return evaluations
 
 
-def _with_runs(truth: Truth, entries: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+def with_runs(truth: Truth, entries: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """The entries with all masks in compressed RLE, so that both backends see the same."""
     from pycocotools import mask as rle
 
+    masks = [entry["segmentation"] for entry in entries]
+    if set(map(type, masks)) == {dict} and {type(mask["counts"]) for mask in masks} == {str}:
+        return list(entries)
     sizes = {i["id"]: (i["height"], i["width"]) for i in truth.content["images"]}
     found = []
     for entry in entries:

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from d2_transfer.data.large_json import parse_json
 from d2_transfer.data.values import as_id
 from d2_transfer.scoring.checks import check_mask, check_object, is_number
 from d2_transfer.scoring.truth import Truth
@@ -69,12 +70,15 @@ def check_results(
         ValueError: an entry is malformed, or is of an unknown image or category.
     """
     entries = _drop_unreadable(truth, entries, where)
+    keys = _RESULT_KEYS if masks else _RESULT_KEYS[:-1]
     if _are_plain(truth, entries, masks):
+        if masks:
+            _check_runs([entry["segmentation"] for entry in entries], where)
+        if set().union(*entries) - {*keys}:
+            entries = [_with_keys(entry, keys) for entry in entries]
         if not truth.renumbered:
             return list(entries)
-        plain = [{**e, "image_id": truth.image_numbers[e["image_id"]]} for e in entries]
-        return _drop_repeated(truth, plain, where)
-    categories = {category["id"] for category in truth.content["categories"]}
+        return _drop_repeated(truth, [_renumbered(truth, entry) for entry in entries], where)
     sizes = {i["id"]: [i.get("height"), i.get("width")] for i in truth.content["images"]}
     checked = []
     for index, entry in enumerate(entries):
@@ -85,30 +89,69 @@ def check_results(
         if isinstance(box, np.ndarray | tuple):
             entry = {**entry, "bbox": [float(number) for number in box]}
         entry = {**entry, **_plain_ids(truth, entry)}
-        check_object(at, entry, truth.image_numbers, categories)
+        check_object(at, entry, truth.image_numbers, truth.category_numbers)
         if not is_number(entry.get("score")) and not isinstance(entry.get("score"), np.number):
             raise ValueError(f"{at} has the score {entry.get('score')!r}, not a finite number")
-        number = truth.image_numbers[entry["image_id"]]
+        entry = {**_renumbered(truth, entry), "score": float(entry["score"])}
         if masks:
-            check_mask(at, entry.get("segmentation"), sizes[number])
-        checked.append({**entry, "image_id": number, "score": float(entry["score"])})
+            entry["segmentation"] = _with_text(entry.get("segmentation"))
+            check_mask(at, entry["segmentation"], sizes[entry["image_id"]])
+        checked.append(_with_keys(entry, keys))
+    if masks:
+        _check_runs([entry["segmentation"] for entry in checked], where)
     return _drop_repeated(truth, checked, where)
 
 
+def _with_keys(entry: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Any]:
+    """An entry without what the metric does not use, which the backends would stumble over."""
+    return {key: entry[key] for key in keys if key in entry}
+
+
+def _with_text(mask: Any) -> Any:
+    """A mask as pycocotools encodes it, whose counts are bytes, with a text instead."""
+    if isinstance(mask, Mapping) and isinstance(mask.get("counts"), bytes):
+        return {**mask, "counts": mask["counts"].decode("ascii", errors="replace")}
+    return mask
+
+
+def _check_runs(masks: Sequence[Any], where: str) -> None:
+    """Refuses an RLE with counts that are no runs of its image.
+
+    Raises:
+        ValueError: names the entry.
+    """
+    import hotcoco
+
+    runs = [(index, mask) for index, mask in enumerate(masks) if isinstance(mask, dict)]
+    try:
+        hotcoco.mask.area([mask for _, mask in runs])
+        return
+    except (ValueError, TypeError, OverflowError):
+        pass
+    for index, mask in runs:
+        try:
+            hotcoco.mask.area([mask])
+        except (ValueError, TypeError, OverflowError) as error:
+            raise ValueError(
+                f"{where}: entry {index}: its mask is a damaged RLE: {error}"
+            ) from None
+
+
 def _plain_ids(truth: Truth, entry: Mapping[str, Any]) -> dict[str, Any]:
-    """The ids of an entry as `Truth` has them, such as 1 for "1" or 1.0, where it has them."""
+    """The ids of an entry as the data have them, such as 1 for "1" or 1.0, where they have them."""
     found = {}
-    for key, known in (
-        ("image_id", truth.image_numbers),
-        (
-            "category_id",
-            {c["id"] for c in truth.content["categories"]} | truth.category_aliases.keys(),
-        ),
-    ):
+    for key, known in (("image_id", truth.image_numbers), ("category_id", truth.category_numbers)):
         value = as_id(entry.get(key))
         if value is not None and value in known:
-            found[key] = truth.category_aliases.get(value, value) if key == "category_id" else value
+            found[key] = value
     return found
+
+
+def _renumbered(truth: Truth, entry: Mapping[str, Any]) -> dict[str, Any]:
+    """An entry with the numbers of ``truth``."""
+    image, category = entry["image_id"], entry["category_id"]
+    numbers = {"image_id": truth.image_numbers[image]}
+    return {**entry, **numbers, "category_id": truth.category_numbers[category]}
 
 
 def _drop_unreadable(truth: Truth, entries: Sequence[Any], where: str) -> Sequence[Any]:
@@ -164,8 +207,9 @@ def _are_plain(truth: Truth, entries: Sequence[Any], masks: bool) -> bool:
             return False
         if not set(map(type, chain(images, categories))) <= {int, str}:
             return False
-        known = {category["id"] for category in truth.content["categories"]}
-        if not (set(images) <= truth.image_numbers.keys() and set(categories) <= known):
+        if not set(images) <= truth.image_numbers.keys():
+            return False
+        if not set(categories) <= truth.category_numbers.keys():
             return False
         if not set(map(len, boxes)) <= {4}:
             return False
@@ -210,7 +254,7 @@ def _read_by_hotcoco(truth: Truth, path: Path) -> Any:
 
 def _read(path: Path) -> list[Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(path.read_bytes())
     except ValueError as error:
         raise ValueError(f"{path} is not valid JSON: {error}") from error
     if not isinstance(content, list):

@@ -8,17 +8,19 @@ from typing import Any
 
 import numpy as np
 
+from d2_transfer.data.large_json import paused_garbage_collection
 from d2_transfer.data.spec import VocSpec, parse_spec
 from d2_transfer.scoring.coco import BACKENDS, coco_scores
 from d2_transfer.scoring.results import Detections, Results, read_results
 from d2_transfer.scoring.truth import Truth, load_truth
-from d2_transfer.scoring.voc import voc_scores
+from d2_transfer.scoring.voc import voc_arrays, voc_scores
 
 logger = logging.getLogger(__name__)
 
 IOU_TYPES = ("bbox", "segm")
 
 
+@paused_garbage_collection()
 def score(
     data: str,
     results: Results,
@@ -58,6 +60,18 @@ def score(
     """
     if backend not in BACKENDS:
         raise ValueError(f"backend {backend!r} is unknown; choose one of {', '.join(BACKENDS)}")
+    truth = named_truth(data, iou_types, classes)
+    detections = read_results(truth, results, backend=backend, masks="segm" in iou_types)
+    return score_detections(truth, detections, iou_types, backend=backend)
+
+
+def named_truth(data: str, iou_types: Sequence[str], classes: Sequence[str] | None) -> Truth:
+    """The annotations of the data set that `score` is given; what is mended or skipped is logged.
+
+    Raises:
+        FileNotFoundError: a file is missing.
+        ValueError: malformed annotations, or no such data or ``iou_types``.
+    """
     if isinstance(iou_types, str) or not iou_types or set(iou_types) - set(IOU_TYPES):
         raise ValueError(f"iou_types {iou_types!r}: give one or both of {', '.join(IOU_TYPES)}")
     spec = parse_spec(data)
@@ -67,8 +81,7 @@ def score(
     truth = load_truth(spec, masks=masks, classes=classes)
     if truth.findings.changed:
         logger.warning(truth.findings.as_text())
-    detections = read_results(truth, results, backend=backend, masks=masks)
-    return score_detections(truth, detections, iou_types, backend=backend)
+    return truth
 
 
 def score_detections(
@@ -95,19 +108,6 @@ def score_detections(
     coco = coco_scores(truth, detections, iou_types, backend=backend)
     if truth.voc is None:
         return {"protocol": truth.protocol, **coco}
-    boxes = np.array([entry["bbox"] for entry in detections], dtype=np.float64).reshape(-1, 4)
-    if corners is None:
-        corners = np.concatenate([boxes[:, :2] + 1, boxes[:, :2] + boxes[:, 2:]], axis=1)
-    assert len(corners) == len(detections), "corners of entries that were dropped"
-    by_name = {
-        "coco": coco["bbox"],
-        **voc_scores(
-            truth.voc,
-            truth.classes,
-            images=np.array([entry["image_id"] for entry in detections], dtype=np.int64) - 1,
-            labels=np.array([entry["category_id"] for entry in detections], dtype=np.int64) - 1,
-            boxes=corners.astype(np.float64),
-            scores=np.array([entry["score"] for entry in detections], dtype=np.float64),
-        ),
-    }
+    arrays = voc_arrays(detections, corners)
+    by_name = {"coco": coco["bbox"], **voc_scores(truth.voc, truth.classes, **arrays)}
     return {"protocol": truth.protocol, "bbox": by_name[truth.protocol], **by_name}

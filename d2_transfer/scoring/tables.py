@@ -20,13 +20,38 @@ def as_text(scores: dict[str, Any]) -> str:
         for name in scores[kinds[0]]["per_class"]
     ]
     names = [_label(kind, scores) for kind in kinds]
-    options: dict[str, Any] = {"tablefmt": "github", "disable_numparse": True}
-    return "\n\n".join(
-        [
-            tabulate(rows, headers=["in %", *metrics], **options),
-            tabulate(classes, headers=["class", *names], **options),
+    return "\n\n".join([_table(["in %", *metrics], rows), _table(["class", *names], classes)])
+
+
+def comparison_as_text(comparison: dict[str, Any]) -> str:
+    """The verdict, and tables of what `d2_transfer.compare` returns: metrics, then classes."""
+    parts = [comparison["verdict"]]
+    for kind, differences in comparison["difference"].items():
+        first, second = comparison["first"][kind], comparison["second"][kind]
+        name = f"{kind} ({comparison['protocol']})"
+        headers = ["first", "second", "difference", "95 % interval"]
+        rows = [
+            [metric, _shown(first[metric]), _shown(second[metric]), *_change(difference)]
+            for metric, difference in differences.items()
+            if metric != "per_class"
         ]
-    )
+        classes = [
+            [c, _shown(first["per_class"][c]), _shown(second["per_class"][c]), *_change(difference)]
+            for c, difference in differences["per_class"].items()
+        ]
+        parts += [_table([name, *headers], rows), _table(["class", *headers], classes)]
+    return "\n\n".join(parts)
+
+
+def _table(headers: list[str], rows: list[list[str]]) -> str:
+    return tabulate(rows, headers=headers, tablefmt="github", disable_numparse=True)
+
+
+def _change(difference: dict[str, float | None] | None) -> tuple[str, str]:
+    if difference is None:
+        return "-", "-"
+    value, low, high = (difference[name] for name in ("value", "low", "high"))
+    return f"{value:+.2f}", "-" if low is None else f"{low:+.2f} to {high:+.2f}"
 
 
 def _label(kind: str, scores: dict[str, Any]) -> str:

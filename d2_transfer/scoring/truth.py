@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import chain
 from typing import Any
 
 from d2_transfer.data.annotated import AnnotatedData, AnnotatedImage, Thing
 from d2_transfer.data.findings import Findings
-from d2_transfer.data.image_index import is_image_name
+from d2_transfer.data.image_index import FileIndex
 from d2_transfer.data.load import LoadedData, load_annotated
 from d2_transfer.data.masks import box_as_mask, mask_area
-from d2_transfer.data.readers.voc import voc_image_folder
+from d2_transfer.data.readers.voc_files import voc_image_folder
 from d2_transfer.data.spec import CocoSpec, Spec, VocSpec
 from d2_transfer.scoring.voc import VocObject
+
+_MOST = 2**63  # ids are 64-bit integers in both backends
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +25,8 @@ class Truth:
     """Annotations in COCO form, renumbered.
 
     pycocotools takes an annotation with the id 0 for "no match", and hotcoco needs ids that are
-    there and differ. So annotations and images are numbered from 1 here, whatever the file has.
+    whole numbers, not negative, and differ. So annotations are numbered from 1 here, and images
+    and categories wherever the file has other ids.
 
     Attributes:
         content: images, annotations and categories, as COCO's files have them.
@@ -30,7 +34,8 @@ class Truth:
             is listed twice has both ids.
         classes: names, in the order of the category ids.
         findings: what was mended and skipped.
-        category_aliases: ids of merged categories -> the id in ``content``.
+        category_numbers: the id of a category in the data -> its id in ``content``; ids of merged
+            categories have that of the other.
         unreadable: ids of images that were skipped -> why. Results on them do not count.
         repeated: numbers of images that the file lists under several ids.
         voc: the objects of VOC's XML files by image, for VOC's own metrics; None for COCO's files.
@@ -40,9 +45,9 @@ class Truth:
 
     content: dict[str, list[dict[str, Any]]]
     image_numbers: Mapping[Any, int]
+    category_numbers: Mapping[Any, int]
     classes: Sequence[str]
     findings: Findings
-    category_aliases: Mapping[Any, Any] = field(default_factory=dict)
     unreadable: Mapping[Any, str] = field(default_factory=dict)
     repeated: frozenset[int] = frozenset()
     voc: Sequence[Sequence[VocObject]] | None = None
@@ -86,8 +91,9 @@ class Truth:
 
     @cached_property
     def renumbered(self) -> bool:
-        """Whether images have other numbers than in the data."""
-        return any(image != number for image, number in self.image_numbers.items())
+        """Whether images or categories have other numbers than in the data."""
+        ids = chain(self.image_numbers.items(), self.category_numbers.items())
+        return any(given != number for given, number in ids)
 
 
 def load_truth(spec: Spec, *, masks: bool = False, classes: Sequence[str] | None = None) -> Truth:
@@ -117,8 +123,7 @@ def _has_images(spec: Spec) -> bool:
         return spec.images is not None and spec.images.is_dir()
     if not isinstance(spec, VocSpec):
         return True  # the boxes are relative to the images' sides
-    folder = voc_image_folder(spec.root)
-    return folder.is_dir() and any(is_image_name(file.name) for file in folder.iterdir())
+    return bool(FileIndex(voc_image_folder(spec.root)).files)
 
 
 def make_truth(loaded: LoadedData) -> Truth:
@@ -128,11 +133,17 @@ def make_truth(loaded: LoadedData) -> Truth:
         loaded: what `load_annotated` gives, with masks if these are to be scored.
     """
     data = loaded.data
-    plain = all(isinstance(image.id, int) and image.id > 0 for image in data.images)
-    numbers: dict[int | str, int] = {
-        image.id: int(image.id) if plain else n for n, image in enumerate(data.images, start=1)
+    numbers = _numbers([image.id for image in data.images], least=1)
+    category_numbers = _numbers(data.category_ids, least=0)
+    categories = {
+        name: category_numbers[category]
+        for name, category in zip(data.classes, data.category_ids, strict=True)
     }
-    categories = dict(zip(data.classes, data.category_ids, strict=True))
+    aliases = {
+        alias: category_numbers[category]
+        for alias, category in data.category_aliases.items()
+        if category in category_numbers
+    }
     annotations: list[dict[str, Any]] = []
     for image in data.images:
         for thing in image.things:
@@ -152,14 +163,20 @@ def make_truth(loaded: LoadedData) -> Truth:
             "categories": [{"id": i, "name": name} for name, i in categories.items()],
         },
         image_numbers={**numbers, **also},
+        category_numbers={**category_numbers, **aliases},
         classes=list(data.classes),
         findings=loaded.findings,
-        category_aliases=data.category_aliases,
         unreadable=loaded.unreadable,
         repeated=frozenset(also.values()),
         voc=None if data.protocol == "coco" else _voc_objects(data),
         protocol=data.protocol,
     )
+
+
+def _numbers(ids: Sequence[int | str], *, least: int) -> dict[int | str, int]:
+    """The ids themselves, if all are whole numbers that both backends take; else 1, 2, ..."""
+    plain = all(isinstance(given, int) and least <= given < _MOST for given in ids)
+    return {given: int(given) if plain else n for n, given in enumerate(ids, start=1)}
 
 
 def _image(image: AnnotatedImage, number: Any) -> dict[str, Any]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+
+from d2_transfer.scoring.weighted import ClassMatches
 
 THRESHOLDS = np.arange(50, 100, 5) / 100  # of IoU, as Detectron2 has them; VOC's own is 0.5
 
@@ -54,23 +56,71 @@ def voc_scores(
         under the curve. Each is ``{"AP", "AP50", "AP75", "APs", "APm", "APl", "per_class": {name:
         AP}}``; None for what has no object, and for APs, APm and APl: VOC's metrics have no areas.
     """
-    counts, gt, difficult, gt_labels = _flatten(truth, classes)
-    scores, boxes = np.round(scores, 3), np.round(boxes, 1)
     aps = {name: np.full((len(classes), len(THRESHOLDS)), np.nan) for name in _INTEGRALS}
-    for label in range(len(classes)):
-        of_class = gt_labels == label
-        if not (of_class & ~difficult).any():
+    found = voc_matches(truth, classes, images=images, labels=labels, boxes=boxes, scores=scores)
+    for label, matches in enumerate(found):
+        objects = matches.objects.sum()
+        if not objects:
             continue
-        mine = (labels == label).nonzero()[0]
-        # Not stable, like Detectron2's, so that ties fall alike.
-        mine = mine[np.argsort(-scores[mine])]
-        curves = _curves(
-            counts[:, label], gt[of_class], difficult[of_class], images[mine], boxes[mine]
-        )
-        for number, (recall, precision) in enumerate(curves):
+        for number in range(len(THRESHOLDS)):
+            tp = matches.hit[number].cumsum()
+            counted = (~matches.ignored[number]).cumsum()
+            recall = tp / objects
+            precision = tp / np.maximum(counted, np.finfo(np.float64).eps)
             for name, integral in _INTEGRALS.items():
                 aps[name][label, number] = 100 * integral(recall, precision)
     return {name: _summarize(values, classes) for name, values in aps.items()}
+
+
+def voc_matches(
+    truth: Sequence[Sequence[VocObject]],
+    classes: Sequence[str],
+    *,
+    images: np.ndarray,
+    labels: np.ndarray,
+    boxes: np.ndarray,
+    scores: np.ndarray,
+) -> list[ClassMatches]:
+    """The detections of each class that find an object, by VOC's rules.
+
+    The arguments are those of `voc_scores`.
+    """
+    counts, gt, difficult, gt_labels = _flatten(truth, classes)
+    image_of = np.repeat(np.arange(len(truth)), counts.sum(axis=1))
+    scores, boxes = np.round(scores, 3), np.round(boxes, 1)
+    found = []
+    for label in range(len(classes)):
+        of_class = gt_labels == label
+        mine = (labels == label).nonzero()[0]
+        # Not stable, like Detectron2's, so that ties fall alike.
+        mine = mine[np.argsort(-scores[mine])]
+        hit, ignored = _hits(
+            counts[:, label], gt[of_class], difficult[of_class], images[mine], boxes[mine]
+        )
+        objects = np.bincount(image_of[of_class & ~difficult], minlength=len(truth))
+        found.append(ClassMatches(images[mine], hit, ignored, objects))
+    return found
+
+
+def voc_arrays(
+    detections: Sequence[Mapping[str, Any]], corners: np.ndarray | None = None
+) -> dict[str, np.ndarray]:
+    """Checked entries in COCO's results format as the arguments of `voc_scores`.
+
+    Args:
+        detections: with numbers of images and categories that count from 1.
+        corners: (n, 4), the boxes as `voc_scores` takes them; None: made of the entries.
+    """
+    if corners is None:
+        boxes = np.array([entry["bbox"] for entry in detections], dtype=np.float64).reshape(-1, 4)
+        corners = np.concatenate([boxes[:, :2] + 1, boxes[:, :2] + boxes[:, 2:]], axis=1)
+    assert len(corners) == len(detections), "corners of entries that were dropped"
+    return {
+        "images": np.array([entry["image_id"] for entry in detections], dtype=np.int64) - 1,
+        "labels": np.array([entry["category_id"] for entry in detections], dtype=np.int64) - 1,
+        "boxes": corners.astype(np.float64),
+        "scores": np.array([entry["score"] for entry in detections], dtype=np.float64),
+    }
 
 
 def _summarize(aps: np.ndarray, classes: Sequence[str]) -> dict[str, Any]:
@@ -101,10 +151,10 @@ def _flatten(
     return counts, boxes, np.array([thing.difficult for thing in flat], dtype=bool), labels
 
 
-def _curves(
+def _hits(
     counts: np.ndarray, gt: np.ndarray, difficult: np.ndarray, images: np.ndarray, boxes: np.ndarray
-) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Recall and precision after each detection of one class, at each of :data:`THRESHOLDS`.
+) -> tuple[np.ndarray, np.ndarray]:
+    """Which detections of one class find an object, and which are ignored; (thresholds, n) each.
 
     Args:
         counts: objects in each image.
@@ -114,20 +164,18 @@ def _curves(
         boxes: likewise.
     """
     overlap, match = _best_matches(counts, gt, images, boxes)
-    curves = []
-    for threshold in THRESHOLDS:
-        hit = overlap > threshold
-        ignored = hit & difficult[match]
-        candidates = (hit & ~ignored).nonzero()[0]
+    found = np.zeros((len(THRESHOLDS), len(images)), dtype=bool)
+    ignored = np.zeros_like(found)
+    if not len(gt):
+        return found, ignored
+    for number, threshold in enumerate(THRESHOLDS):
+        near = overlap > threshold
+        ignored[number] = near & difficult[match]
+        candidates = (near & ~ignored[number]).nonzero()[0]
         # An object is found by the first detection that it is the best match of.
         _, first = np.unique(match[candidates], return_index=True)
-        tp = np.zeros(len(images))
-        tp[candidates[first]] = 1
-        fp = (~ignored & (tp == 0)).cumsum()
-        tp = tp.cumsum()
-        recall = tp / (~difficult).sum()
-        curves.append((recall, tp / np.maximum(tp + fp, np.finfo(np.float64).eps)))
-    return curves
+        found[number, candidates[first]] = True
+    return found, ignored
 
 
 def _best_matches(

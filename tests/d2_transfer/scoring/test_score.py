@@ -10,78 +10,20 @@ from typing import Any
 
 import numpy as np
 import pytest
+from annotated_sets import BOXES, voc_set, voc_xml
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.evaluation.coco_evaluation import _evaluate_predictions_on_coco
 from detectron2.evaluation.pascal_voc_evaluation import voc_eval
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
+from random_detections import detections, voc_detections, voc_objects, write_coco
 from repository import REPOSITORY
 
 import d2_transfer
 from d2_transfer.commands import score as command
-from d2_transfer.data.findings import Findings
-from d2_transfer.data.readers.voc import read_voc_data
-from d2_transfer.data.spec import VOC_CLASSES, CocoSpec, VocSpec, builtin_specs
-from d2_transfer.scoring.voc import VocObject
+from d2_transfer.data.spec import VOC_CLASSES, CocoSpec, builtin_specs
 
 METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
-CATEGORIES = [{"id": i, "name": name} for i, name in ((3, "a"), (8, "b"), (9, "c"), (40, "none"))]
-
-
-def polygon(box: np.ndarray) -> list[list[float]]:
-    x, y, w, h = box.tolist()
-    return [[x, y, x + w, y, x + w, y + h, x + w / 2, y + h * 0.7, x, y + h]]
-
-
-def write_coco(folder: Path, *, first_id: int = 1, text_ids: bool = False, seed: int = 0) -> str:
-    """Forty images of 200 px with crowds, gaps in the ids, and a class without an object."""
-    rng = np.random.default_rng(seed)
-    images, annotations = [], []
-    for number in range(40):
-        image = f"image {number}" if text_ids else 3 * number + 1
-        images.append({"id": image, "file_name": f"{number}.jpg", "height": 200, "width": 200})
-        for _ in range(rng.integers(0, 7)):
-            box = np.concatenate([rng.uniform(0, 120, 2), rng.uniform(3, 80, 2)]).round(1)
-            annotations.append(
-                {
-                    "id": first_id + len(annotations),
-                    "image_id": image,
-                    "category_id": int(rng.choice([3, 8, 9])),
-                    "bbox": box.tolist(),
-                    "area": float(box[2] * box[3]),
-                    "iscrowd": 0,
-                    "segmentation": polygon(box),
-                }
-            )
-            if rng.random() < 0.1:
-                runs = [200 * 20, 3000, 200 * 200 - 200 * 20 - 3000]
-                annotations[-1] |= {
-                    "iscrowd": 1,
-                    "segmentation": {"size": [200, 200], "counts": runs},
-                }
-    content = {"images": images, "annotations": annotations, "categories": CATEGORIES}
-    (folder / "truth.json").write_text(json.dumps(content))
-    return f"coco:{folder / 'truth.json'}"
-
-
-def detections(data: str, seed: int = 0) -> list[dict[str, Any]]:
-    """Moved objects, some of another class, with scores that are often equal."""
-    rng = np.random.default_rng(seed)
-    content = json.loads(Path(data.removeprefix("coco:")).read_text())
-    found = []
-    for annotation in content["annotations"]:
-        for _ in range(rng.integers(0, 4)):
-            box = (np.array(annotation["bbox"]) + rng.normal(0, 3, 4)).clip(1).round(1)
-            found.append(
-                {
-                    "image_id": annotation["image_id"],
-                    "category_id": int(rng.choice([3, 8, 9, annotation["category_id"]])),
-                    "bbox": box.tolist(),
-                    "score": round(float(rng.random()), 1),
-                    "segmentation": polygon(box),
-                }
-            )
-    return found
 
 
 def as_rle(gt: COCO, entry: dict[str, Any]) -> dict[str, Any]:
@@ -191,6 +133,37 @@ def test_masks_of_results_are_not_scored_where_they_are_missing_or_wrong(
     with pytest.raises(ValueError, match="results: entry 2: its mask must be an RLE"):
         d2_transfer.score(data, found, ("bbox", "segm"), backend=backend)
     assert d2_transfer.score(data, found, ("bbox",), backend=backend)["bbox"]["AP"] > 5
+
+
+@pytest.mark.parametrize("backend", ["hotcoco", "pycocotools"])
+@pytest.mark.parametrize("counts", [[0, 90000], [-1, 2], [10**12], "€"])
+def test_a_damaged_mask_of_a_result_is_named(tmp_path: Path, backend: str, counts: Any) -> None:
+    """pycocotools would compute with some of them forever, or score them."""
+    data = write_coco(tmp_path)
+    gt = COCO(str(tmp_path / "truth.json"))
+    found = [{**e, "segmentation": as_rle(gt, e)} for e in detections(data)]
+    found[3]["segmentation"] = {"size": [200, 200], "counts": counts}
+    with pytest.raises(ValueError, match="results: entry 3: its mask is a damaged RLE"):
+        d2_transfer.score(data, found, ("segm",), backend=backend)
+
+
+@pytest.mark.parametrize("backend", ["hotcoco", "pycocotools"])
+def test_masks_as_pycocotools_encodes_them_and_other_keys_are_read(
+    tmp_path: Path, backend: str
+) -> None:
+    data = write_coco(tmp_path)
+    gt = COCO(str(tmp_path / "truth.json"))
+    plain = [{**e, "segmentation": gt.annToRLE(e)} for e in detections(data)]
+    texts = [{**e, "segmentation": as_rle(gt, e)} for e in detections(data)]
+    assert isinstance(plain[0]["segmentation"]["counts"], bytes)
+    kinds = ("bbox", "segm")
+    expected = d2_transfer.score(data, texts, kinds, backend=backend)
+    assert d2_transfer.score(data, plain, kinds, backend=backend) == expected
+    more = {"caption": "a", "id": "a", "area": "a"}
+    noted = [{**entry, **more} for entry in texts]
+    assert d2_transfer.score(data, noted, kinds, backend=backend) == expected
+    boxes = [{**entry, **more, "segmentation": "abc"} for entry in texts]
+    assert d2_transfer.score(data, boxes, backend=backend)["bbox"] == expected["bbox"]
 
 
 @pytest.mark.parametrize("backend", ["hotcoco", "pycocotools"])
@@ -328,34 +301,6 @@ def test_annotations_without_area_and_iscrowd(tmp_path: Path) -> None:
     assert d2_transfer.score(data, found) == expected
 
 
-def voc_objects(root: Path) -> dict[Any, list[VocObject]]:
-    """The objects of each image."""
-    data = read_voc_data(VocSpec(root, "all"), Findings("test"))
-    return {
-        image.id: [VocObject(t.label, t.voc_box, t.difficult) for t in image.things if t.voc_box]
-        for image in data.images
-    }
-
-
-def voc_detections(root: Path, seed: int) -> list[dict[str, Any]]:
-    rng = np.random.default_rng(seed)
-    objects = voc_objects(root)
-    found = []
-    for name, things in objects.items():
-        for thing in things:
-            for _ in range(5):
-                x0, y0, x1, y1 = np.array(thing.box) + rng.normal(0, 2, 4)
-                found.append(
-                    {
-                        "image_id": name,
-                        "category_id": int(rng.integers(1, 3)),
-                        "bbox": [x0 - 1, y0 - 1, x1 - x0 + 1, y1 - y0 + 1],
-                        "score": round(float(rng.random()), 2),
-                    }
-                )
-    return found
-
-
 @pytest.mark.parametrize("metric_2007", [True, False])
 @pytest.mark.parametrize("seed", range(4))
 def test_voc_is_detectron2s(own_scenes: Any, tmp_path: Path, metric_2007: bool, seed: int) -> None:
@@ -442,3 +387,22 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert "| bbox (coco) |" in text and "| none    | -" in text
     assert command.main([data, str(tmp_path / "no.json")]) == 2
     assert capsys.readouterr().err.endswith("no.json: no such file of results\n")
+
+
+@pytest.mark.parametrize("backend", ["hotcoco", "pycocotools"])
+def test_images_in_subfolders_are_looked_at(tmp_path: Path, backend: str) -> None:
+    """The box beyond the image, whose size the file does not state, is clipped as in training."""
+    voc_set(tmp_path / "train", lines=None, size=None)
+    (tmp_path / "train" / "p0.xml").write_text(voc_xml(0, corners=(11, 9, 200, 38), size=None))
+    found = [
+        {"image_id": f"p{n}", "category_id": 1 + n % 2, "bbox": [x0, y0, x1 - x0, y1 - y0]}
+        for n, (x0, y0, x1, y1) in enumerate([(10, 8, 80, 38), *BOXES[1:]])
+    ]
+    scores = d2_transfer.score(
+        f"voc:{tmp_path}:train",
+        [{**entry, "score": 0.9} for entry in found],
+        classes=("cat", "dog"),
+        backend=backend,
+    )
+    for protocol in ("coco", "voc07", "voc10"):
+        assert scores[protocol]["AP"] == pytest.approx(100)

@@ -75,7 +75,19 @@ COCO_CHANGES: dict[str, Callable[[dict[str, Any]], None]] = {
         each("images", id=lambda i: i - 1)(content),
         each("annotations", image_id=lambda i: i - 1)(content),
     )[0],
+    "image ids of 20 digits": lambda content: (
+        each("images", id=lambda i: i + 10**20)(content),
+        each("annotations", image_id=lambda i: str(i + 10**20))(content),
+    )[0],
     "equal ids": each("annotations", id=3),
+    "category ids as names": lambda content: (
+        each("categories", id=lambda i: ("cat", "dog")[i - 1])(content),
+        each("annotations", category_id=lambda i: ("cat", "dog")[i - 1])(content),
+    )[0],
+    "category ids below 0": lambda content: (
+        each("categories", id=lambda i: -i)(content),
+        each("annotations", category_id=lambda i: -i)(content),
+    )[0],
     "numbers as text": each("annotations", bbox=lambda b: [str(v) for v in b], image_id=str),
     "box beyond its image": beyond,
     "images listed twice": listed_twice,

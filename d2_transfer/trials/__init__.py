@@ -1,0 +1,1 @@
+"""Repeated fine-tunings of several backbones, and what is published to compare them with."""

@@ -1,0 +1,187 @@
+"""The plan of a set of trials: arms, seeds and cells, and the file that holds them."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from cwrgp.file_io.atomic import write_text
+
+FILE = "plan.json"
+RANDOM = "random"
+_VERSION = 1
+_NAME = re.compile(r"[\w.-]+")
+
+
+@dataclass(frozen=True)
+class Arm:
+    """Weights whose effect is asked for.
+
+    Attributes:
+        name: in tables.
+        weights: one file for all seeds, or one for each, which are repeated pretrainings; `RANDOM`
+            for random weights.
+    """
+
+    name: str
+    weights: tuple[str, ...]
+
+    @property
+    def repeated(self) -> bool:
+        """Whether each seed has a pretraining of its own."""
+        return len(self.weights) > 1
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One fine-tuning.
+
+    Attributes:
+        number: from 1.
+        arm: name.
+        seed: of the fine-tuning.
+        weights: `MODEL.WEIGHTS`; "" for random weights.
+    """
+
+    number: int
+    arm: str
+    seed: int
+    weights: str
+
+    @property
+    def name(self) -> str:
+        """Of its folder."""
+        return f"{self.arm}-{self.seed}"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is trained.
+
+    Attributes:
+        protocol: name of the config.
+        config: the merged config as YAML; weights, seed and folder are those of the cells.
+        deviations: keys of the config that the protocol's file has otherwise, "KEY VALUE".
+        arms: the first is the reference.
+        seeds: of the fine-tunings, the same for all arms.
+        files: weights as given -> the file that a detector starts from ("" for random weights), and
+            its SHA-256.
+    """
+
+    protocol: str
+    config: str
+    deviations: tuple[str, ...]
+    arms: tuple[Arm, ...]
+    seeds: tuple[int, ...]
+    files: Mapping[str, tuple[str, str]]
+
+    @cached_property
+    def cells(self) -> list[Cell]:
+        """Seed by seed, so that what is finished early compares all arms."""
+        found: list[Cell] = []
+        for place, seed in enumerate(self.seeds):
+            for arm in self.arms:
+                weights = arm.weights[place] if arm.repeated else arm.weights[0]
+                found.append(Cell(len(found) + 1, arm.name, seed, self.files[weights][0]))
+        return found
+
+    def cell(self, number: int) -> Cell:
+        """A cell by its number.
+
+        Raises:
+            ValueError: no such number.
+        """
+        if not 1 <= number <= len(self.cells):
+            raise ValueError(f"cell {number} is not one of 1 to {len(self.cells)}")
+        return self.cells[number - 1]
+
+
+def parse_arms(words: Sequence[str], trials: int) -> tuple[Arm, ...]:
+    """Arms from ``NAME=W`` or ``NAME=W1,W2,...``.
+
+    Args:
+        words: of the command line.
+        trials: number of seeds.
+
+    Raises:
+        ValueError: a word of another form, a name that occurs twice, or a number of files that is
+            neither 1 nor ``trials``.
+    """
+    arms: list[Arm] = []
+    for word in words:
+        name, sign, given = word.partition("=")
+        files = tuple(given.split(","))
+        if not sign or not _NAME.fullmatch(name) or not all(files):
+            raise ValueError(
+                f"weights {word!r}: give NAME=FILE, with letters, digits, '.', '_' and '-' in NAME,"
+                f" and FILE {RANDOM!r} for random weights"
+            )
+        if name in [arm.name for arm in arms]:
+            raise ValueError(f"weights {word!r}: the name {name!r} is given twice")
+        if len(files) not in (1, trials):
+            raise ValueError(
+                f"weights {name!r}: {len(files)} files for {trials} trials; give one for all or one"
+                " for each"
+            )
+        arms.append(Arm(name, files))
+    return tuple(arms)
+
+
+def write_plan(folder: Path, plan: Plan) -> None:
+    """Writes the plan of a folder of trials, which is made if needed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(folder / FILE, json.dumps({"version": _VERSION, **asdict(plan)}, indent=2))
+
+
+def read_plan(folder: Path) -> Plan | None:
+    """The plan of a folder of trials; None if it has none.
+
+    Raises:
+        ValueError: the file is of another version.
+    """
+    path = folder / FILE
+    if not path.is_file():
+        return None
+    content = json.loads(path.read_text())
+    if content.pop("version") != _VERSION:
+        raise ValueError(f"{path} is of another version; choose another folder, or give --restart")
+    arms = tuple(Arm(arm["name"], tuple(arm["weights"])) for arm in content.pop("arms"))
+    files = {given: tuple(found) for given, found in content.pop("files").items()}
+    content |= {key: tuple(content[key]) for key in ("seeds", "deviations")}
+    return Plan(arms=arms, files=files, **content)
+
+
+def check_same(folder: Path, old: Plan, new: Plan) -> None:
+    """Refuses to mix trials of two plans. More seeds or arms are no other plan.
+
+    Args:
+        folder: of the trials, for the message.
+        old: what the folder holds.
+        new: what is asked for.
+
+    Raises:
+        ValueError: a config, a file of weights, or an arm has changed.
+    """
+    advice = "; give --restart to start anew, or choose another folder"
+    if old.config != new.config:
+        lines = difflib.unified_diff(old.config.split("\n"), new.config.split("\n"), n=0)
+        changed = [line for line in lines if line[0] in "+-" and line[:3] not in ("+++", "---")]
+        raise ValueError(
+            f"{folder} holds trials of another config ({' '.join(changed[:4])}){advice}"
+        )
+    kept: dict[str, Any] = {arm.name: arm for arm in old.arms}
+    for arm in new.arms:
+        for given in arm.weights:
+            if given in old.files and old.files[given][1] != new.files[given][1]:
+                raise ValueError(f"{folder}: the file {given} has changed{advice}")
+        before = kept.get(arm.name)
+        if before and before.weights != arm.weights[: len(before.weights)]:
+            raise ValueError(
+                f"{folder}: the arm {arm.name} had the weights {','.join(before.weights)}{advice}"
+            )

@@ -1,0 +1,145 @@
+"""From what the user asks for to a plan: what can fail is checked before anything is trained."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from detectron2.config import CfgNode
+from detectron2.utils.file_io import PathManager
+
+from cwrgp.file_io.digest import file_digest
+from cwrgp.file_io.path_manager import local_file
+from d2_transfer.checking.check import pretraining_images
+from d2_transfer.checking.duplicates import find_duplicates
+from d2_transfer.commands.convert import convert
+from d2_transfer.data.registry import Reading, load_data
+from d2_transfer.fine_tuning import RunOptions
+from d2_transfer.fine_tuning import prepare as prepare_run
+from d2_transfer.trials.cell import cell_config
+from d2_transfer.trials.plan import RANDOM, Arm, Plan, check_same, read_plan, write_plan
+from d2_transfer.weights import fits_detectors
+
+logger = logging.getLogger(__name__)
+
+# Keys that change where and how fast a run computes, but not what.
+_FREE = ("OUTPUT_DIR", "SEED", "MODEL.WEIGHTS", "MODEL.DEVICE", "LOGGERS", "DATALOADER.NUM_WORKERS")
+
+
+def make_plan(
+    cfg: CfgNode,
+    protocol: str,
+    base: CfgNode,
+    arms: Sequence[Arm],
+    trials: int,
+    output: Path,
+    *,
+    num_gpus: int,
+    restart: bool = False,
+    pretraining: Path | None = None,
+    allow_leakage: bool = False,
+) -> Plan:
+    """Settles weights, data and config, and writes the plan into the folder of the trials.
+
+    Args:
+        cfg: the merged config.
+        protocol: name of its file.
+        base: the config of the file alone.
+        arms: what is compared.
+        trials: number of seeds, which are 1 to ``trials``.
+        output: folder of the trials.
+        num_gpus: of a fine-tuning.
+        restart: remove what the folder holds of earlier trials.
+        pretraining: folder of the images that weights were pretrained on.
+        allow_leakage: whether test images may be among them, which is recorded as a deviation.
+
+    Raises:
+        FileNotFoundError: weights or data are missing.
+        ValueError: what cannot work, test images in ``pretraining``, or other trials in the folder.
+    """
+    if len(cfg.DATASETS.TEST) != 1:
+        raise ValueError(
+            f"DATASETS.TEST {tuple(cfg.DATASETS.TEST)}: trials are compared on one test set"
+        )
+    if restart:
+        for name in ("cells", "weights"):
+            shutil.rmtree(output / name, ignore_errors=True)
+    stored = cfg.clone()
+    stored.defrost()
+    stored.MODEL.WEIGHTS, stored.SEED, stored.OUTPUT_DIR = "", -1, ""
+    given = dict.fromkeys(weights for arm in arms for weights in arm.weights)
+    plan = Plan(
+        protocol=protocol,
+        config=stored.dump(),
+        deviations=tuple(deviations(stored, base)),
+        arms=tuple(arms),
+        seeds=tuple(range(1, trials + 1)),
+        files={weights: _settle(weights, output / "weights") for weights in given},
+    )
+    old = None if restart else read_plan(output)
+    if old is not None:
+        check_same(output, old, plan)
+    first = {cell.weights: cell for cell in reversed(plan.cells)}
+    for cell in first.values():
+        options = RunOptions(resume=True, or_start=True, num_gpus=num_gpus)
+        cfg = prepare_run(cell_config(plan, cell, output), options)
+    if pretraining is not None:
+        leaked = _leakage(cfg, pretraining, allowed=allow_leakage)
+        plan = replace(plan, deviations=(*plan.deviations, *leaked))
+    write_plan(output, plan)
+    return plan
+
+
+def _leakage(cfg: CfgNode, pretraining: Path, *, allowed: bool) -> list[str]:
+    """A sentence if images of the test set, or copies of them, are in a folder.
+
+    Raises:
+        FileNotFoundError, ValueError: no such folder, no images in it, or leakage not ``allowed``.
+    """
+    images = load_data(cfg.DATASETS.TEST[0], Reading.of(cfg)).data.images
+    files = [image.file for image in images if image.file is not None]
+    found = find_duplicates(files, pretraining_images(pretraining))
+    if not found:
+        return []
+    shared = f"{len(found)} of {len(files)} test images are in {pretraining}"
+    if not allowed:
+        raise ValueError(
+            f"{shared}, the first {found[0].file} as {found[0].other}: the pretraining has seen"
+            " them; pretrain without them, or give --allow-leakage, which is recorded"
+        )
+    return [shared]
+
+
+def _settle(weights: str, folder: Path) -> tuple[str, str]:
+    """The file that a detector starts from, converted if needed, and its SHA-256."""
+    if weights == RANDOM:
+        return "", ""
+    local = local_file(PathManager.get_local_path(weights))
+    if fits_detectors(str(local)):
+        return str(local.resolve()), file_digest(local)
+    target = folder / f"{file_digest(local)[:16]}.pkl"
+    if not target.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        convert(weights, target)
+        logger.info(f"Converted: {weights} -> {target}")
+    return str(target.resolve()), file_digest(target)
+
+
+def deviations(cfg: CfgNode, base: CfgNode) -> Iterator[str]:
+    """What a config has otherwise than another, "KEY VALUE"; keys without an effect on results do
+    not count."""
+    theirs = dict(_leaves(base))
+    for key, value in _leaves(cfg):
+        if key not in _FREE and theirs.get(key) != value:
+            yield f"{key} {value}"
+
+
+def _leaves(cfg: CfgNode, prefix: str = "") -> Iterator[tuple[str, object]]:
+    for name, value in cfg.items():
+        if isinstance(value, CfgNode):
+            yield from _leaves(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value

@@ -1,0 +1,97 @@
+"""From the cells that are done to the results."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from cwrgp.errors import MissingPackage
+from cwrgp.report.page import write_page
+from d2_transfer.data.load import LoadedData
+from d2_transfer.data.registry import Reading, load_data, register_custom, register_named
+from d2_transfer.trials.cell import cell_config, cell_folder, read_result
+from d2_transfer.trials.curves import read_curves
+from d2_transfer.trials.examples import Example, find_examples
+from d2_transfer.trials.output import as_json, published_texts, write_outputs
+from d2_transfer.trials.plan import Plan, read_plan
+from d2_transfer.trials.report import ReportData, build_page
+from d2_transfer.trials.results import Comparison, compare_arms, read_trials
+
+logger = logging.getLogger(__name__)
+
+
+def summarize(output: Path, *, reference: str | None = None) -> dict[str, Any]:
+    """Writes and returns the results of the cells that are done.
+
+    Raises:
+        FileNotFoundError: the folder holds no trials.
+        ValueError: no such reference.
+    """
+    plan = existing_plan(output)
+    cfg = cell_config(plan, plan.cells[0], output)
+    register_custom(cfg.DATASETS.CUSTOM)
+    register_named("DATASETS.TEST", cfg.DATASETS.TEST)
+    name = cfg.DATASETS.TEST[0]
+    data = load_data(name, Reading.of(cfg))
+    images = len(data.data.images)
+    trials = read_trials(output, plan, data)
+    comparisons = compare_arms(plan, trials, images, reference=reference)
+    results = as_json(plan, name, images, trials, comparisons)
+    write_outputs(output, results, trials)
+    report = ReportData(
+        results=results,
+        trials=trials,
+        comparisons=comparisons,
+        ap=read_curves(output, plan, "bbox/AP"),
+        loss=read_curves(output, plan, "total_loss"),
+        published=published_texts(plan.protocol),
+        examples=_examples(output, plan, data, comparisons, list(cfg.INPUT.PIXEL_RANGE)),
+        command=f"cwrgp-trials --output {output} --summarize",
+    )
+    write_page(output / "report.html", build_page(report))
+    return results
+
+
+def _examples(
+    output: Path,
+    plan: Plan,
+    data: LoadedData,
+    comparisons: Sequence[Comparison],
+    pixel_range: Sequence[float],
+) -> tuple[list[Example], list[Example]]:
+    """Of the first comparison and its first seed; none where images or OpenCV are missing."""
+    if not comparisons or any(image.file is None for image in data.data.images):
+        return [], []
+    first = comparisons[0]
+    runs = []
+    for name in (first.reference, first.arm):
+        cell = next(c for c in plan.cells if (c.arm, c.seed) == (name, first.seeds[0]))
+        result = read_result(output, cell)
+        assert result is not None
+        path = cell_folder(output, cell) / result["detections"]
+        found: dict[Any, list[dict[str, Any]]] = {}
+        for entry in json.loads(path.read_text()):
+            found.setdefault(entry["image_id"], []).append(entry)
+        runs.append(found)
+    try:
+        return find_examples(data, (runs[0], runs[1]), pixel_range=pixel_range)
+    except MissingPackage as error:
+        logger.warning(f"The report has no pictures: {error}")
+        return [], []
+
+
+def existing_plan(output: Path) -> Plan:
+    """The plan of a folder.
+
+    Raises:
+        FileNotFoundError: the folder holds no trials.
+    """
+    plan = read_plan(output)
+    if plan is None:
+        raise FileNotFoundError(
+            f"output {output} holds no trials: give --config-file and --weights"
+        )
+    return plan

@@ -1,0 +1,81 @@
+"""Arms, cells, and plans that are not mixed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from d2_transfer.trials.plan import Arm, Plan, check_same, parse_arms, read_plan, write_plan
+
+
+def plan(**changes: object) -> Plan:
+    arms = (Arm("random", ("random",)), Arm("ours", ("a.pkl", "b.pkl")))
+    files = {"random": ("", ""), "a.pkl": ("/x/a.pkl", "aa"), "b.pkl": ("/x/b.pkl", "bb")}
+    given = Plan(
+        "protocol", "SOLVER:\n  MAX_ITER: 3\n", ("SOLVER.MAX_ITER 3",), arms, (1, 2), files
+    )
+    return replace(given, **changes)  # type: ignore[arg-type]
+
+
+def test_cells_go_seed_by_seed_and_each_seed_has_its_weights() -> None:
+    cells = [(c.number, c.name, c.weights) for c in plan().cells]
+    assert cells == [
+        (1, "random-1", ""),
+        (2, "ours-1", "/x/a.pkl"),
+        (3, "random-2", ""),
+        (4, "ours-2", "/x/b.pkl"),
+    ]
+    assert plan().cell(4).seed == 2
+    for number in (0, 5):
+        with pytest.raises(ValueError, match=f"cell {number} is not one of 1 to 4"):
+            plan().cell(number)
+
+
+def test_arms_are_parsed() -> None:
+    arms = parse_arms(["random=random", "ours=a.pkl,b.pkl,c.pkl", "x=cwrgp://n"], 3)
+    assert [arm.repeated for arm in arms] == [False, True, False]
+    assert arms[1] == Arm("ours", ("a.pkl", "b.pkl", "c.pkl"))
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["a.pkl"], "weights 'a.pkl': give NAME=FILE"),
+        (["a b=c"], "weights 'a b=c': give NAME=FILE"),
+        (["a=b,,c"], "FILE 'random' for random weights"),
+        (["a=b", "a=c"], "weights 'a=c': the name 'a' is given twice"),
+        (["a=b,c"], "weights 'a': 2 files for 3 trials; give one for all or one for each"),
+    ],
+)
+def test_wrong_arms_are_named(words: list[str], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        parse_arms(words, 3)
+
+
+def test_a_plan_is_read_as_it_was_written(tmp_path: Path) -> None:
+    assert read_plan(tmp_path) is None
+    write_plan(tmp_path / "new", plan())
+    assert read_plan(tmp_path / "new") == plan()
+    path = tmp_path / "new" / "plan.json"
+    path.write_text(path.read_text().replace('"version": 1', '"version": 0'))
+    with pytest.raises(ValueError, match="of another version; choose another folder, or"):
+        read_plan(tmp_path / "new")
+
+
+def test_more_seeds_and_arms_go_on_and_anything_else_is_refused(tmp_path: Path) -> None:
+    check_same(tmp_path, plan(), plan(seeds=(1, 2, 3)))
+    more = Arm("more", ("random",))
+    check_same(tmp_path, plan(), plan(arms=(*plan().arms, more)))
+    longer = plan(config="SOLVER:\n  MAX_ITER: 4\n")
+    with pytest.raises(
+        ValueError, match=r"another config \(-  MAX_ITER: 3 \+  MAX_ITER: 4\); give"
+    ):
+        check_same(tmp_path, plan(), longer)
+    changed = plan(files={**plan().files, "b.pkl": ("/x/b.pkl", "cc")})
+    with pytest.raises(ValueError, match="the file b.pkl has changed; give --restart"):
+        check_same(tmp_path, plan(), changed)
+    other = plan(arms=(plan().arms[0], Arm("ours", ("b.pkl", "a.pkl"))))
+    with pytest.raises(ValueError, match="the arm ours had the weights a.pkl,b.pkl; give"):
+        check_same(tmp_path, plan(), other)
