@@ -28,6 +28,7 @@ INSTALL_REQUIRES = [
     "iopath>=0.1.7,<0.1.11",
     "pycocotools>=2.0.7",
     "hotcoco>=1.3",
+    "orjson>=3.9",
     "numpy>=1.26",
     "scipy>=1.11",
     "pillow>=10.0",
@@ -90,12 +91,15 @@ EXTRAS_REQUIRE = {
 CONSOLE_SCRIPTS = [
     "cwrgp-check-data = d2_transfer.commands.check_data:main",
     "cwrgp-convert = d2_transfer.commands.convert:main",
+    "cwrgp-embed = cwrgp.commands.embed:main",
     "cwrgp-evaluate = cwrgp.commands.evaluate:main",
     "cwrgp-install-detectron2 = cwrgp.install_detectron2:main",
+    "cwrgp-predict = d2_transfer.commands.predict:main",
     "cwrgp-pretrain = cwrgp.commands.pretrain:main",
     "cwrgp-publish = cwrgp.commands.publish:main",
     "cwrgp-score = d2_transfer.commands.score:main",
     "cwrgp-train-net = d2_transfer.train_net:main",
+    "cwrgp-trials = d2_transfer.commands.trials:main",
 ]
 
 # The configs are installed as cwrgp/configs, where cwrgp.config.packaged looks for them; an
@@ -107,6 +111,7 @@ PACKAGE_DATA = {
     "cwrgp.report": ["templates/*"],
     "d2_transfer": ["py.typed"],
     "d2_transfer.checking": ["*.j2"],
+    "d2_transfer.trials": ["*.yaml", "*.j2"],
 }
 
 setup(

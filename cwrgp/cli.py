@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import re
+import shlex
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Sequence
@@ -32,6 +33,17 @@ _OPTIONS = {
     "output": "--output",
     "name": "--name",
     "metrics": "--metrics",
+    "threshold": "--threshold",
+    "picture_threshold": "--picture-threshold",
+    "batch_size": "--batch",
+    "num_workers": "--num-workers",
+    "image_size": "--image-size",
+    "resize": "--resize",
+    "pixel_range": "--pixel-range",
+    "ims_per_batch": "--ims-per-batch",
+    "trials": "--trials",
+    "jobs": "--jobs",
+    "reference": "--reference",
 }
 
 
@@ -84,7 +96,8 @@ def name_options(message: str, arguments: Iterable[str]) -> str:
     for argument in _OPTIONS.keys() & set(arguments):
         option = _OPTIONS[argument]
         message = re.sub(rf"^{argument}(?= )|\b{argument}=True\b", option, message)
-        message = re.sub(rf"\b{argument}='([^']*)'", rf"{option} \1", message)
+        value = re.compile(rf"\b{argument}='([^']*)'")
+        message = value.sub(lambda match: f"{option} {shlex.quote(match[1])}", message)  # noqa: B023
     return message
 
 

@@ -1,32 +1,31 @@
-"""Image files before they are used: size, orientation, kind of values, damage, and digests."""
+"""Image files before they are used: size, orientation, kind of values, and damage."""
 
 from __future__ import annotations
 
-import hashlib
 import io
 import os
-from collections.abc import Sequence
+import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-import numpy as np
 from PIL import Image
 
 from cwrgp.file_io.file_facts import facts_of_files
 from cwrgp.images import (
-    NOT_OPENED,
-    ORIENTATION,
     PILLOW_ERRORS,
     PixelKind,
     explain,
+    orientation_of,
     pixel_kind,
     read_values,
 )
 
-_VERSION = 1  # of what is kept in the cache
+TWELVE_BITS = 4096  # 16-bit images whose values are all smaller would be nearly black
+
+_VERSION = 2  # of what is kept in the cache
 _STORED_SIZE = (256, 257)  # TIFF's tags of width and height
-_HASH_SIDE = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,17 +63,23 @@ class ImageFile:
 def inspect_images(files: Sequence[Path], *, workers: int | None = None) -> dict[Path, ImageFile]:
     """`inspect_image` of many files, in threads and cached by path, size and time of change.
 
+    A file with a problem is looked at again each time: the cause may have been a lost connection,
+    permissions, or an older Pillow.
+
     Args:
         files: the paths.
         workers: threads; None: four for each core.
     """
-    facts = facts_of_files(
-        files,
-        lambda file: astuple(inspect_image(file)),
-        name="images",
-        version=_VERSION,
-        workers=workers,
-    )
+    with warnings.catch_warnings():  # here, since filters are those of all threads
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        facts = facts_of_files(
+            files,
+            lambda file: astuple(inspect_image(file)),
+            name="images",
+            version=_VERSION,
+            keep=lambda values: not ImageFile(*values).problem,
+            workers=workers,
+        )
     return {file: ImageFile(*values) for file, values in facts.items()}
 
 
@@ -97,107 +102,100 @@ def inspect_image(file: Path | bytes) -> ImageFile:
         with file.open("rb") as stream:
             return _inspect(stream)
     except OSError as error:
-        return ImageFile(problem=f"{NOT_OPENED} ({error.strerror or error})")
+        return _with_problem(error, b"")
 
 
-def fingerprints(
-    files: Sequence[Path], *, workers: int | None = None
-) -> dict[Path, tuple[str, int] | None]:
-    """`content_digest` and `difference_hash` of many files, cached like `inspect_images`.
-
-    Returns:
-        None for an image that cannot be read.
-    """
-    facts = facts_of_files(files, _fingerprint, name="hashes", version=_VERSION, workers=workers)
-    return {file: (facts[file][0], facts[file][1]) if facts[file][0] else None for file in facts}
-
-
-def content_digest(content: bytes) -> str:
-    """A digest of a file's content, in hexadecimal; equal for equal files only."""
-    return hashlib.blake2b(content, digest_size=16).hexdigest()
-
-
-def difference_hash(content: bytes) -> int:
-    """64 bits that images which look alike share, nearly all of them.
-
-    Bit (y, x) says whether the image, in gray and reduced to 9 x 8, gets brighter from column x to
-    x + 1 in row y. JPEG files are decoded at a fraction of their size.
-
-    Raises:
-        OSError, ValueError, SyntaxError: Pillow cannot decode the content.
-    """
-    size = (_HASH_SIDE + 1, _HASH_SIDE)
-    with Image.open(io.BytesIO(content)) as image:
-        image.draft("L", (8 * size[0], 8 * size[1]))
-        if pixel_kind(image) == "8-bit":
-            gray = image.convert("L").resize(size, Image.Resampling.BOX)
-        else:
-            gray = Image.fromarray(np.asarray(image).astype(np.float32)).resize(
-                size, Image.Resampling.BOX
-            )
-    values = np.asarray(gray).astype(np.float64)
-    bits = np.packbits(values[:, 1:] > values[:, :-1])
-    return int.from_bytes(bits.tobytes(), "big")
-
-
-def repeated_images(
-    prints: Sequence[tuple[str, int]], *, distance: int = 2
-) -> tuple[np.ndarray, np.ndarray]:
-    """Which images repeat an earlier one.
+def unknown_range(
+    key: str, *, images: int, floating: Sequence[str], sixteen: int, largest: int
+) -> str:
+    """Why images would be black or white because the range of their values is not known.
 
     Args:
-        prints: content digest and difference hash of each image.
-        distance: number of bits in which the hashes of nearly equal images may differ.
+        key: of the configuration, which states the range; it is empty.
+        images: number of images of the set.
+        floating: names of those with floating-point or 32-bit values.
+        sixteen: number of 16-bit images.
+        largest: the largest value of all 16-bit images.
 
     Returns:
-        Two boolean arrays (n,): the content is that of an earlier image; the content is not, but
-        the hash nearly is.
+        With what to do about it; "" if the range is known.
     """
-    seen: set[str] = set()
-    equal = np.zeros(len(prints), dtype=bool)
-    for number, (digest, _) in enumerate(prints):
-        equal[number] = digest in seen
-        seen.add(digest)
-    hashes = np.array([value for _, value in prints], dtype=np.uint64)
-    bits = np.unpackbits(hashes.astype(">u8").view(np.uint8).reshape(-1, 8), axis=1)
-    signs = bits.astype(np.float32) * 2 - 1
-    similar = np.zeros(len(prints), dtype=bool)
-    for start in range(0, len(prints), 1024):
-        part = signs[start : start + 1024]
-        close = part @ signs.T >= 64 - 2 * distance  # 64 minus twice the number of other bits
-        before = np.tril(close, start - 1)  # row r is image start + r; columns before it
-        similar[start : start + len(part)] = before.any(axis=1)
-    return equal, similar & ~equal
+    if floating:
+        return (
+            f"{len(floating)} of {images} images have floating-point or 32-bit values, whose range "
+            f"is not known; set {key} to the values [low, high] that become black and white; the "
+            f"first is {floating[0]}"
+        )
+    if sixteen and largest < TWELVE_BITS:
+        high = (1 << largest.bit_length()) - 1 or 1
+        return (
+            f"the values of all {sixteen} 16-bit images are below {TWELVE_BITS} (the largest is "
+            f"{largest}), so they would be nearly black; set {key} to the values that become black "
+            f"and white, such as [0, {high}]"
+        )
+    return ""
 
 
-def _fingerprint(file: Path) -> tuple[str, int]:
-    try:
-        content = file.read_bytes()
-        return content_digest(content), difference_hash(content)
-    except PILLOW_ERRORS:
-        return "", 0
+def unknown_range_of(key: str, files: Mapping[Path, ImageFile]) -> str:
+    """`unknown_range` of a set of images that can be read.
+
+    Args:
+        key: as there.
+        files: what is known of them.
+    """
+    sixteen = [known.max_value or 0 for known in files.values() if known.kind == "16-bit"]
+    return unknown_range(
+        key,
+        images=len(files),
+        floating=[str(file) for file, known in files.items() if known.kind == "float"],
+        sixteen=len(sixteen),
+        largest=max(sixteen, default=0),
+    )
 
 
 def _inspect(stream: BinaryIO) -> ImageFile:
     try:
         with Image.open(stream) as image:
-            orientation = image.getexif().get(ORIENTATION, 1)
-            kind = pixel_kind(image)
+            kind = pixel_kind(image)  # first: reading the orientation may load the image
             width, height = image.size
-            if image.format == "TIFF":  # Pillow's size may be the one after the rotation
+            max_value, orientation = None, None
+            if image.format == "TIFF":  # Pillow turns it when it loads it
                 width, height = (int(image.tag_v2[tag]) for tag in _STORED_SIZE)  # type: ignore[attr-defined]
-            max_value = None
+                orientation = orientation_of(image)
             if kind == "16-bit":
                 stream.seek(0)
                 max_value = int(read_values(image, stream.read()).max())
             elif not _ends_well(stream, image.format):
                 image.load()
+            if orientation is None:
+                stated = (
+                    image.format != "PNG" or "exif" in image.info or _may_have_late_exif(stream)
+                )
+                orientation = orientation_of(image) if stated else 1
     except PILLOW_ERRORS as error:
         stream.seek(0)
-        found = explain(error, stream.read(1024))
-        return ImageFile(problem=f"{found.reason} ({found})")
-    known = orientation in range(1, 9)
-    return ImageFile(width, height, orientation if known else 1, kind, max_value)
+        return _with_problem(error, stream.read(1024))
+    return ImageFile(width, height, orientation, kind, max_value)
+
+
+def _with_problem(error: Exception, content: bytes) -> ImageFile:
+    found = explain(error, content)
+    return ImageFile(problem=f"{found.reason} ({found})")
+
+
+def _may_have_late_exif(stream: BinaryIO) -> bool:
+    """Whether a PNG file has chunks that Pillow may only reach by decoding the pixels.
+
+    The stream's position is kept.
+    """
+    position = stream.tell()
+    stream.seek(8)
+    found = False
+    while not found and len(header := stream.read(8)) == 8:
+        found = header[4:] in (b"eXIf", b"tEXt", b"zTXt", b"iTXt")
+        stream.seek(int.from_bytes(header[:4], "big") + 4, os.SEEK_CUR)
+    stream.seek(position)
+    return found
 
 
 def _ends_well(stream: BinaryIO, format_name: str | None) -> bool:

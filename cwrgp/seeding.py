@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -23,6 +24,11 @@ class Stream(enum.IntEnum):
     PROBE_WEIGHTS = 8  # initial weights of a classifier
     PROBE_ORDER = 9  # permutation of the images in an epoch of a probe
     PROBE_VIEW = 10  # augmentation of an image in an epoch of a probe
+    DETECTION_SUBSET = 11  # images of a detection data set to fine-tune on
+    DETECTION_ORDER = 12  # order of the images in a fine-tuning
+    DETECTION_VIEW = 13  # augmentation of an image in a fine-tuning
+    DETECTION_STEP = 14  # anchors and proposals that a step of a fine-tuning samples
+    PRECISE_BN = 15  # batches that the statistics of BatchNorm come from
 
 
 def derive_seed(stream: Stream, seed: int, *parts: int) -> int:
@@ -61,3 +67,24 @@ def forked_generator(seed: int) -> Iterator[None]:
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         yield
+
+
+@contextmanager
+def forked_generators(seed: int) -> Iterator[None]:
+    """Seeds the default CPU generators of torch, NumPy and Python within a ``with``.
+
+    Their states are restored after it. This is for code of others that draws from them; the
+    project's own takes a generator.
+
+    Args:
+        seed: in [0, 2^63).
+    """
+    python, numpy = random.getstate(), np.random.get_state()
+    random.seed(seed)
+    np.random.seed([seed & 0xFFFFFFFF, seed >> 32])
+    try:
+        with forked_generator(seed):
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)

@@ -40,6 +40,8 @@ def add_transfer_config(cfg: CfgNode) -> None:
     cfg.DATASETS.CLASSES = []
     # Refuse whatever would be mended or skipped in the data.
     cfg.DATASETS.STRICT = False
+    # Of training sets such as coco_2017_train_1percent: which images they have.
+    cfg.DATASETS.SUBSET_SEED = 0
     # Largest share of a data set's images that cannot be read and are skipped, rounded up.
     cfg.DATASETS.MAX_UNREADABLE_SHARE = MAX_UNREADABLE_SHARE
     # What becomes of an object without a usable mask, where masks are used: "box" trains its box
@@ -94,27 +96,35 @@ def validate_cfg(cfg: CfgNode, *, eval_only: bool = False, num_processes: int = 
         FileNotFoundError: files of a data set are missing.
         ValueError: what is wrong, in one line that names the key.
     """
-    _check_model(cfg)
+    check_model(cfg)
     _check_name("INPUT.MASK_FORMAT", cfg.INPUT.MASK_FORMAT, ("polygon", "bitmask"))
     _check_name("TEST.COCO_BACKEND", cfg.TEST.COCO_BACKEND, BACKENDS)
     if not eval_only:
         _check_solver(cfg, num_processes)
         check_trackers(cfg.LOGGERS, "LOGGERS")
     _check_name("DATASETS.MASKLESS", cfg.DATASETS.MASKLESS, MASKLESS)
-    share, pixel_range = cfg.DATASETS.MAX_UNREADABLE_SHARE, cfg.INPUT.PIXEL_RANGE
+    share = cfg.DATASETS.MAX_UNREADABLE_SHARE
     if not 0 <= share <= 1:
         raise ValueError(f"DATASETS.MAX_UNREADABLE_SHARE {share} is not in 0 to 1")
-    numbers = len(pixel_range) == 2 and all(isinstance(v, int | float) for v in pixel_range)
-    if pixel_range and not (numbers and pixel_range[0] < pixel_range[1]):
-        raise ValueError(f"INPUT.PIXEL_RANGE {pixel_range} is not [] or [low, high]")
+    if cfg.DATASETS.SUBSET_SEED < 0:
+        raise ValueError(f"DATASETS.SUBSET_SEED {cfg.DATASETS.SUBSET_SEED} is negative")
     splits = ["TEST"] if eval_only else ["TRAIN", "TEST"]
-    if not cfg.DATASETS[splits[0]]:
-        raise ValueError(f"DATASETS.{splits[0]} is empty")
     for split in splits:
+        if not cfg.DATASETS[split]:
+            raise ValueError(f"DATASETS.{split} is empty: name one data set or more")
         check_names(f"DATASETS.{split}", cfg.DATASETS[split], masks=cfg.MODEL.MASK_ON)
 
 
-def _check_model(cfg: CfgNode) -> None:
+def check_model(cfg: CfgNode) -> None:
+    """Checks what a detector is built from, and ``INPUT.PIXEL_RANGE``.
+
+    Raises:
+        ValueError: what is wrong, in one line that names the key.
+    """
+    pixel_range = cfg.INPUT.PIXEL_RANGE
+    numbers = len(pixel_range) == 2 and all(isinstance(v, int | float) for v in pixel_range)
+    if pixel_range and not (numbers and pixel_range[0] < pixel_range[1]):
+        raise ValueError(f"INPUT.PIXEL_RANGE {pixel_range} is not [] or [low, high]")
     model = cfg.MODEL
     _check_name("MODEL.META_ARCHITECTURE", model.META_ARCHITECTURE, _names(META_ARCH_REGISTRY))
     _check_name("MODEL.BACKBONE.NAME", model.BACKBONE.NAME, _names(BACKBONE_REGISTRY))

@@ -23,7 +23,7 @@ from detectron2.utils.file_io import PathManager
 from cwrgp.file_io.atomic import write_bytes
 from d2_transfer.data.load import LoadedData, load_annotated
 from d2_transfer.data.mapper import UNREADABLE
-from d2_transfer.data.readers.coco import parse_coco
+from d2_transfer.data.readers.coco_files import parse_coco
 from d2_transfer.data.registry import Reading, find_spec, is_kept, load_data
 from d2_transfer.data.spec import CocoSpec, Spec, VocSpec
 from d2_transfer.scoring.results import check_results
@@ -33,8 +33,17 @@ from d2_transfer.scoring.truth import make_truth
 
 logger = logging.getLogger(__name__)
 
+# In COCO's results format; and what `d2_transfer.score` gives for them.
+DETECTIONS = "coco_instances_results.json"
+SCORES = "scores.json"
+
 _COCO_METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 _VOC_METRICS = ("AP", "AP50", "AP75")
+
+
+def inference_folder(output_dir: Path, dataset_name: str) -> Path:
+    """Where the evaluator of a data set writes `DETECTIONS` and `SCORES`."""
+    return output_dir / "inference" / re.sub(r"[^\w.-]+", "_", dataset_name)
 
 
 def build_evaluator(cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
@@ -52,7 +61,7 @@ def build_evaluator(cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
     Raises:
         ValueError: the data set is of a kind for which no evaluator is known.
     """
-    folder = Path(cfg.OUTPUT_DIR, "inference", re.sub(r"[^\w.-]+", "_", dataset_name))
+    folder = inference_folder(Path(cfg.OUTPUT_DIR), dataset_name)
     own = find_spec(dataset_name)
     spec = own or _spec_of_metadata(dataset_name)
     if cfg.MODEL.META_ARCHITECTURE == "ProposalNetwork" and isinstance(spec, CocoSpec):
@@ -100,8 +109,7 @@ def _unlabelled_categories(spec: Spec) -> list[int]:
 class ScoringEvaluator(DatasetEvaluator):
     """Collects the detections of all processes, writes and scores them on the main process.
 
-    ``folder`` gets ``coco_instances_results.json``, the detections in COCO's results format, and
-    ``scores.json``, what `d2_transfer.score` gives for them. Images that could not be read are no
+    ``folder`` gets the files `DETECTIONS` and `SCORES`. Images that could not be read are no
     part of either.
 
     Args:
@@ -163,7 +171,7 @@ class ScoringEvaluator(DatasetEvaluator):
             {**entry, "category_id": self._categories[entry["category_id"]]}
             for entry in chain.from_iterable(found for found, _, _ in gathered)
         ]
-        self._write("coco_instances_results.json", entries)
+        self._write(DETECTIONS, entries)
         if self._loaded is None or self._truth is None:
             logger.info("The data set has no annotations: the detections are not scored")
             return {}
@@ -178,7 +186,7 @@ class ScoringEvaluator(DatasetEvaluator):
         scores = score_detections(
             truth, checked, self._iou_types, backend=self._backend, corners=corners
         )
-        self._write("scores.json", scores)
+        self._write(SCORES, scores)
         logger.info(f"AP by COCO's metric is computed by {self._backend}\n{as_text(scores)}")
         return as_detectron2_results(scores)
 

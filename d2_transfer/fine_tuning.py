@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import pickle
@@ -20,6 +21,7 @@ from detectron2.utils.logger import setup_logger
 from cwrgp.checkpoints.last_checkpoint import read_last_checkpoint
 from cwrgp.errors import NothingToResume
 from cwrgp.launch import check_num_gpus, launch
+from cwrgp.preemption import StopRequest, stop_request
 from cwrgp.profiling import check_steps_left
 from cwrgp.shared_memory import worker_errors_end_the_run
 from d2_transfer.checkpoint import TransferCheckpointer, starting_point
@@ -29,11 +31,14 @@ from d2_transfer.data.registry import (
     forget_data,
     register_custom,
     register_named,
+    register_subsets,
     use_reading,
+    write_subsets,
 )
 from d2_transfer.data.settle import log_datasets, run_datasets, settle_datasets
 from d2_transfer.number_format import keep_number_format, resolve_number_format
 from d2_transfer.profiling import ProfileSteps
+from d2_transfer.stopping import StopWhenAsked
 from d2_transfer.trainer import Trainer
 from d2_transfer.weights import check_weights_for, read_weights
 
@@ -50,6 +55,7 @@ class RunOptions:
         or_start: with ``resume``, start where there is none.
         eval_only: evaluate MODEL.WEIGHTS, or with ``resume`` the last checkpoint; do not train.
         profile: write a trace of a few steps and a table of their parts to OUTPUT_DIR.
+        stoppable: catch SIGTERM and SIGUSR1: save after the step, and raise `Preempted`.
         num_gpus: processes on this machine, one for each GPU; 1 without a GPU, or 0: the CPU.
             torchrun sets the number itself.
         num_machines: of the run.
@@ -62,6 +68,7 @@ class RunOptions:
     or_start: bool = False
     eval_only: bool = False
     profile: bool = False
+    stoppable: bool = False
     num_gpus: int = 1
     num_machines: int = 1
     machine_rank: int = 0
@@ -118,6 +125,7 @@ def _register(cfg: CfgNode, options: RunOptions) -> None:
     register_custom(cfg.DATASETS.CUSTOM)
     if not options.eval_only:
         register_named("DATASETS.TRAIN", cfg.DATASETS.TRAIN)
+        register_subsets("DATASETS.TRAIN", cfg.DATASETS.TRAIN, cfg.DATASETS.SUBSET_SEED)
     register_named("DATASETS.TEST", cfg.DATASETS.TEST)
 
 
@@ -137,6 +145,7 @@ def fine_tune(cfg: CfgNode, options: RunOptions) -> Any:
         ValueError: what cannot work, in one line that names the key or the argument.
         FloatingPointError: a loss is not finite.
         OSError: a file cannot be read or written, or a data loader worker died.
+        Preempted: a signal stopped the run, which has saved a checkpoint.
     """
     prepare(cfg, options)
     with tempfile.TemporaryDirectory() as aside:
@@ -156,14 +165,21 @@ def _run_in_group(cfg: CfgNode, options: RunOptions, results_file: Path) -> None
     """`run` in one of several processes, or alone. Only the main process of the run has results."""
     if dist.is_initialized():
         comm.create_local_process_group(int(os.environ["LOCAL_WORLD_SIZE"]))
-    results = run(cfg, options)
+    with stop_request() if options.stoppable else contextlib.nullcontext() as request:
+        results = run(cfg, options, request)
     if results and comm.is_main_process():
         results_file.write_bytes(pickle.dumps(results))
 
 
 @worker_errors_end_the_run("DATALOADER.NUM_WORKERS")
-def run(cfg: CfgNode, options: RunOptions) -> Any:
-    """What each process does: evaluates, or trains and evaluates. Returns the results."""
+def run(cfg: CfgNode, options: RunOptions, request: StopRequest | None = None) -> Any:
+    """What each process does: evaluates, or trains and evaluates. Returns the results.
+
+    Args:
+        cfg: checked and frozen.
+        options: how it is run.
+        request: stops a training; None: nothing does.
+    """
     _register(cfg, options)  # a spawned process starts with an empty catalog
     use_reading(run_datasets(cfg, eval_only=options.eval_only), Reading.of(cfg))
     times = ""
@@ -183,6 +199,9 @@ def run(cfg: CfgNode, options: RunOptions) -> Any:
         TransferCheckpointer(model).load(path)
         return Trainer.test(cfg, model)
     trainer = Trainer(cfg)
+    if comm.is_main_process():
+        for file in write_subsets(cfg.DATASETS.TRAIN, Path(cfg.OUTPUT_DIR, "subsets")):
+            logger.info(f"The images of the subset are listed in {file}")
     # The loaders have their own copy of the training data.
     forget_data(set(cfg.DATASETS.TRAIN) - set(cfg.DATASETS.TEST))
     trainer.resume_or_load(resume=options.resume)
@@ -190,4 +209,6 @@ def run(cfg: CfgNode, options: RunOptions) -> Any:
         check_steps_left(trainer.max_iter - trainer.start_iter)
         folder, device = Path(cfg.OUTPUT_DIR), torch.device(cfg.MODEL.DEVICE)
         trainer.register_hooks([ProfileSteps(folder, device)])
+    if request is not None:
+        trainer.register_hooks([StopWhenAsked(request)])
     return trainer.train()

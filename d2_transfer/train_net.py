@@ -138,11 +138,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run_main(_start, parse_args(argv))
 
 
-def _start(args: argparse.Namespace) -> None:
+def _start(args: argparse.Namespace) -> int:
     require_detectron2()
+    from cwrgp.preemption import EXIT_CODE, Preempted  # noqa: PLC0415 (imports torch)
     from d2_transfer.fine_tuning import fine_tune  # noqa: PLC0415
 
-    fine_tune(*from_arguments(args))
+    try:
+        fine_tune(*from_arguments(args))
+    except Preempted as stopped:
+        print(f"{stopped}; --resume-or-start continues", file=sys.stderr)
+        return EXIT_CODE
+    return 0
 
 
 def from_arguments(args: argparse.Namespace) -> tuple[CfgNode, RunOptions]:
@@ -158,6 +164,7 @@ def from_arguments(args: argparse.Namespace) -> tuple[CfgNode, RunOptions]:
         or_start=args.resume_or_start,
         eval_only=args.eval_only,
         profile=args.profile,
+        stoppable=not args.eval_only,
         num_gpus=args.num_gpus,
         num_machines=args.num_machines,
         machine_rank=args.machine_rank,

@@ -11,13 +11,14 @@ from typing import Any
 import torch
 import yaml
 from detectron2.config import CfgNode
-from detectron2.data import build_detection_test_loader, build_detection_train_loader
+from detectron2.data import build_detection_test_loader
 from detectron2.engine import (
     AMPTrainer,
     DefaultTrainer,
     SimpleTrainer,
     TrainerBase,
     create_ddp_model,
+    hooks,
 )
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
@@ -30,9 +31,12 @@ from detectron2.utils.events import (
 from detectron2.utils.logger import setup_logger
 from torch import nn
 
+from cwrgp.preemption import Preempted
+from cwrgp.seeding import Stream, derive_seed
 from cwrgp.shared_memory import check_shared_memory, worker_failure
 from d2_transfer.checkpoint import TransferCheckpointer, starting_point
 from d2_transfer.data.mapper import TransferMapper
+from d2_transfer.data.train_loader import TrainLoader
 from d2_transfer.evaluators import build_evaluator
 from d2_transfer.mask_loss import omit_maskless
 from d2_transfer.mixed_precision import use_number_format
@@ -45,9 +49,7 @@ logger = logging.getLogger(__name__)
 def prefetched_bytes(cfg: CfgNode) -> int:
     """Bytes of the images that the training loader's workers hold ready, if these are square."""
     side = min(max(cfg.INPUT.MIN_SIZE_TRAIN), cfg.INPUT.MAX_SIZE_TRAIN)
-    grouped = cfg.DATALOADER.ASPECT_RATIO_GROUPING  # then a worker sends single images
-    images = 1 if grouped else cfg.SOLVER.IMS_PER_BATCH // comm.get_world_size()
-    return 3 * side**2 * images * 2 * cfg.DATALOADER.NUM_WORKERS  # torch prefetches 2
+    return 3 * side**2 * 2 * cfg.DATALOADER.NUM_WORKERS  # torch prefetches 2 images
 
 
 class Trainer(DefaultTrainer):
@@ -70,6 +72,7 @@ class Trainer(DefaultTrainer):
         self._number_format = number_format_of(cfg)
         model = use_number_format(self.build_model(cfg), self._number_format)
         optimizer = self.build_optimizer(cfg, model)
+        self._seed = cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed()
         loader = self.build_train_loader(cfg)
         device = {} if cfg.MODEL.DEVICE.startswith("cuda") else {"device_ids": None}
         model = create_ddp_model(model, broadcast_buffers=False, **device)
@@ -121,6 +124,7 @@ class Trainer(DefaultTrainer):
             OSError: a checkpoint cannot be written, such as on a full disk.
             FloatingPointError: a loss is not finite.
         """
+        self._go_on_with_data()
         for writer in self._tracker_writers:
             writer.open(self.start_iter)
         log = logging.getLogger("detectron2.engine.train_loop")
@@ -131,6 +135,26 @@ class Trainer(DefaultTrainer):
             log.removeFilter(_in_one_line)
         return getattr(self, "_last_eval_results", None)
 
+    def _go_on_with_data(self) -> None:
+        """Lets the loaders begin with the batches that come after those of `start_iter` steps."""
+        starts = [(self._trainer.data_loader, self._seed, self.start_iter)]
+        for hook in self._hooks:
+            if isinstance(hook, hooks.PreciseBN) and hasattr(hook, "_data_loader"):
+                period = self.cfg.TEST.EVAL_PERIOD
+                updates = self.start_iter // period if period > 0 else 0
+                seed = derive_seed(Stream.PRECISE_BN, self._seed)
+                starts.append((hook._data_loader, seed, updates * hook._num_iter))
+        for loader, seed, start in starts:
+            if isinstance(loader, TrainLoader):  # a subclass may build another
+                loader.seed, loader.start = seed, start
+
+    def run_step(self) -> None:
+        """A step, whose random numbers are a function of the seed, the iteration and the rank."""
+        torch.manual_seed(
+            derive_seed(Stream.DETECTION_STEP, self._seed, self.iter, comm.get_rank())
+        )
+        super().run_step()
+
     # The release of Detectron2 0.6 does not save the state of the loop; its later versions save the
     # same, once more.
 
@@ -139,9 +163,12 @@ class Trainer(DefaultTrainer):
             **super().state_dict(),
             "_trainer": self._trainer.state_dict(),
             "number_format": self._number_format._asdict(),
+            "seed": self._seed,
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        if self.cfg.SEED < 0:  # earlier versions did not save it
+            self._seed = state_dict.get("seed", self._seed)
         # A loss scaler starts anew where the run so far needed none.
         loop = {**self._trainer.state_dict(), **state_dict["_trainer"]}
         super().load_state_dict({**state_dict, "_trainer": loop})
@@ -165,13 +192,13 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def build_train_loader(cls, cfg: CfgNode) -> Any:
-        """Detectron2's loader.
+        """The batches of Detectron2's loader, as `TrainLoader`.
 
         Raises:
             WorkerError: the shared memory is too small for the images in flight.
         """
         check_shared_memory(prefetched_bytes(cfg), comm.get_local_size())
-        return build_detection_train_loader(cfg, mapper=TransferMapper(cfg, True))
+        return TrainLoader.from_config(cfg, TransferMapper(cfg, True))
 
     @classmethod
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> Any:
@@ -196,7 +223,7 @@ def _in_one_line(record: logging.LogRecord) -> bool:
     error = record.exc_info[1] if record.exc_info else None
     if error is not None and worker_failure(error) is not None:
         return False
-    reported = isinstance(error, OSError | ValueError | FloatingPointError)
+    reported = isinstance(error, OSError | ValueError | FloatingPointError | Preempted)
     if reported or (error is not None and comm.get_world_size() > 1):
         record.msg, record.args, record.exc_info = f"Training stopped: {error}", None, None
     return True

@@ -20,7 +20,7 @@ from detectron2.utils.file_io import PathManager
 from torch import Tensor
 
 import d2_transfer.model_zoo  # noqa: F401 (cwrgp:// and hf:// for Detectron2's PathManager)
-from cwrgp.checkpoints.from_detectron2 import AUTHOR, STRIDE_KEY
+from cwrgp.checkpoints.from_detectron2 import STRIDE_KEY, is_converted
 from cwrgp.checkpoints.pixel_statistics import IMAGENET, PixelStatistics, read_metadata
 from cwrgp.checkpoints.reader import read_checkpoint
 from cwrgp.file_io.path_manager import local_file
@@ -56,6 +56,16 @@ def read_weights(path: str) -> dict[str, Any]:
         if isinstance(content.get(container), dict):
             return {**content, "model": dict(content[container])}
     return {"model": dict(content)}
+
+
+def fits_detectors(path: str) -> bool:
+    """Whether a file holds tensors at the top, none of which has a name from before a conversion.
+
+    Raises:
+        FileNotFoundError, ValueError: as `read_weights`.
+    """
+    names = [k for k, v in read_weights(path)["model"].items() if isinstance(v, Tensor)]
+    return bool(names) and not any(_UNCONVERTED.search(name) for name in names)
 
 
 def forget_weights() -> None:
@@ -169,7 +179,7 @@ def check_weights_for(cfg: CfgNode, path: str, complete: bool = False) -> None:
         weights = read_weights(path)
     except FileNotFoundError as error:
         raise FileNotFoundError(f"MODEL.WEIGHTS {error}") from error
-    if weights.get("__author__") == AUTHOR:
+    if is_converted(weights):
         _check_conventions(cfg, weights, path)
     check_weights(weights, model_state, path, complete)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import subprocess
 import sys
@@ -17,6 +18,17 @@ from repository import REPOSITORY
 def cache_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> None:
     """What the tests cache does not stay, unless the environment says where."""
     os.environ.setdefault("CWRGP_CACHE", str(tmp_path_factory.mktemp("cache")))
+
+
+@pytest.fixture(autouse=True)
+def loggers_reach_caplog_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run makes its logger stop propagating; the next test shall not see that.
+
+    pytest listens to the root logger and, from the start of a test, to those that do not
+    propagate, so a logger that propagates again in the middle of a test is heard twice.
+    """
+    for name in ("cwrgp", "d2_transfer"):
+        monkeypatch.setattr(logging.getLogger(name), "propagate", True)
 
 
 @pytest.fixture(scope="session")

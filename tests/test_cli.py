@@ -8,13 +8,16 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
+import cwrgp.commands.embed as embed
 import cwrgp.commands.evaluate as evaluate
 import cwrgp.commands.pretrain as pretrain
 import cwrgp.commands.publish as publish
 import cwrgp.install_detectron2 as install_detectron2
 import d2_transfer.commands.check_data as check_data
 import d2_transfer.commands.convert as convert
+import d2_transfer.commands.predict as predict
 import d2_transfer.commands.score as score
+import d2_transfer.commands.trials as trials
 import d2_transfer.train_net as train_net
 from cwrgp.cli import _OPTIONS, name_options, run_main
 from cwrgp.errors import MissingPackage
@@ -25,12 +28,15 @@ Main = Callable[[Sequence[str] | None], int]
 COMMANDS: dict[str, Main] = {
     "cwrgp-check-data": check_data.main,
     "cwrgp-convert": convert.main,
+    "cwrgp-embed": embed.main,
     "cwrgp-evaluate": evaluate.main,
     "cwrgp-install-detectron2": install_detectron2.main,
+    "cwrgp-predict": predict.main,
     "cwrgp-pretrain": pretrain.main,
     "cwrgp-publish": publish.main,
     "cwrgp-score": score.main,
     "cwrgp-train-net": train_net.main,
+    "cwrgp-trials": trials.main,
 }
 
 
@@ -90,6 +96,7 @@ def test_a_wrong_config_is_one_line(name: str, capsys: pytest.CaptureFixture[str
         ("num_gpus 9: too many", "--num-gpus 9: too many"),
         ("x.pth: (unsafe=True would read it)", "x.pth: (--unsafe-load would read it)"),
         ("x.pth: branch='momentum' may take it", "x.pth: --branch momentum may take it"),
+        ("choose one with branch='a: b'", "choose one with --branch 'a: b'"),
         (
             "num_gpus 2 needs dist_url='tcp://HOST:PORT'",
             "--num-gpus 2 needs --dist-url tcp://HOST:PORT",
@@ -107,10 +114,13 @@ def test_a_command_names_options_instead_of_arguments(message: str, shown: str |
 def test_each_option_is_one_of_a_command() -> None:
     parsed = [
         convert.parse_args(["a", "b"]),
+        embed.parse_args(["a", "b", "c"]),
         evaluate.parse_args(["--weights", "a", "--config-file", "b", "knn"]),
         pretrain.parse_args(["--config-file", "a"]),
+        predict.parse_args(["a", "b", "--output", "c"]),
         publish.parse_args(["a", "b", "--name", "c"]),
         train_net.parse_args(["--config-file", "a"]),
+        trials.parse_args(["--output", "a"]),
     ]
     assert {*_OPTIONS} <= {argument for args in parsed for argument in vars(args)}
 

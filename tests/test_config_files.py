@@ -31,7 +31,10 @@ def test_each_config_that_can_be_run_is_listed_by_one_command() -> None:
     assert set(packaged_configs()) == files
     pretraining, detection = set(packaged_configs(PRETRAINING)), set(packaged_configs(DETECTION))
     assert not pretraining & detection
-    assert files - pretraining - detection == {"detection/Base-RCNN-C4-BN.yaml"}
+    assert files - pretraining - detection == {
+        "detection/Base-RCNN-C4-BN.yaml",
+        "detection/Base-RCNN-FPN-BN.yaml",
+    }
     for names, command in ((pretraining, "cwrgp-pretrain"), (detection, "cwrgp-train-net")):
         for name in names:
             text = (REPOSITORY / "configs" / name).read_text()

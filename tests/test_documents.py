@@ -1,4 +1,4 @@
-"""The documents name files that exist."""
+"""The documents name files, and tests, that exist."""
 
 from __future__ import annotations
 
@@ -22,3 +22,15 @@ def test_the_files_that_a_document_names_exist(name: str) -> None:
     text = (REPOSITORY / name).read_text()
     named = {path for path in _PATH.findall(text) if not path.endswith("NAME.yaml")}
     assert [path for path in sorted(named) if not (REPOSITORY / path).exists()] == []
+
+
+def test_the_tests_that_a_document_names_exist() -> None:
+    text = (REPOSITORY / "docs" / "own_data.md").read_text()
+    named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", text)
+    assert len(named) > 50 and len(named) == text.count("::")
+    lacking = {
+        f"{file}::{test}"
+        for file, test in named
+        if not re.search(rf"^def {test}\(", (REPOSITORY / file).read_text(), re.MULTILINE)
+    }
+    assert lacking == set()

@@ -2,30 +2,25 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
+import struct
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
+from deep_images import DAMAGED_EXIF, WRITERS
+from images import encode
 from photographs import jpeg, photograph
 from PIL import Image
 from repository import REPOSITORY
 
 from cwrgp.file_io.cache import cache_dir
-from cwrgp.image_check import (
-    ImageFile,
-    content_digest,
-    difference_hash,
-    fingerprints,
-    inspect_image,
-    inspect_images,
-    repeated_images,
-)
-from cwrgp.images import reason_of
+from cwrgp.image_check import ImageFile, inspect_image, inspect_images, unknown_range
+from cwrgp.images import decode_rgb, reason_of
 
 
 @pytest.fixture(autouse=True)
@@ -33,18 +28,12 @@ def empty_cache(tmp_path_factory, monkeypatch):
     monkeypatch.setenv("CWRGP_CACHE", str(tmp_path_factory.mktemp("cache")))
 
 
-def encode(image: Image.Image, kind: str, **options) -> bytes:
-    file = io.BytesIO()
-    image.save(file, kind, **options)
-    return file.getvalue()
-
-
 def gray16(high: int, shape=(20, 30)) -> Image.Image:
     values = np.linspace(0, high, shape[0] * shape[1]).round().astype(np.uint16)
     return Image.fromarray(values.reshape(shape))
 
 
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "BMP", "WEBP", "PPM", "TIFF"])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "BMP", "WEBP", "PPM", "TIFF", "GIF"])
 def test_a_readable_file(kind):
     assert inspect_image(encode(photograph(31, 20), kind)) == ImageFile(31, 20)
 
@@ -67,10 +56,22 @@ def test_an_orientation_that_does_not_exist_is_ignored(orientation):
     assert inspect_image(encode(photograph(31, 20), "JPEG", exif=exif)).orientation == 1
 
 
+def test_damaged_exif_is_ignored():
+    assert inspect_image(encode(photograph(31, 20), "JPEG", exif=DAMAGED_EXIF)) == ImageFile(31, 20)
+
+
 @pytest.mark.parametrize("kind", ["PNG", "TIFF"])
 def test_sixteen_bits_and_their_largest_value(kind):
     found = inspect_image(encode(gray16(4095), kind))
     assert found == ImageFile(30, 20, kind="16-bit", max_value=4095)
+
+
+@pytest.mark.parametrize("writer", WRITERS)
+def test_sixteen_bits_in_several_channels(writer):
+    """Pillow gives such images as 8 bits. Alpha does not count."""
+    values = np.arange(200, 200 + 5 * 7 * 3, dtype=np.uint16).reshape(5, 7, 3)
+    found = inspect_image(WRITERS[writer](values))
+    assert found == ImageFile(7, 5, kind="16-bit", max_value=304)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.int32])
@@ -79,7 +80,7 @@ def test_floating_point_and_32_bit_integers(dtype):
     assert inspect_image(encode(image, "TIFF")) == ImageFile(30, 20, kind="float")
 
 
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "BMP", "WEBP", "PPM", "TIFF"])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "BMP", "WEBP", "PPM", "TIFF", "GIF"])
 def test_a_truncated_file_is_damaged(kind):
     content = encode(photograph(200, 150), kind)
     assert reason_of(inspect_image(content[: len(content) * 2 // 3]).problem) in (
@@ -88,35 +89,84 @@ def test_a_truncated_file_is_damaged(kind):
     )
 
 
-def test_bytes_after_the_end_of_a_jpeg_file_are_no_problem():
-    assert inspect_image(jpeg(photograph(64, 48)) + b"\0" * 100) == ImageFile(64, 48)
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_bytes_after_the_end_are_no_problem(kind):
+    assert inspect_image(encode(photograph(64, 48), kind) + b"\0" * 100) == ImageFile(64, 48)
 
 
 def test_a_good_end_after_damage_is_believed():
     """The price of not decoding every image: such a file is found when it is used."""
     content = jpeg(photograph(200, 150))
     assert inspect_image(content[: len(content) // 2] + b"\xff\xd9").problem == ""
+    content = encode(photograph(200, 150), "PNG")
+    half = len(content) // 2
+    assert inspect_image(content[:half] + b"damage" + content[half + 6 :]).problem == ""
 
 
-def test_the_reasons(tmp_path, monkeypatch):
-    assert inspect_image(b"").problem == "damaged (the file is empty (0 bytes))"
-    assert inspect_image(b"<!DOCTYPE html><html></html>").problem == (
-        "unknown format (this is an HTML page)"
-    )
-    assert inspect_image(b"text").problem == "unknown format (no format that Pillow knows)"
-    missing = inspect_image(tmp_path / "missing.png").problem
-    assert missing == "cannot be opened (No such file or directory)"
+def test_exif_after_the_pixels_of_a_png_file_counts():
+    """As it does where the image is decoded."""
+    data = b"MM\0*" + struct.pack(">IHHHIHHI", 8, 1, 0x0112, 3, 1, 6, 0, 0)
+    chunk = struct.pack(">I", len(data)) + b"eXIf" + data
+    chunk += struct.pack(">I", zlib.crc32(chunk[4:]))
+    plain = encode(photograph(31, 20), "PNG")
+    content = plain[:-12] + chunk + plain[-12:]
+    assert inspect_image(content) == ImageFile(31, 20, orientation=6)
+    assert decode_rgb(content, "photo").size == (20, 31)
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (b"", "damaged (the file is empty (0 bytes))"),
+        (b"<!DOCTYPE html><html></html>", "unknown format (this is an HTML page)"),
+        (b"\n\n<HTML><body>", "unknown format (this is an HTML page)"),
+        (
+            b"version https://git-lfs.github.com/spec/v1\noid",
+            "unknown format (this is a Git LFS pointer, not the image; run git lfs pull)",
+        ),
+        (b' {"error": 404}', "unknown format (this is text, such as a server's message)"),
+        (b"\xef\xbb\xbf<?xml ?>", "unknown format (this is text, such as a server's message)"),
+        (b"nonsense", "unknown format (no format that Pillow knows)"),
+        (b"\xff\xd8\xff", "unknown format (no format that Pillow knows)"),
+    ],
+)
+def test_files_that_are_no_images(tmp_path, content, problem):
+    (tmp_path / "a.jpg").write_bytes(content)
+    assert inspect_image(tmp_path / "a.jpg").problem == problem
+
+
+def test_files_that_cannot_be_opened(tmp_path, monkeypatch):
+    assert inspect_image(tmp_path / "a.png").problem == "cannot be opened (no such file)"
+    assert inspect_image(tmp_path).problem == "cannot be opened (a folder, not a file)"
+
+    def refuse(*args):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "open", refuse)  # root may read everything
+    problem = inspect_image(tmp_path / "a.png").problem
+    assert problem == "cannot be opened (no permission to read it)"
+
+
+def test_too_many_pixels(monkeypatch, recwarn):
     content = jpeg(photograph(64, 48))
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
     assert reason_of(inspect_image(content).problem) == "too many pixels"
 
 
+def test_many_pixels_are_no_problem_and_give_no_warning(tmp_path, monkeypatch, recwarn):
+    photograph(40, 40).save(tmp_path / "a.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)  # an error from twice as many
+    assert inspect_images([tmp_path / "a.png"]) == {tmp_path / "a.png": ImageFile(40, 40)}
+    assert not recwarn.list
+
+
 def test_what_was_found_is_kept_until_the_file_changes(tmp_path, monkeypatch):
-    files = [tmp_path / f"{name}.png" for name in "abc"]
+    files = [tmp_path / f"{name}.png" for name in "abcd"]
     for side, file in enumerate(files[:2], start=20):
         photograph(side, 16).save(file)
+    files[3].write_bytes(b"damaged")
     first = inspect_images(files)
-    assert [first[file].width for file in files] == [20, 21, 0]
+    assert [first[file].width for file in files] == [20, 21, 0, 0]
     opened = []
     original = Path.open
 
@@ -126,12 +176,20 @@ def test_what_was_found_is_kept_until_the_file_changes(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Path, "open", recorded)
     assert inspect_images(files) == first
-    assert [name for name in opened if name.endswith(".png")] == [
-        "c.png"
-    ]  # it is not there, so nothing is kept of it
+    # Nothing is kept of those with a problem: its cause may be gone.
+    assert sorted(name for name in opened if name.endswith(".png")) == ["c.png", "d.png"]
     photograph(33, 16).save(files[0])
     os.utime(files[0], ns=(1, 1))
     assert inspect_images(files)[files[0]].width == 33
+
+
+def test_a_problem_that_is_gone_is_forgotten_though_the_file_is_the_same(tmp_path, monkeypatch):
+    file = tmp_path / "a.png"
+    photograph(40, 40).save(file)
+    with monkeypatch.context() as patch:
+        patch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+        assert reason_of(inspect_images([file])[file].problem) == "too many pixels"
+    assert inspect_images([file])[file] == ImageFile(40, 40)
 
 
 def test_a_damaged_or_older_cache_is_ignored(tmp_path):
@@ -154,58 +212,28 @@ def test_a_cache_that_cannot_be_written_costs_time_only(tmp_path, monkeypatch, c
     assert "what was found about the images is not kept: " in caplog.text
 
 
-def hash_by_loops(image: Image.Image) -> int:
-    gray = np.asarray(image.convert("L")).astype(float)
-    height, width = gray.shape
-    assert height % 8 == width % 9 == 0
-    value = 0
-    for y in range(8):
-        row = gray[y * height // 8 : (y + 1) * height // 8]
-        parts = [row[:, x * width // 9 : (x + 1) * width // 9].mean().round() for x in range(9)]
-        for x in range(8):
-            value = 2 * value + int(parts[x + 1] > parts[x])
-    return value
-
-
-def test_the_difference_hash_is_that_of_its_definition():
-    image = photograph(90, 64).convert("L")
-    assert bin(difference_hash(encode(image, "PNG")) ^ hash_by_loops(image)).count("1") <= 1
-
-
-def test_equal_and_nearly_equal_images_are_found(tmp_path):
-    photo = photograph(400, 300)
-    contents = {
-        "a.png": encode(photo, "PNG"),
-        "b.jpg": jpeg(photo, quality=60),
-        "c.png": encode(photo, "PNG"),
-        "d.png": encode(photograph(400, 300, seed=1), "PNG"),
-        "e.png": encode(photo.resize((200, 150)), "PNG"),
-        "f.png": b"damaged",
-    }
-    for name, content in contents.items():
-        (tmp_path / name).write_bytes(content)
-    found = fingerprints([tmp_path / name for name in contents])
-    assert found.pop(tmp_path / "f.png") is None
-    assert found[tmp_path / "a.png"][0] == content_digest(contents["a.png"])
-    prints = [value for value in found.values() if value is not None]
-    equal, similar = repeated_images(prints)
-    assert equal.tolist() == [False, False, True, False, False]
-    assert similar.tolist() == [False, True, False, False, True]
-
-
-def test_repeated_images_count_bits():
-    prints = [("a", 0), ("b", 0b11), ("c", 0b111), ("d", 2**64 - 1), ("d", 2**63)]
-    equal, similar = repeated_images(prints)
-    assert equal.tolist() == [False, False, False, False, True]
-    # c differs from b in one bit, and the last from a; but it repeats d.
-    assert similar.tolist() == [False, True, True, False, False]
-    many = [(str(i), int(value)) for i, value in enumerate(np.arange(2500) << 20)]
-    many[2400] = ("x", many[3][1])
-    assert repeated_images(many, distance=0)[1].nonzero()[0].tolist() == [2400]
-
-
 def test_the_check_needs_no_torch():
-    code = "import sys, cwrgp.image_check; print('torch' in sys.modules)"
+    code = "import sys, cwrgp.image_check, cwrgp.image_prints; print('torch' in sys.modules)"
     command = [sys.executable, "-c", code]
     result = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True)
     assert result.stdout == "False\n"
+
+
+@pytest.mark.parametrize(
+    ("largest", "suggested"), [(0, 1), (1, 1), (255, 255), (256, 511), (4095, 4095)]
+)
+def test_a_set_of_small_values_has_no_known_range(largest, suggested):
+    text = unknown_range("THE.KEY", images=5, floating=[], sixteen=2, largest=largest)
+    assert text == (
+        f"the values of all 2 16-bit images are below 4096 (the largest is {largest}), so they "
+        "would be nearly black; set THE.KEY to the values that become black and white, such as "
+        f"[0, {suggested}]"
+    )
+
+
+def test_which_sets_have_a_known_range():
+    assert unknown_range("KEY", images=5, floating=[], sixteen=1, largest=4096) == ""
+    assert unknown_range("KEY", images=5, floating=[], sixteen=0, largest=0) == ""
+    text = unknown_range("KEY", images=5, floating=["b", "d"], sixteen=1, largest=9)
+    assert text.startswith("2 of 5 images have floating-point ") and text.endswith("first is b")
+    assert "set KEY to the values [low, high]" in text

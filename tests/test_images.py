@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import io
-import struct
-import zlib
 
 import cv2
 import numpy as np
 import pytest
+from deep_images import BAD_EXIF, DAMAGED_EXIF, WRITERS, png16, tiff16
 from photographs import jpeg, photograph
 from PIL import Image
 
-from cwrgp.images import UnreadableImage, decode_rgb, is_hidden, to_8_bits
+from cwrgp.images import UnreadableImage, decode, decode_rgb, is_hidden, to_8_bits
 
 RNG = np.random.default_rng(0)
 GRAY = RNG.integers(0, 65536, (7, 11)).astype(np.uint16)
@@ -24,6 +23,15 @@ RAW = [cv2.IMWRITE_TIFF_COMPRESSION, 1]
 def encode(values: np.ndarray, suffix: str, options: list[int]) -> bytes:
     """A file that OpenCV writes, whose channels are in the order B, G, R."""
     return cv2.imencode(suffix, values, options)[1].tobytes()
+
+
+def as_seen(stored: np.ndarray, orientation: int) -> np.ndarray:
+    """By EXIF 2.3, tag 0x0112: where the first row and column of the file are."""
+    return {
+        1: stored, 2: stored[:, ::-1], 3: stored[::-1, ::-1], 4: stored[::-1],
+        5: stored.swapaxes(0, 1), 6: np.rot90(stored, -1),
+        7: np.rot90(stored, 2).swapaxes(0, 1), 8: np.rot90(stored),
+    }[orientation]  # fmt: skip
 
 
 def rounded(values: np.ndarray) -> np.ndarray:
@@ -41,17 +49,48 @@ def test_sixteen_bits_are_divided_by_257(values, suffix, options):
     assert (decoded == rounded(expected)).all()
 
 
-def test_gray_with_alpha_has_sixteen_bits_too():
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        check = struct.pack(">I", zlib.crc32(kind + data))
-        return struct.pack(">I", len(data)) + kind + data + check
+@pytest.mark.parametrize("writer", WRITERS)
+def test_colours_of_sixteen_bits(writer):
+    rgb = BGR[..., ::-1]
+    assert (np.asarray(decode_rgb(WRITERS[writer](rgb), "photo")) == rounded(rgb)).all()
+    ranged = np.asarray(decode_rgb(WRITERS[writer](rgb % 4096), "photo", (0, 4095)))
+    assert (ranged == np.rint((rgb % 4096) * (255 / 4095))).all()
 
-    rows = np.stack([GRAY, GRAY[::-1]], axis=-1).astype(">u2")
-    data = zlib.compress(b"".join(b"\0" + row.tobytes() for row in rows))
-    header = struct.pack(">IIBBBBB", 11, 7, 16, 4, 0, 0, 0)
-    content = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data)
-    decoded = np.asarray(decode_rgb(content + chunk(b"IEND", b""), "photo"))
-    assert (decoded == rounded(GRAY)[..., None]).all()
+
+@pytest.mark.parametrize("order", "<>")
+@pytest.mark.parametrize("deflated", [False, True])
+def test_colours_of_sixteen_bits_that_are_multiplied_by_alpha(order, deflated):
+    alpha = np.linspace(9000, 65535, 77).reshape(7, 11, 1)
+    values = np.dstack([np.rint(BGR * (alpha / 65535)), alpha.round()]).astype(np.uint16)
+    content = tiff16(values, order=order, deflated=deflated, extra=1)
+    found = np.asarray(decode_rgb(content, "photo")).astype(float)
+    assert abs(found - BGR / 257).max() < 0.6  # half a level, and what the product lost
+    clear = tiff16(values * np.uint16([1, 1, 1, 0]), order=order, deflated=deflated, extra=1)
+    assert np.asarray(decode_rgb(clear, "photo")).shape == (7, 11, 3)
+
+
+@pytest.mark.parametrize("order", "<>")
+@pytest.mark.parametrize("deflated", [False, True])
+def test_cmyk_of_sixteen_bits(order, deflated):
+    content = tiff16(BGRA, order=order, deflated=deflated, photometric=5)
+    assert (np.asarray(decode(content, "photo")) == rounded(BGRA)).all()
+    inks = np.asarray(decode_rgb(content, "photo")).astype(float)
+    expected = (255 - rounded(BGRA[..., :3])) * (255 - rounded(BGRA[..., 3:])) / 255
+    assert abs(inks - expected).max() <= 1
+
+
+@pytest.mark.parametrize("deflated", [False, True])
+def test_sixteen_bits_in_separate_planes_are_refused(deflated):
+    """Pillow takes the bytes of such a file for values of 8 bits, or loses half of their bits."""
+    content = tiff16(BGR, separate=True, deflated=deflated)
+    with pytest.raises(UnreadableImage, match="^photo: a TIFF file with 16 bits in sep") as caught:
+        decode_rgb(content, "photo")
+    assert caught.value.reason == "unknown format"
+
+
+def test_gray_with_alpha_has_sixteen_bits_too():
+    content = png16(np.stack([GRAY, GRAY[::-1]], axis=-1))
+    assert (np.asarray(decode_rgb(content, "photo")) == rounded(GRAY)[..., None]).all()
 
 
 def test_the_ends_of_the_range_are_black_and_white():
@@ -72,6 +111,62 @@ def test_the_orientation_of_exif_is_applied_to_sixteen_bits(suffix, orientation)
     expected = np.asarray(decode_rgb(encoded(rounded(GRAY).astype(np.uint8)), "photo"))
     assert found.shape == ((11, 7, 3) if orientation >= 5 else (7, 11, 3))
     assert (found == expected).all()
+
+
+@pytest.mark.parametrize("writer", WRITERS)
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_the_orientation_of_colours_of_sixteen_bits_is_applied_or_not(writer, orientation):
+    rgb = BGR[..., ::-1]
+    content = WRITERS[writer](rgb, orientation=orientation)
+    stored = rounded(rgb)
+    turned = np.asarray(decode(content, "photo"))
+    assert (turned == as_seen(stored, orientation)).all()
+    assert (np.asarray(decode(content, "photo", turned=False)) == stored).all()
+
+
+@pytest.mark.parametrize("exif", [BAD_EXIF, DAMAGED_EXIF])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_damaged_exif_is_ignored(exif, kind):
+    file, plain = io.BytesIO(), io.BytesIO()
+    photograph(30, 20).save(file, kind, exif=exif)
+    photograph(30, 20).save(plain, kind)
+    expected = np.asarray(Image.open(plain).convert("RGB"))
+    assert (np.asarray(decode_rgb(file.getvalue(), "photo")) == expected).all()
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK"])
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_images_of_eight_bits_keep_their_mode_until_they_become_rgb(mode, orientation):
+    exif, file = Image.Exif(), io.BytesIO()
+    exif[0x0112] = orientation
+    image = photograph(30, 20).convert(mode)
+    image.save(file, "JPEG" if mode == "CMYK" else "PNG", exif=exif)
+    found = decode(file.getvalue(), "photo")
+    assert found.mode == mode
+    stored = np.asarray(Image.open(file).convert("RGB"))
+    for turned in (True, False):
+        rgb = np.asarray(decode_rgb(file.getvalue(), "photo", turned=turned))
+        assert (rgb == as_seen(stored, orientation if turned else 1)).all()
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's, of what it skips
+@pytest.mark.parametrize("suffix", ["JPEG", "PNG", "TIFF", "WEBP"])
+def test_errors_of_damaged_headers_are_those_of_unreadable_images(suffix):
+    """Whatever a damaged byte makes Pillow raise, the image is unreadable, or is read."""
+    file, rng, exif = io.BytesIO(), np.random.default_rng(0), Image.Exif()
+    exif[0x0112] = 6
+    photograph(12, 9).save(file, suffix, exif=exif)
+    failed = 0
+    for _ in range(300):
+        content = bytearray(file.getvalue())
+        ends = [*range(200), *range(-200, 0)]
+        for place in rng.choice(ends, 3):
+            content[place] = rng.integers(0, 256)
+        try:
+            decode_rgb(bytes(content), "photo")
+        except UnreadableImage:
+            failed += 1
+    assert failed > 30
 
 
 def test_a_range_maps_linearly_and_clips():
@@ -107,6 +202,7 @@ def test_values_without_a_known_range_are_refused(dtype):
         (b"", "damaged", "^photo: the file is empty .0 bytes.$"),
         (b"some text", "unknown format", "^photo: no format that Pillow knows$"),
         (b"\n<!DOCTYPE html>", "unknown format", "^photo: this is an HTML page$"),
+        (b"version https://git-lfs.github.com", "unknown format", "Git LFS pointer.*git lfs pull"),
         (jpeg(photograph(90, 80))[:1500], "damaged", "^photo: .*truncated"),
     ],
 )

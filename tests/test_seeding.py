@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import random
 
+import numpy as np
 import pytest
 import torch
 
-from cwrgp.seeding import Stream, derive_seed, forked_generator
+from cwrgp.seeding import Stream, derive_seed, forked_generator, forked_generators
 
 NUMBERS = (0, 1, 2, 3, 255, 2**32 - 1)
 
@@ -33,7 +35,7 @@ def test_a_view_is_not_a_step_and_trailing_zeros_count():
 
 def test_seeds_stay_the_same():
     """A checkpoint is resumed with the streams of the run that wrote it."""
-    assert [int(stream) for stream in Stream] == list(range(1, 11))
+    assert [int(stream) for stream in Stream] == list(range(1, 16))
     assert derive_seed(Stream.WEIGHTS, 0) == 5769891174451087230
     assert derive_seed(Stream.VIEW, 7, 3, 1) == 6161336324087136236
 
@@ -52,3 +54,23 @@ def test_the_default_generator_is_restored_also_after_an_error():
         raise KeyError
     assert torch.equal(before, torch.get_rng_state())
     assert torch.equal(torch.rand(3, generator=torch.Generator().manual_seed(5)), first)
+
+
+def test_all_default_generators_are_seeded_and_restored():
+    def draw() -> tuple[float, float, float]:
+        return random.random(), float(np.random.random()), float(torch.rand(()))
+
+    states = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
+    drawn = []
+    for seed in (7, 7 + 2**32, 2**63 - 1, 7):
+        with pytest.raises(KeyError), forked_generators(seed):
+            drawn.append(draw())
+            raise KeyError
+    assert states == (
+        random.getstate(),
+        np.random.get_state()[1].tolist(),
+        torch.get_rng_state().tolist(),
+    )
+    assert drawn[0] == drawn[3]
+    # Torch's generator takes 32 bits of a seed at first, the others all of it.
+    assert all(a[:2] != b[:2] for a, b in itertools.combinations(drawn[:3], 2))

@@ -126,6 +126,7 @@ def environment(wheel: Path, tmp_path: Path) -> Environment:
     return Environment(tmp_path, wheel)
 
 
+@pytest.mark.slow
 def test_what_is_in_the_wheel(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from pathlib import Path
 
 from fvcore.common.config import CfgNode
@@ -11,17 +10,16 @@ from fvcore.common.config import CfgNode
 from cwrgp.builders.data import root_of
 from cwrgp.comm import gather_objects, get_rank, wait_for_all
 from cwrgp.data.base import LabelledImages
-from cwrgp.data.folders import describe_suffixes
 from cwrgp.data.image_findings import (
     MAX_COMPARED,
-    TWELVE_BITS,
     ImageFindings,
     count_repeated,
     image_folder_of,
     inspect_files,
 )
 from cwrgp.data.reader import ImageReader
-from cwrgp.file_io.atomic import write_bytes
+from cwrgp.image_check import unknown_range
+from cwrgp.image_files import describe_suffixes, write_unreadable
 from cwrgp.images import reason_of
 
 logger = logging.getLogger("cwrgp")
@@ -59,7 +57,8 @@ def check_photos(cfg: CfgNode, reader: ImageReader, folder: Path) -> None:
     findings = inspect_files(images)
     reader.mark_reasons({i: reason_of(text) for i, text in findings.problems.items()})
     if main:
-        write_unreadable(folder, images, findings.problems)
+        problems = {images.name(i): text for i, text in sorted(findings.problems.items())}
+        write_unreadable(folder / UNREADABLE_FILE, problems)
     check_range(cfg, images, findings, "pretrain")
     reader.check()
     if main:
@@ -88,20 +87,15 @@ def check_range(cfg: CfgNode, images: LabelledImages, findings: ImageFindings, s
     """
     if cfg.DATA.PIXEL_RANGE:
         return
-    where = " ".join(root_of(cfg, split))
-    if findings.floating:
-        raise ValueError(
-            f"{where}: {len(findings.floating)} of {len(images)} images have floating-point or "
-            "32-bit values, whose range is not known; set DATA.PIXEL_RANGE to the values [low, "
-            f"high] that become black and white; the first is {images.name(findings.floating[0])}"
-        )
-    if findings.is_twelve_bit:
-        high = (1 << findings.largest.bit_length()) - 1 or 1
-        raise ValueError(
-            f"{where}: the values of all {findings.sixteen} 16-bit images are below {TWELVE_BITS} "
-            f"(the largest is {findings.largest}), so they would be nearly black; set "
-            f"DATA.PIXEL_RANGE to the values that become black and white, such as [0, {high}]"
-        )
+    problem = unknown_range(
+        "DATA.PIXEL_RANGE",
+        images=len(images),
+        floating=[images.name(index) for index in findings.floating],
+        sixteen=findings.sixteen,
+        largest=findings.largest,
+    )
+    if problem:
+        raise ValueError(f"{' '.join(root_of(cfg, split))}: {problem}")
 
 
 def list_unreadable(reader: ImageReader, folder: Path) -> int:
@@ -115,21 +109,10 @@ def list_unreadable(reader: ImageReader, folder: Path) -> int:
         problems |= part
     if get_rank() == 0 and problems:
         known = _read_unreadable(folder)
-        names = {index: reader.images.name(index) for index in problems}
-        details = {i: known.get(names[i], text) for i, text in problems.items()}
-        write_unreadable(folder, reader.images, details)
+        names = {reader.images.name(index): text for index, text in sorted(problems.items())}
+        details = {name: known.get(name, text) for name, text in names.items()}
+        write_unreadable(folder / UNREADABLE_FILE, details)
     return len(problems)
-
-
-def write_unreadable(folder: Path, images: LabelledImages, problems: Mapping[int, str]) -> None:
-    """Writes ``unreadable.txt``: name and problem, separated by a tab. Without problems, none."""
-    path = folder / UNREADABLE_FILE
-    if not problems:
-        path.unlink(missing_ok=True)
-        return
-    lines = [f"{images.name(index)}\t{problems[index]}\n" for index in sorted(problems)]
-    # File names need not be UTF-8.
-    write_bytes(path, "".join(lines).encode(errors="surrogateescape"))
 
 
 def _read_unreadable(folder: Path) -> dict[str, str]:

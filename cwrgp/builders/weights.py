@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import re
 from dataclasses import dataclass
 
 import torch
@@ -20,6 +21,8 @@ logger = logging.getLogger("cwrgp")
 # Largest difference of the features in float64, relative to the largest feature. Both networks do
 # the same operations, so that anything above rounding means different weights.
 TOLERANCE = 1e-9
+
+_OPTION = re.compile(r"\b(?:prefix='|unsafe=True)")  # which the configuration does not have
 
 
 @dataclass(frozen=True)
@@ -49,12 +52,19 @@ def load_weights(cfg: CfgNode, method: Method) -> LoadedWeights:
     with config_key("MODEL.WEIGHTS"):
         if cfg.MODEL.WEIGHTS == RANDOM:
             raise ValueError(f"{RANDOM} names no file; leave it empty for random weights")
-        encoder, origin = load_encoder(
-            cfg.MODEL.WEIGHTS,
-            cfg.MODEL.ARCH,
-            cfg.MODEL.STEM,
-            keys=("MODEL.ARCH", "MODEL.STEM"),
-        )
+        try:
+            encoder, origin = load_encoder(
+                cfg.MODEL.WEIGHTS,
+                cfg.MODEL.ARCH,
+                cfg.MODEL.STEM,
+                keys=("MODEL.ARCH", "MODEL.STEM"),
+            )
+        except ValueError as error:
+            if not _OPTION.search(str(error)):
+                raise
+            raise ValueError(
+                f"{error}; that is an option of cwrgp-convert, whose OUTPUT.pkl MODEL.WEIGHTS takes"
+            ) from error
         targets = [method.encoder]
         if isinstance(method, MomentumMethod):
             targets.append(method.momentum_encoder)
@@ -86,10 +96,10 @@ def report_weights(cfg: CfgNode, loaded: LoadedWeights) -> None:
     """Logs where the weights come from, the proof, and what the user should know about them."""
     where, origin = f"MODEL.WEIGHTS {cfg.MODEL.WEIGHTS}", loaded.origin
     logger.info(
-        "%s: %s branch of %s, SHA-256 %s; the features of the encoder equal those of the file's "
+        "%s: %s%s, SHA-256 %s; the features of the encoder equal those of the file's "
         "network (largest relative difference in float64: %.1e)",
         where,
-        origin.branch,
+        f"{origin.branch} branch of " if origin.branch else "",
         origin.source,
         origin.sha256,
         loaded.difference,

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cwrgp.checkpoints.detectron2_names import is_detectron2_name
 from cwrgp.checkpoints.find_resnets import (
     Naming,
     Place,
@@ -97,7 +98,10 @@ def choose_network(
         return _single(different[0], copies, branch)
     if len(different) == 2 and (pair := _as_pair(checkpoint, *different)):
         return _of_pair(*pair, copies, branch)
-    example = next((place.prefix for place in different if place.prefix), "encoder.")
+    first, *others = different
+    example = first.prefix
+    if not example or any(place.prefix == example for place in others):
+        example = f"{first.container}: {first.prefix}".rstrip()
     raise ValueError(
         f"two encoders or more, under {_list(found)}: no known format has them, and their names do"
         f" not say which is an average of the other; choose one with prefix={example!r}"
@@ -106,8 +110,15 @@ def choose_network(
 
 def _nothing(checkpoint: Mapping[str, Any]) -> str:
     for container in ("", "model", "state_dict"):
-        if any(map(is_caffe2_name, open_container(checkpoint, container))):
+        names = open_container(checkpoint, container)
+        if any(map(is_caffe2_name, names)):
             return CAFFE2_ADVICE
+        if any(map(is_detectron2_name, names)):
+            return (
+                "no ResNet found: the names are Detectron2's ('res2.0.conv1.weight'), which"
+                " cwrgp-train-net takes as they are; cwrgp-convert --to torchvision writes the"
+                " backbone for other uses"
+            )
     return (
         f"no ResNet found: the keys begin with {', '.join(seen_prefixes(checkpoint))}; "
         "cwrgp-convert --list shows the known formats"

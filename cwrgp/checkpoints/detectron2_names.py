@@ -20,6 +20,13 @@ _BLOCK_BACK = {new: name for name, new in _BLOCK.items()}
 _NORM = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
 
 
+def is_detectron2_name(name: str) -> bool:
+    """Whether this is a tensor of a ResNet's first stage in Detectron2, a detector's too."""
+    return (
+        re.fullmatch(r"(?:backbone\.)?(?:bottom_up\.)?res2\.\d+\.conv1\.weight", name) is not None
+    )
+
+
 def to_detectron2(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Renames a ResNet from torchvision's to Detectron2's names; inverse of `to_torchvision`.
 

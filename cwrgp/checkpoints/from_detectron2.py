@@ -34,8 +34,13 @@ STRIDE_KEY = "stride_in_1x1"  # in converted files, where it is true
 _PART = re.compile(r"(?:stem\.conv1\.|res[2-5]\.\d+\.).+")
 
 
+def is_converted(checkpoint: Mapping[str, Any]) -> bool:
+    """Whether this project wrote a file for Detectron2."""
+    return checkpoint.get("__author__") == AUTHOR
+
+
 def extract_backbone(checkpoint: Mapping[str, Any]) -> Encoder:
-    """Finds the ResNet in a Detectron2 file, for the export to torchvision.
+    """Finds the ResNet in a Detectron2 file.
 
     Args:
         checkpoint: what `cwrgp.checkpoints.reader.read_checkpoint` returns: a converted encoder, or
@@ -116,7 +121,7 @@ def check_stride(
         return encoder
     config = file.with_name("config.yaml")
     found = _read_stride(config)
-    if found is None and checkpoint.get("__author__") == AUTHOR:
+    if found is None and is_converted(checkpoint):
         found, config = str(checkpoint.get(STRIDE_KEY)) == "True", file
     if stated is not None and found is not None and stated != found:
         raise ValueError(f"stride_in_1x1={stated!r}, but {config} has STRIDE_IN_1X1 {found}")

@@ -60,7 +60,8 @@ class Checkpoint:
         epochs: of pretraining.
         source: its format, a name in `cwrgp.checkpoints.formats.SOURCES`.
         publisher: who offers it.
-        linear: top-1 accuracy of the linear probe on ImageNet, in per cent.
+        linear: top-1 accuracy on ImageNet, in per cent: of the linear probe, or of a supervised
+            network itself.
         voc: VOC 07+12, Faster R-CNN R50-C4, 24k iterations: AP50 / AP / AP75; "" if unpublished.
         coco_box: COCO, Mask R-CNN R50-C4, boxes: AP50 / AP / AP75; "–" for an unpublished one.
         coco_mask: the same for masks.
@@ -97,6 +98,12 @@ _INTL = Publisher("https://github.com/winci-ai/INTL", _UNLICENSED)
 _MOCO = Publisher(
     "https://github.com/facebookresearch/moco",
     "see the repository's licence (CC-BY-NC 4.0 when they were published)",
+)
+
+
+_TORCHVISION = Publisher(
+    "https://docs.pytorch.org/vision/stable/models.html",
+    "none given for the weights (torchvision's code: BSD 3-Clause)",
 )
 
 
@@ -147,6 +154,16 @@ ZOO: Mapping[str, Checkpoint] = {
         _moco(1, 200, "60.6", "b251726a", voc="81.5 / 55.9 / 62.6"),
         _moco(2, 200, "67.7", "59fd9945", voc="82.4 / 57.0 / 63.6"),
         _moco(2, 800, "71.1", "a04e12f8", voc="82.5 / 57.4 / 64.0"),
+        Checkpoint(
+            "supervised_r50_in1k_90ep",
+            "supervised, torchvision's V1",
+            90,
+            "torchvision",
+            _TORCHVISION,
+            "76.1",
+            url="https://download.pytorch.org/models/resnet50-0676ba61.pth",
+            digest="sha256:0676ba61",
+        ),
     )
 }
 

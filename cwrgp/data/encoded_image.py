@@ -8,7 +8,7 @@ import numpy as np
 import simplejpeg
 from PIL import Image
 
-from cwrgp.images import ORIENTATION, decode_rgb
+from cwrgp.images import decode_rgb, orientation_of
 
 # Its values: whether the image is mirrored, and then how many quarter turns counterclockwise.
 _TURNS = {
@@ -93,5 +93,4 @@ def _orientation(content: bytes) -> int:
     if b"Exif\0" not in content[: 2**16]:
         return 1
     with Image.open(io.BytesIO(content)) as image:
-        value = image.getexif().get(ORIENTATION, 1)
-    return value if value in _TURNS else 1
+        return orientation_of(image)

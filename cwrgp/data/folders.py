@@ -5,12 +5,13 @@ from __future__ import annotations
 import csv
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from cwrgp.data.string_array import StringArray
+from cwrgp.image_files import describe_suffixes, files_below, image_files, is_image
 from cwrgp.images import IMAGE_SUFFIXES, is_hidden
 
 IMAGENET_PAGE = "https://image-net.org/download-images (ILSVRC2012, needs an account)"
@@ -44,14 +45,15 @@ class ImageFolder:
         *,
         only: Sequence[str] | None = None,
     ) -> None:
-        self.root = Path(root).expanduser()
+        self.root = Path(os.path.expanduser(root))
         if not self.root.is_dir():
-            raise FileNotFoundError(f"image folder {self.root} does not exist")
+            problem = "is a file" if self.root.exists() else "does not exist"
+            raise FileNotFoundError(f"image folder {self.root} {problem}")
         places = [self.root] if only is None else [self.root / name for name in only]
         # Sorted relative names: the same order on every machine and file system.
         files = []
         self.skipped: Counter[str] = Counter()
-        for path in (path for place in places for path in _files(place)):
+        for path in (path for place in places for path in files_below(place)):
             if is_image(path):
                 files.append(os.path.relpath(path, self.root))
             else:
@@ -85,37 +87,6 @@ class ImageFolder:
 
     def name(self, index: int) -> str:
         return str(self.root / self.files[index])
-
-
-def is_image(path: str) -> bool:
-    """Whether a file is an image by its suffix."""
-    return os.path.splitext(path)[1].lower() in IMAGE_SUFFIXES
-
-
-def image_files(root: Path) -> Iterator[str]:
-    """The images below a folder. Links are followed, but not to a folder that they are in."""
-    return filter(is_image, _files(root))
-
-
-def describe_suffixes(counts: Counter[str]) -> str:
-    """Suffixes and how often each occurs, the most frequent ones first."""
-    parts = [f"{suffix or 'no suffix'} ({count})" for suffix, count in counts.most_common(10)]
-    return ", ".join(parts) + (" and others" if len(counts) > 10 else "")
-
-
-def _files(root: Path) -> Iterator[str]:
-    """The files below a folder, without hidden ones, as `image_files` follows links."""
-    places: dict[str, frozenset[tuple[int, int]]] = {}  # of a folder and those above it
-    for folder, subfolders, files in os.walk(root, followlinks=True):
-        subfolders[:] = sorted(name for name in subfolders if not is_hidden(name))
-        above = places.get(os.path.dirname(folder), frozenset())
-        status = os.stat(folder)
-        place = (status.st_dev, status.st_ino)
-        if place in above:
-            subfolders.clear()
-            continue
-        places[folder] = above | {place}
-        yield from (os.path.join(folder, file) for file in files if not is_hidden(file))
 
 
 def _subfolders(root: Path) -> list[Path]:

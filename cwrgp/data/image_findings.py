@@ -15,10 +15,10 @@ from cwrgp.data.base import LabelledImages
 from cwrgp.data.folders import ImageFolder
 from cwrgp.data.pixel_range import InPixelRange
 from cwrgp.data.subsets import ImageSubset
-from cwrgp.image_check import fingerprints, inspect_images, repeated_images
+from cwrgp.image_check import inspect_images
+from cwrgp.image_prints import fingerprints, repeated_images
 
 MAX_COMPARED = 5000  # images; each is decoded, and each pair compared
-TWELVE_BITS = 4096
 
 
 @dataclass
@@ -36,11 +36,6 @@ class ImageFindings:
     floating: list[int] = field(default_factory=list)
     sixteen: int = 0
     largest: int = 0
-
-    @property
-    def is_twelve_bit(self) -> bool:
-        """Whether there are 16-bit images, and all would be black."""
-        return self.sixteen > 0 and self.largest < TWELVE_BITS
 
 
 def image_folder_of(images: LabelledImages) -> tuple[ImageFolder, np.ndarray] | None:

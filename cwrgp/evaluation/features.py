@@ -26,6 +26,7 @@ def extract_features(
     num_workers: int,
     device: torch.device,
     autocast: torch.autocast,
+    report: Callable[[int], object] = lambda _: None,
 ) -> tuple[Tensor, Tensor]:
     """Runs the encoder in evaluation mode over all images, divided among the processes.
 
@@ -40,6 +41,7 @@ def extract_features(
         num_workers: processes that load.
         device: where the encoder is.
         autocast: the context of the forward pass.
+        report: called with the number of images of each batch, once it is done.
 
     Returns:
         fp32 features (n, F) and int64 labels (n,) on ``device``: each readable image once, in the
@@ -67,6 +69,7 @@ def extract_features(
                 output = encoder(normalize(batch.to(device, non_blocking=True)))
             features.append(output.float()[: len(mine)])
             labels.append(label.to(device)[: len(mine)])
+            report(len(batch))
     encoder.train(training)
     all_features = gather(torch.cat(features))
     all_labels = gather(torch.cat(labels))

@@ -65,6 +65,23 @@ def write_text(path: Path, text: str) -> None:
     write_bytes(path, text.encode())
 
 
+def check_folder(path: Path) -> None:
+    """Checks, before the work and not after it, that a folder is there or can be made.
+
+    Nothing is made or written.
+
+    Raises:
+        OSError: a file is in its place, or there is no permission to write.
+    """
+    place = path.absolute()
+    while not os.path.lexists(place):
+        place = place.parent
+    if not place.is_dir():
+        raise NotADirectoryError(f"{path} cannot be a folder: {place} is a file")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise PermissionError(f"{path} cannot be written: no permission to write in {place}")
+
+
 def move_into_place(source: Path, path: Path) -> None:
     """Renames a complete file or folder to its final name, durably.
 

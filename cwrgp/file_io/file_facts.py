@@ -26,6 +26,7 @@ def facts_of_files(
     *,
     name: str,
     version: int,
+    keep: Callable[[Facts], bool],
     workers: int | None = None,
 ) -> dict[Path, Facts]:
     """``find`` of every file, from the cache where path, size and time of change are the same.
@@ -38,6 +39,7 @@ def facts_of_files(
         find: of one file; called in threads, must not raise.
         name: of the kind of facts, a subfolder of the cache.
         version: of ``find``; facts of another version are ignored.
+        keep: whether facts are kept in the cache.
         workers: threads; None: four for each core, since most of the time is spent waiting.
     """
     by_folder: dict[str, list[Path]] = {}
@@ -56,7 +58,12 @@ def facts_of_files(
             new = sorted(set(members).difference(unchanged))
             facts = dict(zip(new, pool.map(find, new), strict=True))
             found |= facts | {file: kept[file.name][1] for file in unchanged}
-            if known := {file.name: (states[file], facts[file]) for file in new if states[file]}:
+            known = {
+                file.name: (states[file], facts[file])
+                for file in new
+                if states[file] and keep(facts[file])
+            }
+            if known:
                 _write(place, version, kept | known)
     return found
 

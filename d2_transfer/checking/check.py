@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from PIL import Image
 from tabulate import tabulate
 
 from cwrgp.file_io.atomic import replacing
+from cwrgp.image_check import inspect_images
 from cwrgp.report.page import render, write_page
 from d2_transfer.checking.box_sizes import (
     ANCHOR_SIZES,
@@ -25,7 +27,6 @@ from d2_transfer.checking.clean_coco import ignored_orientations
 from d2_transfer.checking.drawing import choose_samples, draw, sheet
 from d2_transfer.checking.duplicates import Duplicate, find_duplicates, find_repeats
 from d2_transfer.data.findings import MAX_LISTED
-from d2_transfer.data.image_files import inspect_images
 from d2_transfer.data.image_index import FileIndex
 from d2_transfer.data.load import LoadedData, count_classes, load_annotated
 from d2_transfer.data.spec import parse_spec
@@ -86,7 +87,7 @@ def check_data(
         theirs = [image.file for image in other.data.images if image.file is not None]
         duplicates[f"in both {data} and {against}"] = find_duplicates(files, theirs)
     if pretraining is not None:
-        theirs = _pretraining_images(Path(pretraining).expanduser())
+        theirs = pretraining_images(Path(pretraining).expanduser())
         duplicates[f"in both {data} and {pretraining}"] = find_duplicates(files, theirs)
     return DataCheck(
         name=data,
@@ -96,7 +97,7 @@ def check_data(
     )
 
 
-def _pretraining_images(folder: Path) -> list[Path]:
+def pretraining_images(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise FileNotFoundError(f"pretraining: the folder {folder} does not exist")
     files = [folder / file for file in FileIndex(folder).files]
@@ -136,7 +137,7 @@ def tables(check: DataCheck) -> list[tuple[str, list[str], list[list[str]]]]:
     total = max(1, sum(counts.values()))
     classes = [[name, str(count), _percent(count, total)] for name, count in counts.items()]
     sizes = check.sizes
-    ranges = zip(sizes.edges, sizes.edges[1:], sizes.counts, strict=False)
+    ranges = zip(pairwise(sizes.edges), sizes.counts, strict=True)
     most = max(1, *sizes.counts)
     rows = [
         [
@@ -145,7 +146,7 @@ def tables(check: DataCheck) -> list[tuple[str, list[str], list[list[str]]]]:
             _percent(count, max(1, sizes.total)),
             "#" * round(30 * count / most),
         ]
-        for low, high, count in ranges
+        for (low, high), count in ranges
     ]
     missed = _percent(sizes.unmatched, max(1, sizes.total))
     caption = (
@@ -201,7 +202,7 @@ def _summary(check: DataCheck) -> str:
     data = check.loaded.data
     masks = f", masks as {check.loaded.mask_format}" if check.loaded.mask_format else ""
     return (
-        f"{check.name}: {len(data.images)} images, {data.num_things} objects of"
+        f"{check.name}: {len(data.images)} images, {data.count_as_text()} of"
         f" {len(data.classes)} classes{masks}"
     )
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 from cwrgp.file_io.atomic import write_text
-from d2_transfer.data.annotated import AnnotatedData, AnnotatedImage, Thing
+from cwrgp.image_files import common_folder, name_below
+from d2_transfer.data.annotated import AnnotatedImage, Thing
 from d2_transfer.data.load import LoadedData
 from d2_transfer.data.masks import mask_area
 
@@ -35,7 +35,7 @@ def write_coco(loaded: LoadedData, path: Path) -> Path:
         The folder of the images.
     """
     data = loaded.data
-    root = _root(data)
+    root = common_folder(image.file for image in data.images if image.file)
     image_ids = _numbers([image.id for image in data.images])
     category_ids = _numbers(list(data.category_ids))
     categories = dict(zip(data.classes, category_ids, strict=True))
@@ -45,13 +45,13 @@ def write_coco(loaded: LoadedData, path: Path) -> Path:
             entry = {"id": len(annotations) + 1, "image_id": number}
             entry["category_id"] = categories[thing.label]
             annotations.append({**entry, **_entry(thing, image, masks=bool(loaded.mask_format))})
-    ignored = [_relative(file, root) for file in ignored_orientations(loaded)]
+    ignored = [name_below(file, root) for file in ignored_orientations(loaded)]
     content = {
         "info": {"description": data.source, "exif_orientation_must_be_ignored": ignored},
         "images": [
             {
                 "id": number,
-                "file_name": _relative(image.file, root),
+                "file_name": _name(image, root),
                 "width": image.width,
                 "height": image.height,
             }
@@ -65,15 +65,9 @@ def write_coco(loaded: LoadedData, path: Path) -> Path:
     return root
 
 
-def _root(data: AnnotatedData) -> Path:
-    """The folder that all images are in."""
-    folders = [os.path.abspath(image.file.parent) for image in data.images if image.file]
-    return Path(os.path.commonpath(folders))
-
-
-def _relative(file: Path | None, root: Path) -> str:
-    assert file is not None
-    return Path(os.path.relpath(os.path.abspath(file), root)).as_posix()
+def _name(image: AnnotatedImage, root: Path) -> str:
+    assert image.file is not None
+    return name_below(image.file, root)
 
 
 def _numbers(ids: list[int | str]) -> list[int]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageOps
+from PIL import Image, ImageDraw
 
+from cwrgp.images import decode_rgb
 from d2_transfer.data.annotated import AnnotatedData, AnnotatedImage, Mask
 
 CELL = 320  # px, the longer side of a drawn image
@@ -35,7 +35,8 @@ def draw(
         pixel_range: lowest and highest value of images with more than 8 bits.
     """
     assert image.file is not None and image.width is not None and image.height is not None
-    picture = _read(image.file, turned=image.turned, pixel_range=pixel_range)
+    content = image.file.read_bytes()
+    picture = decode_rgb(content, str(image.file), pixel_range, turned=image.turned)
     scale = CELL / max(picture.size)
     size = max(1, round(picture.width * scale)), max(1, round(picture.height * scale))
     picture = picture.resize(size, Image.Resampling.BILINEAR)
@@ -67,16 +68,6 @@ def sheet(pictures: Sequence[Image.Image]) -> Image.Image:
         row, column = divmod(number, columns)
         whole.paste(picture, (_GAP + column * side, _GAP + row * side))
     return whole
-
-
-def _read(file: Path, *, turned: bool, pixel_range: Sequence[float] | None) -> Image.Image:
-    with Image.open(file) as stored:
-        image = ImageOps.exif_transpose(stored) if turned else stored
-        if image.mode[0] not in "IF":
-            return image.convert("RGB")
-        low, high = pixel_range or (0, 65535)
-        values = (np.asarray(image).astype(np.float64) - low) * (255 / (high - low))
-        return Image.fromarray(np.rint(values.clip(0, 255)).astype(np.uint8)).convert("RGB")
 
 
 def _with_mask(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,9 @@ from typing import Any
 Box = tuple[float, float, float, float]
 # Polygons [[x, y, x, y, ...], ...] in pixels, or an RLE {"size": [height, width], "counts": ...}.
 Mask = list[list[float]] | dict[str, Any]
+
+CLOSE = 2  # px between sizes of an image: tools that round or crop; a resized copy differs by more
+_ROUNDED = 0.5  # px between corners of an object, one of them rounded
 
 
 @dataclass(slots=True)
@@ -26,6 +29,7 @@ class Thing:
         mask: its mask; None: the file has none.
         area: as the file has it, for COCO's size ranges; None: that of the mask or the box.
         voc_box: corners as a VOC file has them: counted from 1, the last pixel included.
+        boxed_by_mask: whether the file has no box, so that it is that of the mask in its image.
     """
 
     label: str
@@ -36,6 +40,13 @@ class Thing:
     mask: Mask | None = None
     area: float | None = None
     voc_box: Box | None = None
+    boxed_by_mask: bool = False
+
+    def is_same(self, other: Thing) -> bool:
+        """Whether another entry is of the same object: equal but for rounding, mask and area."""
+        mine, others = ((t.label, t.crowd, t.difficult) for t in (self, other))
+        pairs = zip(self.box, other.box, strict=True)
+        return mine == others and all(abs(a - b) <= _ROUNDED for a, b in pairs)
 
 
 @dataclass
@@ -52,6 +63,7 @@ class AnnotatedImage:
         file: the image on disk; None: not looked for.
         other_name: of the image file, which is looked for where ``name`` does not decide.
         other_ids: of further entries of the same image.
+        listed_twice: whether there are such entries, under another id or the same.
         turned: whether the EXIF orientation is applied before the boxes fit. False: the annotation
             tool ignored the tag, so a reader of the image must ignore it as well.
     """
@@ -66,23 +78,46 @@ class AnnotatedImage:
     turned: bool = True
     other_name: str = ""
     other_ids: list[int | str] = field(default_factory=list)
+    listed_twice: bool = False
 
     def unite(self, other: AnnotatedImage) -> None:
-        """Takes over the objects, and where it lacks them the sides, of another entry."""
+        """Takes over the objects, and where it lacks them the sides, of another entry.
+
+        Raises:
+            ValueError: the entries state different sizes, so boxes of one are of another copy.
+        """
+        mine, others = (self.width, self.height), (other.width, other.height)
+        if any(a and b and abs(a - b) > CLOSE for a, b in zip(mine, others, strict=True)):
+            raise ValueError(
+                f"{self.place} and {other.place} are the same image, but of the sizes"
+                f" {_sides(mine)} and {_sides(others)}: one has the boxes of a resized or turned"
+                " copy; remove it"
+            )
+        self.listed_twice = True
         self.things += other.things
         self.other_ids += [i for i in (other.id, *other.other_ids) if i != self.id]
         if self.width is None or self.height is None:
             self.width, self.height = other.width, other.height
 
     def drop_equal(self) -> int:
-        """Keeps one of objects that are equal; returns how many are dropped."""
+        """Keeps one of objects of the same class and box; returns how many are dropped.
+
+        What one lacks of mask and area is the other's.
+        """
         kept: list[Thing] = []
         for thing in self.things:
-            if not any(replace(thing, place=other.place) == other for other in kept):
+            same = next((other for other in kept if other.is_same(thing)), None)
+            if same is None:
                 kept.append(thing)
+            elif same.mask is None and thing.mask is not None:
+                same.mask, same.area = thing.mask, thing.area
         dropped = len(self.things) - len(kept)
         self.things = kept
         return dropped
+
+
+def _sides(size: tuple[float | None, float | None]) -> str:
+    return " x ".join("?" if side is None else f"{side:g}" for side in size)
 
 
 @dataclass
@@ -120,5 +155,10 @@ class AnnotatedData:
 
     @property
     def num_things(self) -> int:
-        """The number of objects."""
+        """The number of objects, with crowds."""
         return sum(len(image.things) for image in self.images)
+
+    def count_as_text(self) -> str:
+        """Such as "1428 objects and 16 crowds"."""
+        crowds = sum(thing.crowd for image in self.images for thing in image.things)
+        return f"{self.num_things - crowds} objects" + (f" and {crowds} crowds" if crowds else "")

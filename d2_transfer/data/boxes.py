@@ -2,47 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from d2_transfer.data.annotated import AnnotatedData, AnnotatedImage, Box, Thing
+from d2_transfer.data.box_forms import check_meaning
 from d2_transfer.data.findings import Findings
 from d2_transfer.data.masks import box_of_mask
-from d2_transfer.data.sizes import excess, is_finite
+from d2_transfer.data.sizes import is_finite
 
-_MOST_BEYOND = 1 / 3  # of a set's boxes
-_MOST_COMPARED = 1000  # boxes with their masks; RLEs are decoded
-_ROUNDING = 0.01  # px: what six decimals of a side leave; clipped without a word
-
-
-def check_unit(data: AnnotatedData) -> None:
-    """Refuses boxes in relative numbers where a format has pixels.
-
-    Raises:
-        ValueError: more than a third of the boxes are within 1 x 1 pixel.
-    """
-    things = [
-        thing
-        for image in data.images
-        for thing in image.things
-        if is_finite(thing.box) and _is_valid(thing.voc_box or thing.box)
-    ]
-    tiny = [thing for thing in things if max(_numbers(thing)) <= 1.01]
-    if len(tiny) > _MOST_BEYOND * len(things):
-        raise ValueError(
-            f"{tiny[0].place}: {len(tiny)} of {len(things)} boxes are within 1 x 1 pixel, so they"
-            " are relative numbers; this format has pixels: multiply them by width and height"
-        )
+# px: what six decimals of a side leave. So much is clipped without a word, and is no side of a box.
+_ROUNDING = 0.01
 
 
-def _numbers(thing: Thing) -> Sequence[float]:
-    """The numbers of a box as the file has them."""
-    if thing.voc_box is not None:
-        return thing.voc_box
-    x0, y0, x1, y1 = thing.box
-    return x0, y0, x1 - x0, y1 - y0
-
-
-def mend_boxes(data: AnnotatedData, findings: Findings) -> None:
+def mend_boxes(data: AnnotatedData, findings: Findings, *, masks: bool = False) -> None:
     """Clips boxes to their image and drops the worthless ones, in place.
 
     Images of unknown size keep boxes that reach beyond them.
@@ -50,11 +20,15 @@ def mend_boxes(data: AnnotatedData, findings: Findings) -> None:
     Args:
         data: boxes in pixels; sizes are those that the boxes are in.
         findings: gets what is clipped and dropped.
+        masks: whether masks are used, so that they have to agree with the boxes.
 
     Raises:
-        ValueError: the boxes of the set mean something else than corners in pixels of their images.
+        ValueError: the boxes of the set mean something else than corners in pixels of their images,
+            or most of them contradict their masks.
     """
-    _check_beyond(data)
+    for image in data.images:
+        _set_boxes(image, findings)
+    check_meaning(data, masks=masks)
     for image in data.images:
         kept = []
         for thing in image.things:
@@ -67,73 +41,17 @@ def mend_boxes(data: AnnotatedData, findings: Findings) -> None:
         image.things = kept
 
 
-def _check_beyond(data: AnnotatedData) -> None:
-    pairs = [
-        (image, thing)
-        for image in data.images
-        for thing in image.things
-        if is_finite(thing.box) and _is_valid(thing.box)
-    ]
-    _check_corners(pairs)
-    sized = [(i, t) for i, t in pairs if i.width is not None and i.height is not None]
-    beyond = [(i, t) for i, t in sized if excess(t.box, i.width, i.height) > 0]  # type: ignore[arg-type]
-    if len(beyond) <= _MOST_BEYOND * len(sized):
+def _set_boxes(image: AnnotatedImage, findings: Findings) -> None:
+    """Gives objects without a box that of what is good of their mask in the image, in place."""
+    if image.width is None or image.height is None:
         return
-    cause = "are the images of another size than the annotated ones?"
-    if data.relative_file:
-        cause = "does the file have pixels instead of numbers relative to the sides?"
-    elif beyond[0][1].voc_box is None and all(_is_valid(_as_corners(t.box)) for _, t in pairs):
-        cause = "are they corners x0, y0, x1, y1 instead of x, y, width, height?"
-    image, thing = beyond[0]
-    raise ValueError(
-        f"{thing.place}: {len(beyond)} of {len(sized)} boxes reach beyond their image, this one"
-        f" {_text(thing.box)} in {image.width:g} x {image.height:g} pixels; {cause}"
-    )
-
-
-def _check_corners(pairs: Sequence[tuple[AnnotatedImage, Thing]]) -> None:
-    """Compares boxes with their polygons and areas, both as sizes and as corners."""
-    compared, corners = 0, []
-    for _, thing in pairs[:: 1 + len(pairs) // _MOST_COMPARED]:
-        if thing.voc_box is not None:
-            continue
-        extent = box_of_mask(thing.mask)
-        other = _as_corners(thing.box)
-        if extent is not None:
-            compared += 1
-            if not _close(thing.box, extent) and _close(other, extent):
-                corners.append(thing)
-        elif thing.area is not None and not thing.mask:
-            compared += 1
-            if not _same_area(thing.box, thing.area) and _same_area(other, thing.area):
-                corners.append(thing)
-    if corners and len(corners) > compared / 2:
-        raise ValueError(
-            f"{corners[0].place}: its box {_text(corners[0].box)} fits its"
-            f" {'mask' if corners[0].mask else 'area'} only when read as corners x0, y0, x1,"
-            f" y1; this is so for {len(corners)} of {compared} boxes: write x, y, width, height"
-        )
-
-
-def _is_valid(box: Box) -> bool:
-    return box[0] < box[2] and box[1] < box[3]
-
-
-def _as_corners(box: Box) -> Box:
-    """The box if the file's width and height are corners."""
-    x0, y0, x1, y1 = box
-    return x0, y0, x1 - x0, y1 - y0
-
-
-def _close(a: Box, b: Box) -> bool:
-    """Whether two boxes are the same within 2 px or 5 % of the sides."""
-    tolerance = max(2.0, 0.05 * max(b[2] - b[0], b[3] - b[1]))
-    return all(abs(p - q) <= tolerance for p, q in zip(a, b, strict=True))
-
-
-def _same_area(box: Box, area: float) -> bool:
-    width, height = box[2] - box[0], box[3] - box[1]
-    return width > 0 and height > 0 and abs(width * height - area) <= 0.02 * area
+    for thing in [thing for thing in image.things if thing.boxed_by_mask]:
+        box = box_of_mask(thing.mask, (image.height, image.width))
+        if box is None:
+            findings.skip("annotation without a box", thing.place)
+            image.things.remove(thing)
+        else:
+            thing.box = box
 
 
 def _worthless(thing: Thing, image: AnnotatedImage) -> str:
@@ -145,11 +63,12 @@ def _worthless(thing: Thing, image: AnnotatedImage) -> str:
         return "box of width or height 0"
     if x1 < x0 or y1 < y0:
         return "box of negative width or height"
-    if x1 == x0 or y1 == y0:
+    if x1 - x0 <= _ROUNDING or y1 - y0 <= _ROUNDING:
         return "box of width or height 0"
     if image.width is None or image.height is None:
         return ""
-    if x1 <= 0 or y1 <= 0 or x0 >= image.width or y0 >= image.height:
+    beyond_x, beyond_y = x0 >= image.width - _ROUNDING, y0 >= image.height - _ROUNDING
+    if x1 <= _ROUNDING or y1 <= _ROUNDING or beyond_x or beyond_y:
         return "box wholly outside its image"
     return ""
 
@@ -171,7 +90,3 @@ def _clip(thing: Thing, image: AnnotatedImage, findings: Findings) -> None:
     thing.area = None  # the file's is that of the whole box
     if thing.voc_box is not None:
         thing.voc_box = (box[0] + 1, box[1] + 1, box[2], box[3])
-
-
-def _text(box: Box) -> str:
-    return f"({', '.join(f'{number:g}' for number in box)})"

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from d2_transfer.data.annotated import AnnotatedData
 from d2_transfer.data.findings import Findings
+from d2_transfer.data.values import folded
 
 
 def use_classes(data: AnnotatedData, classes: Sequence[str], findings: Findings) -> None:
@@ -21,12 +22,12 @@ def use_classes(data: AnnotatedData, classes: Sequence[str], findings: Findings)
     """
     if len(set(classes)) < len(classes):
         raise ValueError(f"classes {', '.join(classes)}: one is named twice")
-    folded = {name.casefold(): name for name in reversed(classes)}
+    by_folded = {folded(name): name for name in reversed(classes)}
     known: dict[str, str] = {}
     for name in data.classes:
         if name in classes:
             known[name] = name
-        elif (other := folded.get(name.casefold())) is not None and other not in data.classes:
+        elif (other := by_folded.get(folded(name))) is not None and other not in data.classes:
             findings.mend(
                 f"class that differs in case, read as {other!r}", f"{data.source}: {name}"
             )

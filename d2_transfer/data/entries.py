@@ -63,5 +63,9 @@ def parse_entry(entry: Mapping[str, Any]) -> tuple[str, Spec]:
     if year not in (2007, 2012):
         raise ValueError(f"DATASETS.CUSTOM: {name!r}: YEAR must be 2007 or 2012")
     classes = entry.get("CLASSES")
+    if classes is not None and (
+        not isinstance(classes, list | tuple) or not all(isinstance(c, str) for c in classes)
+    ):
+        raise ValueError(f"DATASETS.CUSTOM: {name!r}: CLASSES {classes!r} must be a list of names")
     classes = None if classes is None else tuple(classes)
     return name, VocSpec(paths[0], str(entry["SPLIT"]), year, classes)

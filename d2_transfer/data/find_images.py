@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from itertools import pairwise
 
 from d2_transfer.data.annotated import AnnotatedData, AnnotatedImage
 from d2_transfer.data.findings import Findings
@@ -31,7 +32,6 @@ def find_images(data: AnnotatedData, findings: Findings) -> None:
         first = by_file.setdefault(key, image)
         if first is not image:
             first.unite(image)
-            first.drop_equal()
             findings.mend("image listed twice, its annotations united", image.place)
     data.images = list(by_file.values())
 
@@ -80,7 +80,7 @@ def _settle(claim: list[tuple[AnnotatedImage, Match]]) -> list[tuple[AnnotatedIm
     if not strong:
         strong = claim
     names = sorted((folded_parts(image.name) for image, _ in strong), key=len)
-    for shorter, longer in zip(names, names[1:], strict=False):
+    for shorter, longer in pairwise(names):
         if longer[len(longer) - len(shorter) :] != shorter:
             first, second = strong[0][0], strong[1][0]
             raise ValueError(

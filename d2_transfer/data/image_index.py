@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import re
-import unicodedata
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
+from urllib.parse import unquote
 
 from PIL import Image
+
+from cwrgp.image_files import files_below
+from d2_transfer.data.values import folded
 
 
 @cache
@@ -33,11 +36,16 @@ def name_parts(name: str) -> tuple[str, ...]:
 
 def folded_parts(name: str) -> tuple[str, ...]:
     """`name_parts` without differences of case and of Unicode's normal forms."""
-    return tuple(_fold(part) for part in name_parts(name))
+    return tuple(folded(part) for part in name_parts(name))
 
 
-def _fold(text: str) -> str:
-    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).casefold())
+def _without_additions(name: str) -> list[str]:
+    """The name without the escapes and the query of a URL, and without Label Studio's prefix."""
+    plain = unquote(re.sub(r"[?#].*$", "", name) if "://" in name else name)
+    parts = name_parts(plain)
+    bare = re.sub(r"^[0-9a-f]{8}-", "", parts[-1]) if parts else ""
+    others = [plain, "/".join([*parts[:-1], bare])]
+    return [other for other in others if other != name]
 
 
 @dataclass(frozen=True)
@@ -47,8 +55,8 @@ class Match:
     Attributes:
         file: its path.
         exact: whether the name needed no change, except for a suffix that it lacks.
-        weak: whether the suffix differs, or both have folders that the other has not. Such a match
-            counts only where no other name fits the file.
+        weak: whether the suffix differs, something was left out of the name, or both have folders
+            that the other has not. Such a match counts only where no other name fits the file.
     """
 
     file: Path
@@ -76,6 +84,14 @@ class FileIndex:
         Raises:
             ValueError: several files fit equally well.
         """
+        found = self._find(name)
+        for other in () if found else _without_additions(name):
+            other_match = self._find(other)
+            if other_match is not None:
+                return replace(other_match, exact=False, weak=True)
+        return found
+
+    def _find(self, name: str) -> Match | None:
         if not name.strip():
             return None
         if os.path.isfile(self.root / name):
@@ -102,14 +118,10 @@ class FileIndex:
     @cached_property
     def _by_name(self) -> dict[str, list[str]]:
         found: dict[str, list[str]] = {}
-        for folder, subfolders, files in os.walk(self.root, followlinks=True):
-            subfolders[:] = sorted(
-                sub for sub in subfolders if not sub.startswith(".") and sub != "__MACOSX"
-            )
-            for file in sorted(files):
-                if not file.startswith(".") and self._accept(file):
-                    relative = os.path.relpath(os.path.join(folder, file), self.root)
-                    found.setdefault(_fold(file), []).append(relative)
+        for file in sorted(files_below(self.root)):
+            name = os.path.basename(file)
+            if self._accept(name):
+                found.setdefault(folded(name), []).append(os.path.relpath(file, self.root))
         return found
 
     @cached_property

@@ -4,26 +4,28 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from cwrgp.image_check import ImageFile, inspect_images, unknown_range_of
+from cwrgp.images import is_missing
 from d2_transfer.data.annotated import AnnotatedData, AnnotatedImage
-from d2_transfer.data.boxes import check_unit, mend_boxes
+from d2_transfer.data.box_forms import check_unit
+from d2_transfer.data.boxes import mend_boxes
 from d2_transfer.data.classes import use_classes
 from d2_transfer.data.find_images import find_images
 from d2_transfer.data.findings import SKIPPED, Findings
-from d2_transfer.data.image_files import FLOAT, SIXTEEN_BIT, ImageFile, inspect_images
+from d2_transfer.data.large_json import paused_garbage_collection
 from d2_transfer.data.masks import mend_masks
 from d2_transfer.data.readers.coco import read_coco_data
 from d2_transfer.data.readers.voc import read_voc_data
 from d2_transfer.data.readers.yolo import read_yolo_data
-from d2_transfer.data.sizes import settle_sizes
+from d2_transfer.data.sizes import problem_of, settle_sizes
 from d2_transfer.data.spec import CocoSpec, Spec, VocSpec
 
 MASKLESS = ("box", "skip")
 MAX_UNREADABLE_SHARE = 0.05
-_TWELVE_BITS = 4096
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,7 @@ class LoadedData:
     files: Mapping[Path, ImageFile]
 
 
+@paused_garbage_collection()
 def load_annotated(
     spec: Spec,
     *,
@@ -85,18 +88,22 @@ def load_annotated(
     if not data.images:
         raise ValueError(f"{data.source} lists no images")
     if data.num_things == 0:
-        raise ValueError(f"{data.source} has no annotations{_skipped(findings)}")
+        skipped = _skipped(findings)
+        what = f": no object is left{skipped}" if skipped else " has no annotations"
+        raise ValueError(f"{data.source}{what}")
     if not data.relative:
-        check_unit(data)
+        check_unit(data, findings)
     unreadable: dict[int | str, str] = {}
     files: dict[Path, ImageFile] = {}
     if need_images or data.relative:
         find_images(data, findings)
         files = inspect_images([image.file for image in data.images if image.file is not None])
         unreadable = _drop_unreadable(data, files, max_unreadable_share, findings)
-        _check_pixels(data, files, pixel_range)
+        if not pixel_range:
+            _check_range(data, files, findings)
         settle_sizes(data, files, findings)
-    mend_boxes(data, findings)
+    _drop_equal(data)
+    mend_boxes(data, findings, masks=masks)
     mask_format = None
     if masks:
         _check_objects(data, findings)
@@ -105,6 +112,7 @@ def load_annotated(
         for image in data.images:
             for thing in image.things:
                 thing.mask = None  # not checked, so not to be used
+    _drop_equal(data)  # once more: a box may have been equal but for what is outside of the image
     _check_objects(data, findings)
     if classes is not None:
         use_classes(data, classes, findings)
@@ -132,7 +140,7 @@ def _drop_unreadable(
     data: AnnotatedData, files: Mapping[Path, ImageFile], share: float, findings: Findings
 ) -> dict[int | str, str]:
     """Leaves out images that cannot be read, in place; returns which and why."""
-    problems = {image.id: files[image.file].problem for image in data.images if image.file}
+    problems = {image.id: problem_of(files[image.file]) for image in data.images if image.file}
     good = [image for image in data.images if not problems[image.id]]
     bad = [image for image in data.images if problems[image.id]]
     allowed = math.ceil(round(share * len(data.images), 6))
@@ -140,7 +148,7 @@ def _drop_unreadable(
         raise ValueError(
             f"{findings.name}: {len(bad)} of {len(data.images)} images cannot be read"
             f" (DATASETS.MAX_UNREADABLE_SHARE {share:g} allows {allowed}, and not all); the first"
-            f" is {bad[0].file}: {problems[bad[0].id]}"
+            f" is {bad[0].file}: {problems[bad[0].id]}{_where(data, problems.values())}"
         )
     for image in bad:
         findings.skip("image that cannot be read", f"{image.file}: {problems[image.id]}")
@@ -148,26 +156,26 @@ def _drop_unreadable(
     return {number: problems[image.id] for image in bad for number in (image.id, *image.other_ids)}
 
 
-def _check_pixels(
-    data: AnnotatedData, files: Mapping[Path, ImageFile], pixel_range: Sequence[float] | None
-) -> None:
-    """Refuses pixels whose range nobody knows."""
-    if pixel_range:
-        return
-    used = [(image.file, files[image.file]) for image in data.images if image.file is not None]
-    unknown = next((file for file, known in used if known.kind == FLOAT), None)
-    if unknown is not None:
-        raise ValueError(
-            f"{unknown} has floating-point or 32-bit pixels, whose range is not known: set"
-            " INPUT.PIXEL_RANGE to the values of black and white"
-        )
-    deep = [(file, known.max_value or 0) for file, known in used if known.kind == SIXTEEN_BIT]
-    if deep and max(value for _, value in deep) < _TWELVE_BITS:
-        raise ValueError(
-            f"{deep[0][0]}: no 16-bit image has a value above {max(value for _, value in deep)}, so"
-            " they would be nearly black; set INPUT.PIXEL_RANGE to the values of black and white,"
-            " such as 0 4095 for a 12-bit camera"
-        )
+def _where(data: AnnotatedData, problems: Iterable[str]) -> str:
+    """Where images were looked for if none is there, as the end of a message."""
+    if data.image_root is None or not all(map(is_missing, problems)):
+        return ""
+    advice = ", or give it, as in coco:ANN.json:IMAGES" if data.protocol == "coco" else ""
+    return f"; none is below {data.image_root}: move them to that folder{advice}"
+
+
+def _check_range(data: AnnotatedData, files: Mapping[Path, ImageFile], findings: Findings) -> None:
+    """Refuses images that would be black or white because the range of values is not known."""
+    used = {image.file: files[image.file] for image in data.images if image.file is not None}
+    problem = unknown_range_of("INPUT.PIXEL_RANGE", used)
+    if problem:
+        raise ValueError(f"{findings.name}: {problem}")
+
+
+def _drop_equal(data: AnnotatedData) -> None:
+    for image in data.images:
+        if image.listed_twice:
+            image.drop_equal()
 
 
 def _check_objects(data: AnnotatedData, findings: Findings) -> None:
@@ -176,7 +184,8 @@ def _check_objects(data: AnnotatedData, findings: Findings) -> None:
         raise ValueError(f"{data.source}: no object is left{_skipped(findings)}")
     if all(thing.crowd for thing in things):
         raise ValueError(
-            f"{data.source} has crowds only (iscrowd 1), which are not trained on and not found"
+            f"{data.source} has crowds only (iscrowd 1), which are not trained on and not found;"
+            " set iscrowd 0 where it is one object (CVAT and Datumaro write 1 for pixel masks)"
         )
 
 
@@ -191,8 +200,11 @@ def _skipped(findings: Findings) -> str:
 
 
 def _note_empty(data: AnnotatedData, findings: Findings) -> None:
-    """Notes images without objects, and classes."""
+    """Notes crowds, images without objects, and classes."""
     for image in data.images:
+        for thing in image.things:
+            if thing.crowd:
+                findings.note("crowd (iscrowd 1), not trained on and not scored", thing.place)
         if not image.things:
             findings.note("image without objects (background)", _place(image))
     counts = count_classes(data)

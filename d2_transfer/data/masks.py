@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import math
 from itertools import chain
+from operator import mul, sub
 from typing import Any
 
 from d2_transfer.data.annotated import AnnotatedData, Box, Mask
 from d2_transfer.data.findings import Findings
+from d2_transfer.data.rles import is_rle, size_of_rle, united_rle, usable_rle
 from d2_transfer.data.values import as_numbers
 
-_MOST_PIXELS = 2**28  # of a mask that is decoded without the size of its image being known
+_FAR = 10  # sides of its image; pycocotools takes memory for each pixel of an outline
 
 
 def usable_mask(mask: Any, height: int, width: int) -> tuple[Mask | None, list[str]]:
     """What is good of a mask.
 
     Args:
-        mask: polygons ``[[x, y, ...], ...]``, one flat polygon, or an RLE, compressed or not.
+        mask: polygons ``[[x, y, ...], ...]``, one flat polygon, lists of points, or an RLE,
+            compressed or not, or several in a list.
         height: of the image in pixels.
         width: likewise.
 
@@ -28,7 +31,23 @@ def usable_mask(mask: Any, height: int, width: int) -> tuple[Mask | None, list[s
     if mask in (None, [], {}, ""):
         return None, []
     if isinstance(mask, dict):
-        return _usable_rle(mask, height, width)
+        return _usable_rles([mask], height, width)
+    if isinstance(mask, list) and all(map(is_rle, mask)):
+        return _usable_rles(mask, height, width)
+    return _usable_polygons(mask, height, width)
+
+
+def _usable_rles(
+    masks: list[dict[str, Any]], height: int, width: int
+) -> tuple[Mask | None, list[str]]:
+    found = [usable_rle(mask, height, width) for mask in masks]
+    good = [mask for mask, _ in found if mask is not None]
+    return united_rle(good), [problem for _, problem in found if problem]
+
+
+def _usable_polygons(
+    mask: Any, height: float, width: float
+) -> tuple[list[list[float]] | None, list[str]]:
     if not isinstance(mask, list):
         return None, ["mask that is neither polygons nor an RLE"]
     good, problems = [], []
@@ -42,24 +61,34 @@ def usable_mask(mask: Any, height: int, width: int) -> tuple[Mask | None, list[s
 
 
 def _polygons(mask: list[Any]) -> list[Any]:
-    """The polygons of a list, of a flat list, and of lists of points."""
-    if not any(isinstance(part, list) for part in mask):
+    """The polygons of a list, of a flat list, of lists of points, and of lists in a list."""
+    if not any(isinstance(part, list | dict) for part in mask):
         return [mask]
     if len(mask) >= 3 and all(_is_point(part) for part in mask):
-        return [list(chain(*mask))]
-    return [
-        list(chain(*part))
-        if isinstance(part, list) and part and all(map(_is_point, part))
-        else part
-        for part in mask
-    ]
+        return [list(chain.from_iterable(map(_coordinates, mask)))]
+    polygons: list[Any] = []
+    for part in mask:
+        if not isinstance(part, list) or not any(isinstance(value, list | dict) for value in part):
+            polygons.append(part)
+        elif all(map(_is_point, part)):
+            polygons.append(list(chain.from_iterable(map(_coordinates, part))))
+        else:
+            polygons += part
+    return polygons
 
 
 def _is_point(value: Any) -> bool:
-    return isinstance(value, list) and len(value) == 2 and as_numbers(value) is not None
+    return as_numbers(_coordinates(value)) is not None
 
 
-def _polygon_problem(part: Any, height: int, width: int) -> str:
+def _coordinates(point: Any) -> list[Any]:
+    """x and y of ``[x, y]`` or ``{"x": x, "y": y}``; [None] of anything else."""
+    if isinstance(point, dict) and point.keys() >= {"x", "y"}:
+        return [point["x"], point["y"]]
+    return point if isinstance(point, list) and len(point) == 2 else [None]
+
+
+def _polygon_problem(part: Any, height: float, width: float) -> str:
     """Why a polygon cannot be used; "" if it can."""
     numbers = as_numbers(part)
     if numbers is None or not all(map(math.isfinite, numbers)):
@@ -74,61 +103,55 @@ def _polygon_problem(part: Any, height: int, width: int) -> str:
         return "polygon outside its image"
     if x0 == x1 or y0 == y1:
         return "polygon without area"
+    far = _FAR * max(width, height)
+    if min(x0, y0) < -far or max(x1, y1) > far:
+        return "polygon that reaches far beyond its image"
+    inside = x0 >= 0 and y0 >= 0 and x1 <= width and y1 <= height
+    if math.isfinite(width) and not (inside and _is_thick(xs, ys)):
+        from pycocotools import mask as rles  # noqa: PLC0415 (only where there are masks)
+
+        if not rles.area(rles.frPyObjects([numbers], int(height), int(width)))[0]:
+            return "polygon without pixels"
     return ""
 
 
-def _usable_rle(mask: dict[str, Any], height: int, width: int) -> tuple[Mask | None, list[str]]:
-    from pycocotools import mask as rles  # noqa: PLC0415 (only where there are masks)
-
-    size, counts = as_numbers(mask.get("size")), mask.get("counts")
-    if size != [height, width]:
-        return None, ["RLE of another size than its image"]
-    if isinstance(counts, list):
-        runs = as_numbers(counts)
-        if runs is None or min(runs, default=-1) < 0 or sum(runs) != height * width:
-            return None, ["RLE whose counts do not cover its image"]
-        found = rles.frPyObjects(
-            {"size": [height, width], "counts": [int(run) for run in runs]}, height, width
-        )
-        counts = found["counts"]
-    if isinstance(counts, bytes):
-        counts = counts.decode("ascii", errors="replace")
-    if not isinstance(counts, str):
-        return None, ["RLE without counts"]
-    usable = {"size": [height, width], "counts": counts}
-    try:
-        pixels = int(rles.decode(usable).sum())
-    except (ValueError, TypeError, UnicodeError):
-        return None, ["damaged RLE"]
-    return (usable, []) if pixels else (None, ["RLE without pixels"])
+def _is_thick(xs: list[float], ys: list[float]) -> bool:
+    """Whether the area of a polygon exceeds its perimeter, so that it has pixels for certain."""
+    next_xs, next_ys = [*xs[1:], xs[0]], [*ys[1:], ys[0]]
+    area = abs(sum(map(mul, xs, next_ys)) - sum(map(mul, next_xs, ys))) / 2
+    sides = map(math.hypot, map(sub, next_xs, xs), map(sub, next_ys, ys))
+    return area > sum(sides)
 
 
-def box_of_mask(mask: Any) -> Box | None:
-    """The corners of a mask; None where it has none."""
+def box_of_mask(mask: Any, size: tuple[float, float] | None = None) -> Box | None:
+    """The corners of what is good of a mask; None where nothing is.
+
+    Args:
+        mask: as for `usable_mask`.
+        size: height and width of the image; None: not known, so nothing is outside, and an RLE has
+            the size that it states.
+    """
+    if size is not None:
+        usable, _ = usable_mask(mask, round(size[0]), round(size[1]))
+        return _extent(usable)
+    if not isinstance(mask, dict):
+        return _extent(_usable_polygons(mask, math.inf, math.inf)[0])
+    stated = size_of_rle(mask)
+    return None if stated is None else _extent(usable_rle(mask, *stated)[0])
+
+
+def _extent(mask: Mask | None) -> Box | None:
+    """The corners of a usable mask."""
+    if mask is None:
+        return None
     if isinstance(mask, dict):
-        return _box_of_rle(mask)
-    if not isinstance(mask, list) or not mask:
-        return None
-    numbers = [as_numbers(part) for part in _polygons(mask)]
-    points = [n for n in numbers if n is not None and len(n) >= 6 and len(n) % 2 == 0]
-    if not points or not all(map(math.isfinite, chain(*points))):
-        return None
-    xs = list(chain.from_iterable(p[0::2] for p in points))
-    ys = list(chain.from_iterable(p[1::2] for p in points))
+        from pycocotools import mask as rles  # noqa: PLC0415
+
+        x, y, width, height = rles.toBbox(mask).tolist()
+        return x, y, x + width, y + height
+    xs = list(chain.from_iterable(part[0::2] for part in mask))
+    ys = list(chain.from_iterable(part[1::2] for part in mask))
     return min(xs), min(ys), max(xs), max(ys)
-
-
-def _box_of_rle(mask: dict[str, Any]) -> Box | None:
-    from pycocotools import mask as rles  # noqa: PLC0415
-
-    size = as_numbers(mask.get("size"))
-    if size is None or len(size) != 2 or not 0 < size[0] * size[1] <= _MOST_PIXELS:
-        return None
-    usable, _ = _usable_rle(mask, int(size[0]), int(size[1]))
-    if usable is None:
-        return None
-    x, y, width, height = rles.toBbox(usable).tolist()
-    return x, y, x + width, y + height
 
 
 def box_as_mask(box: Box, height: int, width: int) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import csv
 from pathlib import Path
 from typing import Any
 
+_INSTANCES = "give the file with images, annotations and categories, such as COCO's instances_*"
 _READ = "COCO JSON, VOC XML and YOLO are read"
 
 
@@ -22,6 +23,12 @@ def advice_for_text(file: Path, start: bytes) -> str:
     else:
         text = start.decode("utf-8-sig", errors="replace")
     text = text.lstrip("\ufeff\0 \r\n\t")
+    if text.startswith("version https://git-lfs"):
+        return f"{file} is a Git LFS pointer, not the file: run git lfs pull"
+    if text.startswith("PK\3\4"):
+        return f"{file} is a zip archive: unpack it"
+    if text[:20].lower().startswith(("<!doctype html", "<html")):
+        return f"{file} is an HTML page, not annotations: download it again"
     if text.startswith("<"):
         if "<annotations" in text:
             return _cvat(file)
@@ -50,6 +57,8 @@ def advice_for_json(file: Path, content: Any) -> str:
         first = content[0] if content and isinstance(content[0], dict) else {}
         if {"image_id", "score"} <= first.keys():
             return f"{file} is a list of results, not of annotations"
+        if "image_id" in first:
+            return f"{file} is a list of annotations without images and categories; {_INSTANCES}"
         if "annotations" in first and "data" in first:
             return f"{file} is a Label Studio file; export from Label Studio as COCO"
         if "annotations" in first and "image" in first:
@@ -59,6 +68,14 @@ def advice_for_json(file: Path, content: Any) -> str:
         return ""
     if "shapes" in content and ({"imagePath", "imageData", "flags"} & content.keys()):
         return f"{file} is a labelme file; convert the folder with labelme2coco to COCO JSON"
+    if isinstance(content.get("items"), list) and isinstance(content.get("categories"), dict):
+        return f"{file} is a Datumaro file; convert it with datum convert -f coco_instances"
+    annotations = content.get("annotations")
+    first = annotations[0] if isinstance(annotations, list) and annotations else {}
+    if isinstance(first, dict) and "segments_info" in first:
+        return f"{file} has panoptic segments, not objects; {_INSTANCES}"
+    if isinstance(first, dict) and "caption" in first and "category_id" not in first:
+        return f"{file} has captions, not objects; {_INSTANCES}"
     entry = next(iter(content.values()), None)
     if "_via_img_metadata" in content or (isinstance(entry, dict) and "regions" in entry):
         return f"{file} is a file of the VGG Image Annotator; export from it as COCO"

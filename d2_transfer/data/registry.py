@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from detectron2.config import CfgNode
@@ -26,6 +27,7 @@ from d2_transfer.data.spec import (
     parse_spec,
     remember,
 )
+from d2_transfer.data.subsets import Subset, choose_images, parse_subset, write_subset
 
 _EVALUATOR_TYPES = {CocoSpec: "coco", VocSpec: "pascal_voc", YoloSpec: "yolo"}
 
@@ -57,6 +59,8 @@ class Reading:
 _specs: dict[str, Spec] = {}
 _readings: dict[str, Reading] = {}  # of the sets of the present run
 _loaded: dict[str, tuple[Reading, LoadedData]] = {}  # likewise
+_subsets: dict[str, Subset] = {}
+_chosen: dict[str, list[int]] = {}  # ids of the subsets that were read
 
 
 def register_custom(entries: Sequence[Mapping[str, Any]]) -> None:
@@ -101,6 +105,60 @@ def register_named(key: str, names: Iterable[str]) -> None:
             raise type(error)(f"{key}: {error}") from error
         if _specs.get(name) != spec:
             _register(name, spec)
+
+
+def register_subsets(key: str, names: Iterable[str], seed: int) -> None:
+    """Registers names such as ``coco_2017_train_1percent``; nothing is read.
+
+    Args:
+        key: of the config, for messages.
+        names: of data sets; others than subsets are left alone.
+        seed: which images the subsets have. A name that is registered takes the new seed.
+
+    Raises:
+        ValueError: a share that is not above 0 and at most 100, or a subset of a data set that
+            Detectron2 does not read.
+    """
+    for name in names:
+        if name in DatasetCatalog and name not in _subsets:
+            continue
+        try:
+            subset = parse_subset(name, seed)
+        except ValueError as error:
+            raise ValueError(f"{key}: {error}") from error
+        if subset is None or _subsets.get(name) == subset:
+            continue
+        base = subset.base
+        known = base in DatasetCatalog and base not in _specs
+        if not known or MetadataCatalog.get(base).get("evaluator_type") != "coco":
+            raise ValueError(
+                f"{key}: {name!r} is not a subset of one of Detectron2's names for COCO, such as"
+                " coco_2017_train_10percent"
+            )
+        if name in _subsets:
+            DatasetCatalog.remove(name)
+            MetadataCatalog.remove(name)
+            _chosen.pop(name, None)
+        _subsets[name] = subset
+        DatasetCatalog.register(name, lambda subset=subset: _subset_records(subset))
+        metadata = MetadataCatalog.get(base).as_dict()
+        MetadataCatalog.get(name).set(**{k: v for k, v in metadata.items() if k != "name"})
+
+
+def _subset_records(subset: Subset) -> list[dict[str, Any]]:
+    records = DatasetCatalog.get(subset.base)
+    ids = choose_images((r["image_id"] for r in records), subset.percent, subset.seed)
+    _chosen[subset.name] = ids
+    wanted = set(ids)
+    # Reading the annotations has completed the metadata of the whole data set.
+    metadata = MetadataCatalog.get(subset.base).as_dict()
+    MetadataCatalog.get(subset.name).set(**{k: v for k, v in metadata.items() if k != "name"})
+    return [record for record in records if record["image_id"] in wanted]
+
+
+def write_subsets(names: Iterable[str], folder: Path) -> list[Path]:
+    """Writes the list of images of each subset among ``names`` that was read: ``NAME.json``."""
+    return [write_subset(folder, _subsets[n], _chosen[n]) for n in names if n in _chosen]
 
 
 def _absolute(spec: Spec) -> Spec:

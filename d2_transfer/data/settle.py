@@ -25,6 +25,7 @@ from d2_transfer.data.registry import (
     use_reading,
 )
 from d2_transfer.data.spec import where_builtin
+from d2_transfer.data.values import folded
 
 logger = logging.getLogger(__name__)
 
@@ -89,7 +90,7 @@ def settle_datasets(cfg: CfgNode, *, eval_only: bool = False, weights: str | Non
     own = [name for name in names if find_spec(name) is not None]
     forget_data(own)
     if eval_only and not cfg.DATASETS.CLASSES:
-        cfg.DATASETS.CLASSES = _stored_classes(weights)
+        cfg.DATASETS.CLASSES = stored_classes(weights)
     key = "TEST" if eval_only else "TRAIN"
     fixed = _fixed_classes(names)
     reading = Reading.of(cfg)
@@ -110,7 +111,7 @@ def settle_datasets(cfg: CfgNode, *, eval_only: bool = False, weights: str | Non
         first = {n: load_data(n, reading) for n in cfg.DATASETS[key] if n in own}
         reading = replace(reading, classes=tuple(_union(first.values())))
     assert reading.classes is not None
-    _set_num_classes(cfg, reading.classes, source)
+    set_num_classes(cfg, reading.classes, source)
     cfg.DATASETS.CLASSES = list(reading.classes)
     use_reading(own, reading)
     for name, loaded in first.items():
@@ -123,7 +124,7 @@ def settle_datasets(cfg: CfgNode, *, eval_only: bool = False, weights: str | Non
         cfg.INPUT.MASK_FORMAT = "bitmask"  # which also takes polygons
 
 
-def _stored_classes(weights: str | None) -> list[str]:
+def stored_classes(weights: str | None) -> list[str]:
     """The class names in the config of the run that wrote a checkpoint; [] if there are none."""
     config = Path(weights).with_name("config.yaml") if weights else None
     if config is None or not config.is_file():
@@ -161,11 +162,11 @@ def _union(data: Iterable[LoadedData]) -> list[str]:
     found: dict[str, str] = {}
     for loaded in data:
         for name in loaded.data.classes:
-            found.setdefault(name.casefold(), name)
+            found.setdefault(folded(name), name)
     return list(found.values())
 
 
-def _set_num_classes(cfg: CfgNode, classes: Sequence[str], source: str) -> None:
+def set_num_classes(cfg: CfgNode, classes: Sequence[str], source: str) -> None:
     """Sets the number of classes where it is 0, in place.
 
     Raises:
@@ -207,6 +208,6 @@ def log_datasets(cfg: CfgNode, *, eval_only: bool) -> None:
         data = loaded.data
         table = loaded.findings.as_text()
         logger.info(
-            f"{name}: {len(data.images)} images, {data.num_things} objects"
+            f"{name}: {len(data.images)} images, {data.count_as_text()}"
             + (f"\n{table}" if table else "")
         )

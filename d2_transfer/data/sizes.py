@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from d2_transfer.data.annotated import AnnotatedData, AnnotatedImage, Box, Mask
+from cwrgp.image_check import ImageFile
+from d2_transfer.data.annotated import CLOSE, AnnotatedData, AnnotatedImage, Box, Mask
 from d2_transfer.data.findings import Findings
-from d2_transfer.data.image_files import ImageFile
 
 Size = tuple[float, float]  # width, height
 
-_CLOSE = 2  # px: tools that round or crop; a resized copy differs by more
+_NARROWEST = 200  # longer to shorter side; beyond it a resized image may have no pixel
 
 
 def settle_sizes(data: AnnotatedData, files: Mapping[Path, ImageFile], findings: Findings) -> None:
@@ -35,6 +35,9 @@ def settle_sizes(data: AnnotatedData, files: Mapping[Path, ImageFile], findings:
         assert image.file is not None
         file = files[image.file]
         turned = True if data.relative else _orientation(image, file, findings)
+        if turned is None and (turned := _where_boxes_fit(image, file)) is not None:
+            how = "applied" if turned else "not applied"
+            findings.mend(f"EXIF orientation {how}, since all boxes fit only so", image.place)
         if turned is None:
             undecided.append(image)
         else:
@@ -76,7 +79,7 @@ def _orientation(image: AnnotatedImage, file: ImageFile, findings: Findings) -> 
     if stated == stored:
         findings.mend("EXIF orientation that the boxes ignore, not applied", image.place)
         return False
-    close = [size for size in (stored, seen) if _distance(stated, size) <= _CLOSE]
+    close = [size for size in (stored, seen) if _distance(stated, size) <= CLOSE]
     if close:
         findings.mend("size off by 1 or 2 pixels, the image's used", image.place)
         if len(set(close)) == 2 or stored == seen:
@@ -90,6 +93,19 @@ def _orientation(image: AnnotatedImage, file: ImageFile, findings: Findings) -> 
         f" {seen[0]} x {seen[1]} pixels; was it annotated on a resized copy? Give the files that"
         " were annotated, or annotations of these"
     )
+
+
+def problem_of(file: ImageFile) -> str:
+    """Why a detector cannot take an image; "" if it can."""
+    if not file.problem and max(file.size) > _NARROWEST * min(file.size):
+        return f"too narrow ({file.width} x {file.height} pixels)"
+    return file.problem
+
+
+def _where_boxes_fit(image: AnnotatedImage, file: ImageFile) -> bool | None:
+    """Whether all boxes fit only in the turned image, or only in the stored one; None: neither."""
+    turned, stored = _fits(image, file.size_as_seen), _fits(image, file.size)
+    return turned if turned != stored else None
 
 
 def _distance(a: Size, b: Size) -> float:

@@ -38,8 +38,8 @@ class VocSpec:
 
     Attributes:
         root: folder with ``Annotations`` and ``ImageSets``.
-        split: name of a list in ``ImageSets/Main``, without ``.txt``; ``all`` in a folder without
-            lists: all annotation files.
+        split: name of a list in ``ImageSets/Main``, without ``.txt``, or of a folder of
+            annotations; ``all``: all annotation files.
         year: 2007 (AP at 11 points of recall) or 2012 (area under the curve); None: 2012 for a
             folder VOC2012, otherwise 2007.
         classes: names in the order of the class numbers; None: those that occur, sorted.
@@ -63,7 +63,7 @@ class YoloSpec:
     """A split of a data set in YOLO form.
 
     Attributes:
-        yaml: the ``data.yaml``.
+        yaml: the ``data.yaml``, Darknet's ``obj.data``, or the folder that has one of them.
         split: its key: train, val or test.
     """
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 import codecs
 import math
 import re
+import unicodedata
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+_LARGE = 2**1000  # integers from here on may not be floats
 _TRUE = {"1", "true", "yes", "1.0"}
 _FALSE = {"", "0", "false", "no", "0.0", "none", "null"}
 _BOMS = (
@@ -33,10 +36,14 @@ def as_numbers(values: Any) -> list[float] | None:
     """A list of numbers or of texts that are numbers; None for anything else."""
     if not isinstance(values, list | tuple):
         return None
-    if {*map(type, values)} <= {int, float}:  # nearly always
+    if {*map(type, values)} <= {int, float} and _are_small(values):  # nearly always
         return list(values)
     numbers = [as_number(value) for value in values]
     return None if None in numbers else numbers  # type: ignore[return-value]
+
+
+def _are_small(numbers: Sequence[float]) -> bool:
+    return not numbers or -_LARGE < min(numbers) <= max(numbers) < _LARGE
 
 
 def as_flag(value: Any) -> bool | None:
@@ -67,9 +74,15 @@ def as_id(value: Any) -> int | str | None:
     if isinstance(value, str):
         text = value.strip()
         number = re.sub(r"\.0+$", "", text)
-        plain = re.fullmatch(r"-?(0|[1-9]\d{0,17})", number)
+        plain = re.fullmatch(r"-?(0|[1-9]\d{0,99})", number)
         return int(number) if plain else (text or None)
     return value
+
+
+def folded(text: str) -> str:
+    """A text without differences of case, of Unicode's normal forms and of blanks around it."""
+    text = unicodedata.normalize("NFC", text.strip())
+    return unicodedata.normalize("NFC", text.casefold())
 
 
 def read_text(path: Path) -> str:

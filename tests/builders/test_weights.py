@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-
 import pytest
 import torch
 from encoders import make_encoder, under
@@ -40,7 +38,6 @@ def test_the_encoder_is_that_of_the_file_and_the_projector_is_new(name, tmp_path
         assert torch.equal(value, fresh.projector.state_dict()[key]), key
     assert not torch.equal(method.encoder.conv1.weight, fresh.encoder.conv1.weight)
     assert loaded.difference == 0 and method.training
-    logging.getLogger("cwrgp").propagate = True
     with caplog.at_level("INFO"):
         report_weights(cfg, loaded)
     assert f"MODEL.WEIGHTS {tmp_path}/theirs.pth: online branch of " in caplog.text
@@ -89,6 +86,25 @@ def test_a_network_that_does_not_fit_is_refused_in_one_line(file, opts, message)
     assert "\n" not in str(caught.value)
 
 
+def test_what_only_the_converter_can_be_told_is_said(tmp_path):
+    two = {**under("left.", make_encoder(18)), **under("right.", make_encoder(18, 1))}
+    torch.save(two, tmp_path / "two.pth")
+    torch.save(torch.nn.Linear(1, 1), tmp_path / "module.pth")
+    for name, option in (("two.pth", "prefix='left.'"), ("module.pth", "unsafe=True")):
+        cfg = cfg_of(tmp_path / name)
+        with pytest.raises(ValueError, match=f"{option}.*; that is an option of cwrgp-convert"):
+            load_weights(cfg, build_method(cfg))
+
+
+def test_the_only_network_of_a_file_has_no_branch(tmp_path, caplog):
+    torch.save(under("net.", make_encoder(18)), tmp_path / "net.pth")
+    cfg = cfg_of(tmp_path / "net.pth")
+    loaded = load_weights(cfg, build_method(cfg))
+    with caplog.at_level("INFO"):
+        report_weights(cfg, loaded)
+    assert f"{tmp_path}/net.pth: one ResNet under 'net.', SHA-256" in caplog.text
+
+
 def test_weights_that_are_not_there(tmp_path):
     cfg = cfg_of(tmp_path / "missing.pth")
     with pytest.raises(FileNotFoundError, match="^MODEL.WEIGHTS: .*missing.pth: no such file$"):
@@ -103,12 +119,11 @@ def test_weights_that_are_not_there(tmp_path):
 
 def test_another_normalisation_is_a_warning(file, caplog):
     cfg = cfg_of(file, "DATA.MEAN", "[0.5, 0.5, 0.5]")
-    logging.getLogger("cwrgp").propagate = True
     report_weights(cfg, load_weights(cfg, build_method(cfg)))
     assert "its network was trained with mean [123.675, 116.28, 103.53]" in caplog.text
     caplog.clear()
     report_weights(cfg_of(file), load_weights(cfg_of(file), build_method(cfg)))
-    assert not caplog.text
+    assert not [r for r in caplog.records if r.levelname != "INFO"]
 
 
 def test_a_run_starts_from_the_weights_and_resumes_from_its_checkpoint(

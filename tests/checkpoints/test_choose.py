@@ -9,6 +9,7 @@ import torch
 from encoders import make_encoder, under
 from torch import Tensor
 
+from cwrgp.checkpoints.detectron2_names import to_detectron2
 from cwrgp.checkpoints.encoder import Encoder
 from cwrgp.checkpoints.extract import extract_encoder
 
@@ -137,6 +138,14 @@ def test_of_two_others_the_prefix_chooses(one: str, other: str) -> None:
         extract_encoder(state, prefix=one)
 
 
+@pytest.mark.parametrize(("prefix", "shown"), [("", "left:"), ("net.", "left: net.")])
+def test_the_prefix_that_is_proposed_chooses(prefix: str, shown: str) -> None:
+    state = {"left": under(prefix, ONLINE), "right": under(prefix, MOMENTUM)}
+    with pytest.raises(ValueError, match=f"choose one with prefix='{shown}'$"):
+        extract_encoder(state)
+    assert_is(extract_encoder(state, prefix=shown), ONLINE)
+
+
 def test_a_student_and_a_teacher_of_another_width_are_no_pair() -> None:
     state = under("student.", ONLINE) | under("teacher.", make_encoder("resnet50"))
     with pytest.raises(ValueError, match="two encoders or more"):
@@ -179,4 +188,12 @@ def test_caffe2_names_are_named() -> None:
         with pytest.raises(
             ValueError, match="the names are Caffe2's .*R-50.pkl.*torchvision's wei"
         ):
+            extract_encoder(content)
+
+
+@pytest.mark.parametrize("prefix", ["", "backbone.", "backbone.bottom_up."])
+def test_detectron2_names_are_named(prefix: str) -> None:
+    state = under(prefix, to_detectron2(make_encoder()))
+    for content in (state, {"model": state}):
+        with pytest.raises(ValueError, match="the names are Detectron2's .*--to torchvision"):
             extract_encoder(content)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import shutil
 
 import pytest
@@ -42,8 +41,7 @@ def test_a_mistake_is_one_line_and_exit_code_2(place, capsys, probe, opts, messa
     assert error.startswith("error: ") and error.count("\n") == 1 and message in error
 
 
-def test_keys_without_effect_are_named(place, caplog, monkeypatch):
-    monkeypatch.setattr(logging.getLogger("cwrgp"), "propagate", True)
+def test_keys_without_effect_are_named(place, caplog):
     others = {"EVAL.TEST_ROOT": "shards", "EVAL.LINEAR.LR": 0.5, "EVAL.LINEAR.OPTIMIZER": "sgd"}
     others |= {"EVAL.LINEAR.STEPS": "[60]", "EVAL.LINEAR.FINAL_LR": 0.5}
     run(place, "knn", *(word for pair in others.items() for word in pair), "EVAL.KNN_K", 3)

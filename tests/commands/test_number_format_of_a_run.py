@@ -65,7 +65,9 @@ def test_a_run_measures_saves_and_keeps_its_format(image_folder, tmp_path):
     assert len(list((tmp_path / "cache/number_formats").iterdir())) == 1
 
 
-@pytest.mark.parametrize("fixed", [FP32, FP32_LAST, BF16])
+@pytest.mark.parametrize(
+    "fixed", [FP32_LAST, *(pytest.param(f, marks=pytest.mark.slow) for f in (FP32, BF16))]
+)
 def test_measuring_changes_no_result(image_folder, tmp_path, give_times, fixed):
     """A run that chose a format is the run for which it was fixed."""
     give_times(*(0.5 if f == fixed else 1.0 for f in (FP32, FP32_LAST, BF16)))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-
 import numpy as np
 import pytest
 import torch
@@ -26,7 +24,6 @@ SHORT = ["SOLVER.EPOCHS", 1, "SOLVER.WARMUP_ITERS", 0, "EVAL.PERIOD", 0, "DATA.N
 @pytest.fixture(autouse=True)
 def empty_cache(tmp_path_factory, monkeypatch):
     monkeypatch.setenv("CWRGP_CACHE", str(tmp_path_factory.mktemp("cache")))
-    monkeypatch.setattr(logging.getLogger("cwrgp"), "propagate", True)
 
 
 def check(root, output, *opts):

@@ -53,6 +53,7 @@ MISTAKES = [
         ["DATA.ROOT", "/nowhere"],
         "DATA.ROOT: image folder /nowhere does not exist",
     ),
+    (["DATA.ROOT", __file__], f"DATA.ROOT: image folder {__file__} is a file"),
     (["DATA.ROOT", ""], "DATA.ROOT is empty"),
     (["DATA.MEAN", "['a', 'b', 'c']"], "DATA.MEAN ['a', 'b', 'c'] must be a list of 3 numbers"),
     (["SOLVER.EPOCHS", "None"], "SOLVER.EPOCHS None must be of type int"),

@@ -54,6 +54,7 @@ def one_of_two(rank: int, images: str, folder: str) -> torch.Tensor:
     return torch.tensor(rank)
 
 
+@pytest.mark.slow
 @pytest.mark.dist
 def test_each_of_two_processes_writes_a_trace(image_folder, tmp_path):
     (tmp_path / "exchange").mkdir()

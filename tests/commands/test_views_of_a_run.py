@@ -48,8 +48,12 @@ def final(folder):
 
 
 @pytest.mark.parametrize(
-    "opts", [("AUGMENT.DEVICE", "training"), ("AUGMENT.BACKEND", "fast"),
-             ("AUGMENT.BACKEND", "reference")]
+    "opts",
+    [
+        ("AUGMENT.DEVICE", "training"),
+        pytest.param(("AUGMENT.BACKEND", "fast"), marks=pytest.mark.slow),
+        pytest.param(("AUGMENT.BACKEND", "reference"), marks=pytest.mark.slow),
+    ],
 )  # fmt: skip
 def test_a_resumed_run_makes_the_same_views(image_folder, tmp_path, opts):
     whole = make_cfg(image_folder, tmp_path / "whole", *opts)

@@ -108,6 +108,8 @@ def test_other_malformed_entries(scenes: Any, tmp_path: Path) -> None:
         register_custom(["scenes"])  # type: ignore[list-item]
     with pytest.raises(ValueError, match="YEAR must be 2007 or 2012"):
         register_custom([scenes.voc("bad", YEAR=2010)])
+    with pytest.raises(ValueError, match="CLASSES 'circle' must be a list of names"):
+        register_custom([scenes.voc("bad", CLASSES="circle")])
     with pytest.raises(
         FileNotFoundError, match=r"nowhere.json of the data set 'bad' does not exist"
     ):

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from detectron2.layers import FrozenBatchNorm2d
 from detectron2.modeling import build_model
 from repository import REPOSITORY
+from torch import nn
 
 from cwrgp.cli import load_config
-from d2_transfer.config import get_cfg
+from d2_transfer.config import check_model, get_cfg
 from d2_transfer.weights import detector_state
 
 CONFIGS = REPOSITORY / "configs"
@@ -91,14 +95,10 @@ def value_of(cfg: Any, key: str) -> Any:
     return cfg
 
 
-def test_every_protocol_is_in_the_table() -> None:
-    assert {path.stem for path in RUNS} == set(EXPECTED)
-
-
-@pytest.mark.parametrize("path", RUNS, ids=lambda path: path.stem)
-def test_effective_values(path: Path) -> None:
-    cfg = load(path)
-    expected = {**SHARED, **EXPECTED[path.stem]}
+@pytest.mark.parametrize("stem", EXPECTED)
+def test_effective_values(stem: str) -> None:
+    cfg = load(CONFIGS / "detection" / f"{stem}.yaml")
+    expected = {**SHARED, **EXPECTED[stem]}
     assert {key: value_of(cfg, key) for key in expected} == expected
 
 
@@ -116,8 +116,17 @@ def test_the_header_tells_what_a_reader_needs(path: Path) -> None:
 def test_every_config_builds(path: Path) -> None:
     cfg = load(path)
     cfg.MODEL.ROI_HEADS.NUM_CLASSES = cfg.MODEL.ROI_HEADS.NUM_CLASSES or 3  # 0: to be counted
+    check_model(cfg)
     state = detector_state(cfg)
-    assert any(name.startswith(("backbone.stem.", "backbone.bottom_up.stem.")) for name in state)
+    depth = cfg.MODEL.RESNETS.DEPTH
+    convolutions = [
+        name
+        for name in state
+        if re.match(
+            r"(?:backbone\.(?:bottom_up\.)?|roi_heads\.)(?:stem|res\d)\..*conv\d\.weight$", name
+        )
+    ]
+    assert len(convolutions) == depth - 1  # the last of the depth's layers is the classifier
 
 
 def test_the_protocols_detector_is_mocos() -> None:
@@ -131,3 +140,55 @@ def test_the_protocols_detector_is_mocos() -> None:
     # ResNet-50 without its classifier has 23,508,032 parameters, and the extra norm 2 * 2048.
     assert sum(sizes.values()) == 23_508_032 + 4096
     assert all(p.requires_grad for p in model.parameters())  # FREEZE_AT 0
+
+
+def trained(model: nn.Module, part: str) -> set[str]:
+    """The modules of a ResNet, such as res4, that have parameters to train."""
+    names = [name for name, p in model.named_parameters() if p.requires_grad]
+    return {m[1] for name in names if (m := re.search(rf"{part}\.(stem|res\d)\.", name))}
+
+
+@pytest.mark.parametrize(
+    ("stem", "backbone", "head"),
+    [
+        ("pascal_voc_R_50_C4_24k", {"stem", "res2", "res3", "res4"}, {"res5"}),
+        ("pascal_voc_R_50_C4_24k_frozen", set(), {"res5"}),
+        ("pascal_voc_R_50_FPN_2fc_24k", {"stem", "res2", "res3", "res4", "res5"}, set()),
+        ("pascal_voc_R_50_FPN_2fc_24k_frozen", set(), set()),
+    ],
+)
+def test_what_is_frozen(stem: str, backbone: set[str], head: set[str]) -> None:
+    cfg = load(CONFIGS / "detection" / f"{stem}.yaml")
+    cfg.MODEL.DEVICE = "meta"
+    with torch.device("meta"):
+        model = build_model(cfg)
+    assert trained(model, r"backbone(?:\.bottom_up)?") == backbone
+    assert trained(model, "roi_heads") == head
+    # Nothing is trained in a frozen part, its norm included, and FPN and heads always are.
+    frozen = [n for n, m in model.named_modules() if isinstance(m, FrozenBatchNorm2d)]
+    assert len(frozen) == (0 if backbone else 43 if head else 53)
+    new = [p for n, p in model.named_parameters() if n.startswith(("backbone.fpn", "proposal"))]
+    assert new and all(p.requires_grad for p in new)
+
+
+@pytest.mark.parametrize(("head", "norms"), [("2fc", 0), ("4conv1fc", 4 + 4)])
+def test_the_two_variants_with_fpn(head: str, norms: int) -> None:
+    state = detector_state(load(CONFIGS / "detection" / f"coco_R_50_FPN_{head}_1x.yaml"))
+    assert sum(n.startswith("roi_heads.") and n.endswith(".norm.weight") for n in state) == norms
+    assert sum(n.startswith("backbone.fpn_") and n.endswith(".norm.weight") for n in state) == 8
+    # 2fc: 7 * 7 * 256 -> 1024 -> 1024; 4conv1fc: one layer.
+    shapes = [tuple(v.shape) for n, v in state.items() if re.search(r"box_head\.fc\d\.weight", n)]
+    assert shapes == [(1024, 12544), (1024, 1024)][: 2 if head == "2fc" else 1]
+
+
+def test_the_supervised_arm_differs_in_the_weights_and_their_input_only() -> None:
+    folder = CONFIGS / "detection"
+    for stem in ("pascal_voc_R_50_C4_24k", "coco_R_50_C4_1x", "coco_R_50_C4_2x"):
+        plain, arm = load(folder / f"{stem}.yaml"), load(folder / f"{stem}_msra.yaml")
+        assert plain.MODEL.PIXEL_MEAN[::-1] == arm.MODEL.PIXEL_MEAN
+        for cfg in (plain, arm):
+            cfg.MODEL.WEIGHTS = cfg.OUTPUT_DIR = cfg.INPUT.FORMAT = ""
+            cfg.MODEL.PIXEL_MEAN = cfg.MODEL.PIXEL_STD = []
+        assert (arm.MODEL.RESNETS.STRIDE_IN_1X1, plain.MODEL.RESNETS.STRIDE_IN_1X1) == (True, False)
+        arm.MODEL.RESNETS.STRIDE_IN_1X1 = False
+        assert arm == plain

@@ -11,16 +11,12 @@ import numpy as np
 import pycocotools.mask
 import pytest
 import torch
-from annotated_sets import BOXES, coco_set, picture, save_turned
+from annotated_sets import BOXES, coco_set, save_turned
 from detectron2.data import DatasetMapper, MapDataset
-from detectron2.data import detection_utils as utils
-from PIL import Image
 
-from cwrgp.images import UnreadableImage
 from d2_transfer.config import get_cfg
 from d2_transfer.data.load import load_annotated
 from d2_transfer.data.mapper import UNREADABLE, TransferMapper
-from d2_transfer.data.read_image import read_image
 from d2_transfer.data.records import TURNED, as_records
 
 
@@ -98,58 +94,6 @@ def test_results_and_random_numbers_are_detectron2s(
     assert states[0] == states[1]
 
 
-@pytest.mark.parametrize("mode", ["RGB", "L", "P", "RGBA", "CMYK", "1", "LA"])
-@pytest.mark.parametrize("image_format", ["RGB", "BGR", "L", "YUV-BT.601"])
-def test_images_are_read_as_by_detectron2(tmp_path: Path, mode: str, image_format: str) -> None:
-    path = str(tmp_path / f"image.{'jpg' if mode == 'CMYK' else 'png'}")
-    picture(1).convert(mode).save(path)
-    ours = read_image(path, image_format)
-    theirs = utils.read_image(path, image_format)
-    assert ours.dtype == theirs.dtype and np.array_equal(ours, theirs)
-
-
-@pytest.mark.parametrize("suffix", ["jpg", "png", "tif", "webp"])
-@pytest.mark.parametrize("orientation", range(1, 9))
-def test_the_orientation_is_applied_or_not(tmp_path: Path, suffix: str, orientation: int) -> None:
-    path = tmp_path / f"image.{suffix}"
-    plain = tmp_path / f"plain.{suffix}"
-    picture(0).save(plain)
-    save_turned(orientation)(picture(0), path, 0)
-    stored = read_image(str(plain), "RGB")
-    assert np.array_equal(read_image(str(path), "RGB", turned=False), stored)
-    seen = {  # EXIF 2.3, tag 0x0112: where the first row and column of the file are
-        1: stored, 2: stored[:, ::-1], 3: stored[::-1, ::-1], 4: stored[::-1],
-        5: stored.transpose(1, 0, 2), 6: np.rot90(stored, -1),
-        7: np.rot90(stored, 2).transpose(1, 0, 2), 8: np.rot90(stored),
-    }  # fmt: skip
-    assert np.array_equal(read_image(str(path), "RGB"), seen[orientation])
-
-
-@pytest.mark.parametrize("suffix", ["png", "tif"])
-def test_16_bits_are_scaled_by_257(tmp_path: Path, suffix: str) -> None:
-    pixels = np.array([[0, 128, 129, 257], [30000, 65278, 65406, 65535]], np.uint16)
-    path = str(tmp_path / f"image.{suffix}")
-    Image.fromarray(pixels).save(path)
-    expected = np.array([[0, 0, 1, 1], [117, 254, 254, 255]])
-    for image_format in ("RGB", "BGR"):
-        found = read_image(path, image_format)
-        assert found.dtype == np.uint8
-        assert np.array_equal(found, np.repeat(expected[..., None], 3, axis=2))
-
-
-def test_a_range_of_pixels(tmp_path: Path) -> None:
-    path = str(tmp_path / "image.png")
-    Image.fromarray(np.array([[0, 100, 2100, 4100, 9000]], np.uint16)).save(path)
-    found = read_image(path, "RGB", pixel_range=(100, 4100))
-    assert found[0, :, 0].tolist() == [0, 0, 128, 255, 255]
-    path = str(tmp_path / "image.tif")
-    Image.fromarray(np.array([[-1, 0, 0.2, 1, np.nan]], np.float32)).save(path)
-    found = read_image(path, "RGB", pixel_range=(0, 1))
-    assert found[0, :, 0].tolist() == [0, 0, 51, 255, 0]
-    with pytest.raises(ValueError, match=r"image.tif has floating-point .* set INPUT.PIXEL_RANGE"):
-        read_image(path, "RGB")
-
-
 def test_an_orientation_that_the_boxes_ignore(tmp_path: Path) -> None:
     found = records(tmp_path, suffix=".jpg", save=save_turned(6))
     assert all(record[TURNED] is False for record in found)
@@ -198,7 +142,6 @@ def test_an_image_that_fails_in_training_is_replaced(
     found = records(tmp_path)
     file = Path(found[1]["file_name"])
     file.write_bytes(file.read_bytes()[:200])
-    logging.getLogger("d2_transfer").propagate = True
     mapper = TransferMapper(config(), True)
     with caplog.at_level(logging.WARNING, "d2_transfer"):
         taken = [MapDataset(found, mapper)[1] for _ in range(3)]
@@ -224,10 +167,3 @@ def test_a_lost_drive_ends_the_run(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="more than 100 images cannot be read, the last: .*100.png"):
         for number in range(101):
             mapper({"file_name": str(tmp_path / f"{number}.png"), "height": 8, "width": 8})
-
-
-def test_an_unreadable_image_names_its_file(tmp_path: Path) -> None:
-    path = tmp_path / "page.jpg"
-    path.write_text("<html>")
-    with pytest.raises(UnreadableImage, match=r"page.jpg: cannot identify"):
-        read_image(str(path), "RGB")

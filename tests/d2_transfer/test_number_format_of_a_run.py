@@ -35,11 +35,11 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def config(scenes: Any, output: Path, *opts: Any) -> CfgNode:
-    """Two iterations on two images each, from random weights, without an evaluation."""
+    """Two iterations on two images each, from random weights."""
     cfg = get_cfg()
     cfg.merge_from_file(str(C4))
     cfg.DATASETS.CUSTOM = [scenes.coco("formats")]
-    cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = ("formats",), ()
+    cfg.DATASETS.TRAIN = cfg.DATASETS.TEST = ("formats",)
     cfg.MODEL.ROI_HEADS.NUM_CLASSES = 2
     cfg.MODEL.DEVICE = "cpu"
     cfg.INPUT.MIN_SIZE_TRAIN = (64,)
@@ -80,11 +80,12 @@ def test_a_run_measures_logs_saves_and_keeps_its_format(
     assert torch.load(output / "model_final.pth")["iteration"] == 2
 
 
+@pytest.mark.slow
 def test_a_run_in_bf16_learns_and_another_format_may_go_on(scenes: Any, tmp_path: Path) -> None:
     opts = ("SOLVER.AMP.DTYPE", "bf16", "SOLVER.MAX_ITER", 20, "SOLVER.WARMUP_ITERS", 0)
     fine_tune(config(scenes, tmp_path, *opts), RunOptions(num_gpus=0))
-    lines = (tmp_path / "metrics.json").read_text().splitlines()
-    assert json.loads(lines[-1])["total_loss"] < 2
+    records = map(json.loads, (tmp_path / "metrics.json").read_text().splitlines())
+    assert [r["total_loss"] for r in records if "total_loss" in r][-1] < 2
     assert saved(tmp_path)["number_format"] == {"dtype": "bf16", "memory_format": "channels_last"}
     assert "measured" not in (tmp_path / "log.txt").read_text()
     weights = torch.load(tmp_path / "model_final.pth")["model"].values()

@@ -39,7 +39,11 @@ def arguments(config: str, entry: dict[str, Any], output: Path, weights: Path) -
 
 
 @pytest.mark.parametrize(
-    "config", ["detection_faster_rcnn_r18_c4.yaml", "detection_mask_rcnn_r18.yaml"]
+    "config",
+    [
+        pytest.param("detection_faster_rcnn_r18_c4.yaml", marks=pytest.mark.slow),
+        "detection_mask_rcnn_r18.yaml",
+    ],
 )
 def test_a_fine_tuning_is_profiled_and_goes_on(
     tmp_path: Path, scenes: Any, encoder_file: Path, config: str

@@ -31,6 +31,7 @@ pytestmark = [
 ]
 
 
+@pytest.mark.slow
 def tiny(entry: dict[str, Any]) -> dict[str, Any]:
     """One iteration on two images."""
     names = (entry["NAME"],)

@@ -81,6 +81,7 @@ def scores(output: Path) -> list[float]:
     return sorted(found)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("two_gpus")
 def test_the_results_of_started_processes_are_returned(
     tmp_path: Path, scenes: Any, encoder_file: Path

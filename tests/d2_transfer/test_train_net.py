@@ -162,6 +162,7 @@ def test_the_device_without_a_gpu(tmp_path: Path, scenes: Any, monkeypatch: Any)
     assert not (tmp_path / "run").exists()  # nothing is written before all is checked
 
 
+@pytest.mark.slow
 def test_importing_modeling_registers_and_runs_nothing() -> None:
     code = (
         "import d2_transfer.modeling, sys; from detectron2.modeling import ROI_HEADS_REGISTRY;"
@@ -185,7 +186,7 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on_once_there_is_room(
     tmp_path: Path, scenes: Any, encoder_file: Path, run_tool: Run
 ) -> None:
     output = tmp_path / "run"
-    more = ("MODEL.WEIGHTS", encoder_file, "SOLVER.CHECKPOINT_PERIOD", 1, "DATASETS.TEST", ())
+    more = ("MODEL.WEIGHTS", encoder_file, "SOLVER.CHECKPOINT_PERIOD", 1)
     entry = scenes.voc("full_disk")
     base = ("--config-file", C4, "--num-gpus", "0")
     assert in_process(*base, *options(entry, output, *more)) == 0

@@ -149,10 +149,15 @@ def test_evaluation_needs_no_training_data(scenes: Any) -> None:
         validate_cfg(config(scenes, "DATASETS.TEST", "()"), eval_only=True)
 
 
+def test_training_needs_data_to_train_on_and_to_evaluate_on(scenes: Any) -> None:
+    for key in ("DATASETS.TRAIN", "DATASETS.TEST"):
+        with pytest.raises(ValueError, match=f"{key} is empty: name one data set or more"):
+            validate_cfg(config(scenes, key, "()"))
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is used where there is one")
 def test_the_cpu_is_chosen_and_said(caplog: pytest.LogCaptureFixture) -> None:
     cfg = get_cfg()
-    logging.getLogger("d2_transfer").propagate = True  # a run before may have set up its loggers
     with caplog.at_level(logging.WARNING):
         choose_device(cfg)
     assert cfg.MODEL.DEVICE == "cpu"

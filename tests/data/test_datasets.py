@@ -13,10 +13,11 @@ import torchvision
 from images import write_images
 
 from cwrgp.data.datasets import build_dataset
-from cwrgp.data.folders import ImageFolder, describe_suffixes, read_class_list
+from cwrgp.data.folders import ImageFolder, read_class_list
 from cwrgp.data.reader import load_rgb
 from cwrgp.data.string_array import StringArray
 from cwrgp.data.subsets import ImageSubset, sample_indices
+from cwrgp.image_files import describe_suffixes
 from cwrgp.seeding import Stream
 
 

@@ -6,6 +6,7 @@ import io
 
 import numpy as np
 import pytest
+from deep_images import BAD_EXIF, DAMAGED_EXIF
 from photographs import differences, jpeg, photograph
 from PIL import Image
 
@@ -51,6 +52,12 @@ def test_the_orientation_of_exif_is_applied(orientation):
     turned = 5 <= orientation <= 8
     assert expected.shape == ((400, 260, 3) if turned else (260, 400, 3))
     assert image.decode(0.5).shape == ((200, 130, 3) if turned else (130, 200, 3))
+
+
+@pytest.mark.parametrize("exif", [BAD_EXIF, DAMAGED_EXIF])
+def test_damaged_exif_is_ignored(exif):
+    image, expected = both(jpeg(photograph(60, 40), exif=exif))
+    assert (image.decode() == expected).all() and expected.shape == (40, 60, 3)
 
 
 @pytest.mark.parametrize(

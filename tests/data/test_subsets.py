@@ -53,6 +53,7 @@ def equal(fraction, seed=0, labels=LABELS):
     return class_balanced_subset(np.array(labels), fraction, seed, equal_counts=True)
 
 
+@pytest.mark.slow
 def test_equal_counts_differ_by_one_at_most_and_are_nested():
     labels = [label for label, size in enumerate((90, 100, 110, 100)) for _ in range(size)]
     labels += [-1] * 20

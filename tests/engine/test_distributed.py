@@ -134,11 +134,11 @@ def _mistaken(error: Exception) -> None:
     ("error", "kind"),
     [
         (ValueError("value 3 is wrong\nin one process"), ValueError),
-        (FloatingPointError("value 3 is wrong"), FloatingPointError),
-        (OSError("value 3 is wrong"), OSError),
         (FileNotFoundError(2, "value 3 is wrong", "file"), FileNotFoundError),
-        (MissingPackage("value 3 is wrong"), MissingPackage),
-        (WorkerError("value 3 is wrong"), WorkerError),
+        *(
+            pytest.param(kind("value 3 is wrong"), kind, marks=pytest.mark.slow)
+            for kind in (FloatingPointError, OSError, MissingPackage, WorkerError)
+        ),
     ],
 )
 def test_a_mistake_in_a_started_process_is_the_parents(monkeypatch, capsys, error, kind):

@@ -15,7 +15,13 @@ import torch
 from torch import Tensor
 
 from cwrgp.checkpoints.writer import num_bytes, write_checkpoint
-from cwrgp.file_io.atomic import move_into_place, replacing, write_bytes, write_text
+from cwrgp.file_io.atomic import (
+    check_folder,
+    move_into_place,
+    replacing,
+    write_bytes,
+    write_text,
+)
 
 
 def test_a_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:
@@ -29,6 +35,24 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:
         raise RuntimeError
     assert path.read_text() == "first"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_is_checked_before_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.chdir(tmp_path)
+    for folder in (tmp_path, tmp_path / "a" / "b", Path("relative")):
+        check_folder(folder)
+    for folder in ("file", "file/a/b"):
+        with pytest.raises(
+            OSError, match=f"{folder} cannot be a folder: {tmp_path}/file is a file"
+        ):
+            check_folder(Path(folder))
+    monkeypatch.setattr(os, "access", lambda path, mode: path != tmp_path)
+    with pytest.raises(OSError, match=f"no permission to write in {tmp_path}"):
+        check_folder(Path("a/b"))
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_a_kill_during_writing_leaves_the_old_file(tmp_path: Path) -> None:

@@ -85,6 +85,7 @@ def test_weights_come_with_the_settings_beside_them(read, hub: Hub) -> None:
     assert not [path for path in fetched if path.endswith((".bin", "README.md"))]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("path", "message"),
     [

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -15,3 +17,10 @@ def write_images(folder: Path, count: int, *, seed: int = 0, side: int = 40) -> 
     for i in range(count):
         coarse = Image.fromarray(rng.integers(0, 256, (5, 5, 3), dtype=np.uint8))
         coarse.resize((side, side), Image.Resampling.BICUBIC).save(folder / f"{i:03d}.png")
+
+
+def encode(image: Image.Image, kind: str, **options: Any) -> bytes:
+    """The content of a file in one of Pillow's formats, such as "PNG"."""
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()

@@ -27,7 +27,7 @@ def settle(
     cfg = get_cfg()
     cfg.MODEL.DEVICE = "cpu"
     cfg.MODEL.MASK_ON = options.pop("masks", False)
-    cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = train, test
+    cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = train, test or train
     cfg.merge_from_list([part for pair in options.items() for part in pair])
     for key in ("TRAIN", "TEST"):
         register_named(f"DATASETS.{key}", cfg.DATASETS[key])

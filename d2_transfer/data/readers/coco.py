@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,11 +11,14 @@ from d2_transfer.data.annotated import AnnotatedData, AnnotatedImage, Box, Thing
 from d2_transfer.data.findings import Findings
 from d2_transfer.data.image_index import folded_parts
 from d2_transfer.data.masks import box_of_mask
-from d2_transfer.data.other_formats import advice_for_folder, advice_for_json, advice_for_text
+from d2_transfer.data.readers.coco_files import annotation_file, coco_image_folder, parse_coco
 from d2_transfer.data.spec import CocoSpec
-from d2_transfer.data.values import as_flag, as_id, as_number, as_numbers, as_side
+from d2_transfer.data.values import as_flag, as_id, as_number, as_numbers, as_side, folded
 
-_SECTIONS = ("images", "annotations", "categories")
+# labelme's script writes the background as category 0.
+_NO_CLASSES = {"_background_", "__background__", "__ignore__"}
+# Where the file's name is; LVIS has URLs only.
+_NAME_KEYS = ("file_name", "filename", "path", "coco_url")
 Id = int | str
 
 
@@ -32,14 +35,21 @@ def read_coco_data(spec: CocoSpec, findings: Findings) -> AnnotatedData:
     """
     json_file = annotation_file(spec.json_file)
     content = parse_coco(json_file)
-    images, by_id, united = _read_images(json_file, content["images"], findings)
+    images, by_id = _read_images(json_file, content["images"], findings)
+    by_number = _by_number(by_id)
     annotations = content.get("annotations", [])
     kept = []
+    by_own_id: dict[Id, Mapping[str, Any]] = {}
     for number, annotation in enumerate(annotations):
         place = f"{json_file.name}: annotation {annotation.get('id', f'number {number}')}"
-        image_id = as_id(annotation.get("image_id"))
-        if image_id in by_id:
-            kept.append((by_id[image_id], annotation, place))
+        own_id, image_id = as_id(annotation.get("id")), as_id(annotation.get("image_id"))
+        same = annotation if own_id is None else by_own_id.setdefault(own_id, annotation)
+        if same is not annotation and same == annotation:
+            findings.mend("annotation listed twice, used once", place)
+            continue
+        image = by_id.get(image_id) or by_number.get(_number(image_id))  # type: ignore[arg-type]
+        if image is not None:
+            kept.append((image, annotation, place))
         else:
             findings.skip("annotation of an image that is not listed", place)
     if annotations and not kept:
@@ -56,8 +66,6 @@ def read_coco_data(spec: CocoSpec, findings: Findings) -> AnnotatedData:
         thing = _read_thing(annotation, names[category], place, findings)
         if thing is not None:
             image.things.append(thing)
-    for image in united:
-        image.drop_equal()
     return AnnotatedData(
         images=images,
         classes=list(ids),
@@ -69,70 +77,17 @@ def read_coco_data(spec: CocoSpec, findings: Findings) -> AnnotatedData:
     )
 
 
-def annotation_file(path: Path) -> Path:
-    """The file, or the one that Roboflow or CVAT has written in a folder."""
-    if not path.is_dir():
-        return path
-    names = ("_annotations.coco.json", "annotations/instances_default.json")
-    return next((path / name for name in names if (path / name).is_file()), path)
-
-
-def coco_image_folder(json_file: Path) -> Path:
-    """Where the images of a file are if nobody says it: beside it, or where the tools put them."""
-    folder = json_file.parent
-    if folder.name.lower() == "annotations":
-        split = json_file.stem.removeprefix("instances_")
-        places = [folder.parent / name for name in (f"images/{split}", "images", split)]
-        return next((place for place in places if place.is_dir()), folder.parent)
-    return folder
-
-
-def parse_coco(json_file: Path) -> dict[str, Any]:
-    """The content of a file in COCO form; "annotations" may be missing, as in COCO's test-dev.
-
-    Annotations in other forms are recognised, and the message says how to convert them.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is no COCO annotation file.
-    """
-    if json_file.is_dir() and (advice := advice_for_folder(json_file)):
-        raise ValueError(advice)
-    if not json_file.is_file():
-        raise FileNotFoundError(f"{json_file}: no such file")
-    raw = json_file.read_bytes()
-    if advice := advice_for_text(json_file, raw[:4096]):
-        raise ValueError(advice)
-    try:
-        content = json.loads(raw)  # finds the encoding itself
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{json_file} is not valid JSON: {error}") from error
-    if advice := advice_for_json(json_file, content):
-        raise ValueError(advice)
-    sections = content if isinstance(content, dict) else {}
-    given = [section for section in _SECTIONS if section in sections]
-    wrong = [s for s in given if not isinstance(sections[s], list)]
-    if wrong or {"images", "categories"} - {*given}:
-        raise ValueError(
-            f"{json_file} is not a COCO annotation file: it needs {', '.join(_SECTIONS)}"
-        )
-    for section in given:
-        if not all(isinstance(entry, dict) for entry in sections[section]):
-            raise ValueError(f"{json_file}: an entry of {section} is not an object")
-    return sections
-
-
 def _read_images(
     json_file: Path, entries: Iterable[Mapping[str, Any]], findings: Findings
-) -> tuple[list[AnnotatedImage], dict[Id, AnnotatedImage], list[AnnotatedImage]]:
-    """The images; each by its ids: two entries of one file are one image; and those of several."""
-    united: list[AnnotatedImage] = []
+) -> tuple[list[AnnotatedImage], dict[Id, AnnotatedImage]]:
+    """The images, and each by its ids: two entries of one file are one image."""
     images: list[AnnotatedImage] = []
     by_id: dict[Id, AnnotatedImage] = {}
     by_name: dict[str, AnnotatedImage] = {}
     for number, entry in enumerate(entries):
         place = f"{json_file.name}: image {entry.get('id', f'number {number}')}"
-        image_id, name = as_id(entry.get("id")), entry.get("file_name")
+        image_id = as_id(entry.get("id"))
+        name = next((entry[key] for key in _NAME_KEYS if entry.get(key) not in (None, "")), None)
         if image_id is None:
             raise ValueError(f"{json_file}: image number {number} has the id {entry.get('id')!r}")
         if name is None:
@@ -151,13 +106,29 @@ def _read_images(
         if known is not None:
             findings.mend("image listed twice, its annotations united", place)
             known.unite(image)
-            united.append(known)
         else:
             images.append(image)
             if name:
                 by_name[name] = image
         by_id[image_id] = known or image
-    return images, by_id, united
+    return images, by_id
+
+
+def _by_number(images: Mapping[Id, AnnotatedImage]) -> dict[int, AnnotatedImage]:
+    """The images by the numbers of ids such as "0012", where each number stands for one image."""
+    found: dict[int, AnnotatedImage | None] = {}
+    for image_id, image in images.items():
+        number = _number(image_id)
+        if number is not None:
+            found[number] = image if found.setdefault(number, image) is image else None
+    return {number: image for number, image in found.items() if image is not None}
+
+
+def _number(image_id: Id | None) -> int | None:
+    """The number that an id is, with zeros in front of it or without."""
+    if isinstance(image_id, str):
+        return int(image_id) if re.fullmatch(r"[0-9]{1,99}", image_id) else None
+    return image_id
 
 
 def _read_categories(
@@ -177,12 +148,12 @@ def _read_categories(
                 f" {name!r}"
             )
         name = str(name).strip()
-        if names.get(category, name) != name:
+        if folded(names.get(category, name)) != folded(name):
             raise ValueError(
                 f"{json_file}: the category id {category} stands for {names[category]!r} and"
                 f" {name!r}"
             )
-        names[category] = name
+        names.setdefault(category, name)
         parents[category] = str(entry.get("supercategory", ""))
     if not names:
         raise ValueError(f"{json_file} has no categories")
@@ -194,12 +165,18 @@ def _read_categories(
                 "root category without annotations, dropped", f"{place}: category {category} {name}"
             )
             del names[category]
+        elif category not in used and folded(name) in _NO_CLASSES and len(names) > 1:
+            findings.mend(
+                "background category without annotations, dropped",
+                f"{place}: category {category} {name}",
+            )
+            del names[category]
     kept: dict[str, Id] = {}
     by_folded: dict[str, str] = {}
     # Of two categories of one name, one with annotations gives the id.
     for category in sorted(names, key=lambda c: (c not in used, *_order(c))):
         name = names[category]
-        first = by_folded.setdefault(name.casefold(), name)
+        first = by_folded.setdefault(folded(name), name)
         if first in kept:
             findings.mend(
                 f"category of the same name as another, merged into {first!r}",
@@ -234,6 +211,7 @@ def _read_thing(
         crowd=crowd,
         mask=mask,
         area=area if area is not None and 0 < area < float("inf") else None,
+        boxed_by_mask=annotation.get("bbox") in (None, []),
     )
 
 

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-
-import yaml
 
 from d2_transfer.data.annotated import AnnotatedData, AnnotatedImage, Box, Thing
 from d2_transfer.data.findings import Findings
 from d2_transfer.data.masks import box_of_mask
-from d2_transfer.data.readers.yolo_files import find_label_file, label_files, split_images
+from d2_transfer.data.readers.yolo_files import LabelIndex, label_files, split_images
+from d2_transfer.data.readers.yolo_rows import Row, RowForm, split_row
+from d2_transfer.data.readers.yolo_yaml import find_yaml, read_yaml
 from d2_transfer.data.spec import YoloSpec
 from d2_transfer.data.values import as_id, as_number, as_numbers, read_text
 
@@ -25,19 +26,22 @@ def read_yolo_data(spec: YoloSpec, findings: Findings) -> AnnotatedData:
     with an empty one, has no objects.
 
     Args:
-        spec: the data.yaml and the split.
+        spec: the data.yaml, Darknet's obj.data or the folder that has one, and the split.
         findings: gets what is mended and skipped.
 
     Raises:
         FileNotFoundError: the data.yaml, or the images of the split, do not exist.
         ValueError: a file is malformed, or a label has a class without a name.
     """
-    content = _read_yaml(spec.yaml)
+    spec = replace(spec, yaml=find_yaml(spec.yaml))
+    content = read_yaml(spec.yaml)
     names = _read_names(spec.yaml, content, findings)
     classes = _merge_names(spec.yaml, names, findings)
+    index = LabelIndex()
     label = _Labels(classes, _has_keypoints(spec.yaml, content), findings)
     images: list[AnnotatedImage] = []
     used: set[str] = set()
+    rows: list[Row] = []
     with_labels, first_missing = 0, None
     for file in split_images(spec, content, findings):
         if (key := os.path.abspath(file)) in used:
@@ -45,12 +49,12 @@ def read_yolo_data(spec: YoloSpec, findings: Findings) -> AnnotatedData:
             continue
         used.add(key)
         image = AnnotatedImage(id=file.stem, name=file.name, place=str(file), file=file)
-        label_file = find_label_file(file)
+        label_file = index.find(file)
         if label_file is None:
             first_missing = first_missing or file
         else:
             with_labels += 1
-            image.things = list(label.read(label_file))
+            rows += label.rows(label_file, image)
             image.place = str(label_file)
         images.append(image)
     if not images:
@@ -60,6 +64,12 @@ def read_yolo_data(spec: YoloSpec, findings: Findings) -> AnnotatedData:
             f"{spec.yaml}: no image of the split {spec.split!r} has a label file; for"
             f" {first_missing} looked for {' and '.join(map(str, label_files(images[0].file)))}"
         )
+    form = RowForm.of(rows)
+    for row in rows:
+        row.image.things += label.things(row, form)
+    if not _has_lists(spec, content):
+        for file in index.unused():
+            findings.skip("label file without an image", str(file))
     _use_unique_ids(images)
     return AnnotatedData(
         images=images,
@@ -75,7 +85,7 @@ def _use_unique_ids(images: Sequence[AnnotatedImage]) -> None:
     """Images of one name in several folders are named with their folders."""
     stems = [str(image.id) for image in images]
     if len(set(stems)) < len(stems):
-        files = [str(image.file) for image in images]
+        files = [os.path.abspath(image.file or "") for image in images]
         ids: set[str] = set()
         common = os.path.commonpath([os.path.dirname(file) for file in files])
         for image, file in zip(images, files, strict=True):
@@ -83,18 +93,6 @@ def _use_unique_ids(images: Sequence[AnnotatedImage]) -> None:
             stem = os.path.splitext(relative)[0]
             image.id = relative if stem in ids else stem  # p0.jpg beside p0.png
             ids.add(stem)
-
-
-def _read_yaml(file: Path) -> Mapping[str, Any]:
-    if not file.is_file():
-        raise FileNotFoundError(f"{file}: no such file")
-    try:
-        content = yaml.safe_load(read_text(file).lstrip("\ufeff"))
-    except yaml.YAMLError as error:
-        raise ValueError(f"{file} is not valid YAML: {error}") from error
-    if not isinstance(content, dict) or not ({"names", "nc"} & content.keys()):
-        raise ValueError(f"{file} is not a data.yaml of YOLO: it has no names")
-    return content
 
 
 def _read_names(file: Path, content: Mapping[str, Any], findings: Findings) -> dict[int, str]:
@@ -105,14 +103,13 @@ def _read_names(file: Path, content: Mapping[str, Any], findings: Findings) -> d
             raise ValueError(f"{file} has no names, and nc is {content.get('nc')!r}")
         findings.mend("classes without names, numbered", str(file))
         return {number: str(number) for number in range(count)}
-    entries = names.items() if isinstance(names, dict) else enumerate(names or [])
     found = {}
     if isinstance(names, dict | list):
-        for key, name in entries:
+        for key, name in names.items() if isinstance(names, dict) else enumerate(names):
             number = as_id(key)
             if not isinstance(number, int) or not str(name).strip() or name is None:
                 raise ValueError(f"{file}: names has the entry {key!r}: {name!r}")
-            found[number] = str(name).strip()
+            found[number] = unicodedata.normalize("NFC", str(name).strip())
     if not found:
         raise ValueError(f"{file}: names is {names!r}; it must be a list or a dictionary of names")
     if count is not None and count != len(found):
@@ -149,6 +146,13 @@ def _has_keypoints(file: Path, content: Mapping[str, Any]) -> bool:
     return True
 
 
+def _has_lists(spec: YoloSpec, content: Mapping[str, Any]) -> bool:
+    """Whether a split is a list of images, to which not all label files belong."""
+    places = content.get(spec.split)
+    names = places if isinstance(places, list) else [places]
+    return any(str(name).lower().endswith(".txt") for name in names)
+
+
 @dataclass
 class _Labels:
     """Reads label files."""
@@ -157,10 +161,11 @@ class _Labels:
     keypoints: bool
     findings: Findings
 
-    def read(self, file: Path) -> Iterator[Thing]:
+    def rows(self, file: Path, image: AnnotatedImage) -> Iterator[Row]:
+        """The lines of a file, each once."""
         seen = set()
         for number, line in enumerate(read_text(file).lstrip("\ufeff").splitlines(), start=1):
-            words = line.replace(",", " ").split()
+            words = split_row(line)
             if not words:
                 continue
             place = f"{file}: line {number}"
@@ -168,34 +173,38 @@ class _Labels:
                 self.findings.mend("label twice in a file, used once", place)
                 continue
             seen.add(tuple(words))
-            thing = self._thing(words, place)
-            if thing is not None:
-                yield thing
+            label = as_id(words[0])
+            if not isinstance(label, int) or label not in self.classes:
+                raise ValueError(
+                    f"{place} has the class {words[0]!r}; the data.yaml names"
+                    f" {min(self.classes)} to {max(self.classes)}"
+                )
+            yield Row(image, label, words[1:], place)
 
-    def _thing(self, words: Sequence[str], place: str) -> Thing | None:
-        label = as_id(words[0])
-        values = [as_number(word) for word in words[1:]]
-        if not isinstance(label, int) or label not in self.classes:
-            raise ValueError(
-                f"{place} has the class {words[0]!r}; the data.yaml names"
-                f" {min(self.classes)} to {max(self.classes)}"
-            )
+    def things(self, row: Row, form: RowForm) -> Iterator[Thing]:
+        """The object of a row, if it is one."""
+        values = [as_number(word) for word in row.words]
         if len(values) < 4 or None in values:
-            self.findings.skip("label that is neither a box nor a polygon", place)
-            return None
+            self.findings.skip("label that is neither a box nor a polygon", row.place)
+            return
         numbers: list[float] = values  # type: ignore[assignment]
-        name = self.classes[label]
-        if len(numbers) in (4, 5) or self.keypoints:
-            if len(numbers) == 5 and not self.keypoints:
-                self.findings.mend("confidence after the box, ignored", place)
+        name = self.classes[row.label]
+        extra = "" if self.keypoints else form.after_box(numbers)
+        if len(numbers) == 4 or self.keypoints or extra:
+            if extra:
+                self.findings.mend(f"{extra} after the box, ignored", row.place)
             x, y, width, height = numbers[:4]
             box: Box = (x - width / 2, y - height / 2, x + width / 2, y + height / 2)
-            return Thing(name, box, place)
+            yield Thing(name, box, row.place)
+            return
+        if len(numbers) % 2 and form.polygons_have_confidence:
+            self.findings.mend("confidence after the polygon, ignored", row.place)
+            numbers.pop()
         if len(numbers) % 2:
-            self.findings.skip("polygon with an odd number of coordinates", place)
-            return None
+            self.findings.skip("polygon with an odd number of coordinates", row.place)
+            return
         extent = box_of_mask([numbers])
         if extent is None:
-            self.findings.skip("polygon that is not finite", place)
-            return None
-        return Thing(name, extent, place, mask=[numbers])
+            self.findings.skip("polygon that is not finite", row.place)
+            return
+        yield Thing(name, extent, row.place, mask=[numbers])

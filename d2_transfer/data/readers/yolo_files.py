@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from cwrgp.image_files import files_below
 from d2_transfer.data.findings import Findings
 from d2_transfer.data.image_index import FileIndex, is_image_name, name_parts
 from d2_transfer.data.spec import YoloSpec
-from d2_transfer.data.values import read_text
+from d2_transfer.data.values import as_number, read_text
 
 _SAME_SPLIT = {"val": "valid", "valid": "val"}
 
@@ -69,13 +71,7 @@ def _swap_val(path: PurePosixPath) -> PurePosixPath:
 
 def _images_of(place: Path, bases: Sequence[Path], findings: Findings) -> Iterator[Path]:
     if place.is_dir():
-        for folder, subfolders, files in os.walk(place, followlinks=True):
-            subfolders[:] = sorted(
-                sub for sub in subfolders if not sub.startswith(".") and sub != "__MACOSX"
-            )
-            for name in sorted(files):
-                if not name.startswith(".") and is_image_name(name):
-                    yield Path(folder, name)
+        yield from (Path(file) for file in sorted(files_below(place)) if is_image_name(file))
         return
     index = FileIndex(bases[0])
     for line in read_text(place).lstrip("\ufeff").splitlines():
@@ -91,21 +87,77 @@ def _images_of(place: Path, bases: Sequence[Path], findings: Findings) -> Iterat
         yield Path(os.path.normpath(file))
 
 
-def find_label_file(image: Path) -> Path | None:
-    """The label file of an image, or None: in ``labels`` instead of ``images``, or beside it."""
-    return next((file for file in label_files(image) if file.is_file()), None)
+class LabelIndex:
+    """The label files of images, whose names may differ in case and in Unicode's normal form."""
+
+    def __init__(self) -> None:
+        self._folders: dict[Path, dict[str, Path]] = {}
+        self._used: set[Path] = set()
+
+    def find(self, image: Path) -> Path | None:
+        """The label file of an image, or None: the first of `label_files` that exists.
+
+        p0.png.txt is one for p0.png too.
+        """
+        for file in label_files(image):
+            names = self._names(file.parent)
+            for name in (file.name, f"{image.name}.txt"):
+                found = file if name == file.name and file.is_file() else names.get(_fold(name))
+                if found is not None:
+                    self._used.add(found)
+                    return found
+        return None
+
+    def unused(self) -> list[Path]:
+        """Files of labels without an image, in the folders of those that were found."""
+        folders = {file.parent for file in self._used}
+        files = [file for folder in folders for file in self._names(folder).values()]
+        return sorted(file for file in files if file not in self._used and _has_labels(file))
+
+    def _names(self, folder: Path) -> dict[str, Path]:
+        if folder not in self._folders:
+            files = sorted(folder.iterdir()) if folder.is_dir() else []
+            self._folders[folder] = {
+                _fold(file.name): file
+                for file in files
+                if file.suffix.lower() == ".txt" and not file.name.startswith(".")
+            }
+        return self._folders[folder]
+
+
+def _fold(name: str) -> str:
+    return unicodedata.normalize("NFC", name).casefold()
+
+
+def _has_labels(file: Path) -> bool:
+    """Whether a text has rows of numbers, unlike classes.txt and lists of images."""
+    try:
+        rows = [line.replace(",", " ").split() for line in read_text(file).splitlines()]
+    except ValueError:
+        return False
+    row = next(filter(None, rows), [])
+    return len(row) >= 5 and None not in map(as_number, row)
 
 
 def label_files(image: Path | None) -> list[Path]:
-    """Where the label file of an image may be, the usual place first."""
+    """Where the label file of an image may be, the usual place first.
+
+    In ``labels`` instead of ``images``, beside it, or in a folder ``labels`` beside its own.
+    """
     assert image is not None
     parts = list(image.parts)
-    places = [n for n, part in enumerate(parts[:-1]) if part.lower() == "images"]
+    places = [n for n, part in enumerate(parts[:-1]) if part.lower() in ("images", "jpegimages")]
     beside = image.with_suffix(".txt")
-    if not places:
-        return [beside]
-    swapped = [
-        Path(*parts[: places[-1]], labels, *parts[places[-1] + 1 :]).with_suffix(".txt")
-        for labels in ("labels", "Labels")
+    if places:
+        swapped = [
+            Path(*parts[: places[-1]], labels, *parts[places[-1] + 1 :]).with_suffix(".txt")
+            for labels in ("labels", "Labels")
+        ]
+        return [swapped[0], beside, swapped[1]]
+    folder = image.parent
+    return [
+        beside,
+        folder.parent / "labels" / beside.name,  # imgs/p0.png
+        folder.parent / "labels" / folder.name / beside.name,  # train/p0.png
+        folder.parent.parent / "labels" / folder.name / beside.name,  # imgs/train/p0.png
     ]
-    return [swapped[0], beside, swapped[1]]

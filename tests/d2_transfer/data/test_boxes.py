@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from annotated_sets import BOXES, HEIGHT, WIDTH, boxes_of, coco_set, truth, voc_set, voc_xml
+from PIL import Image
 
 from d2_transfer.data.findings import MENDED, SKIPPED
 from d2_transfer.data.load import load_annotated
@@ -71,6 +72,8 @@ def test_rounding_is_no_finding(tmp_path: Path) -> None:
     [
         ((30, 20, 0, 24), "box of width or height 0"),
         ((30, 20, 32, 0), "box of width or height 0"),
+        ((30, 20, 1e-9, 24), "box of width or height 0"),
+        ((WIDTH - 0.001, 20, 5, 24), "box wholly outside its image"),
         ((30, 20, 0, 0), "box of width or height 0"),
         ((30, 20, -5, 24), "box of negative width or height"),
         ((float("nan"), 20, 5, 24), "box that is not finite"),
@@ -78,6 +81,7 @@ def test_rounding_is_no_finding(tmp_path: Path) -> None:
         ((WIDTH, 20, 5, 24), "box wholly outside its image"),
         ((-50, 20, 40, 24), "box wholly outside its image"),
         ((30, 20, 5), "box that is not four numbers"),
+        ((10**400, 20, 5, 5), "box that is not four numbers"),
         ((30, 20, "x", 5), "box that is not four numbers"),
     ],
 )
@@ -126,6 +130,69 @@ def test_corners_within_the_image_are_refused_by_their_masks(tmp_path: Path) -> 
         load_annotated(coco_set(tmp_path, change))
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda x, y, w, h: (x + w / 2, y + h / 2, w, h),
+            r"annotation 1: its box \(12.5, 11.5, 27.5, 26.5\) and its mask, which spans"
+            r" \(5, 4, 20, 19\), contradict each other, as do 4 of 4 \(boxes with the centre",
+        ),
+        (lambda x, y, w, h: (y, x, h, w), r"x and y exchanged\?"),
+        (lambda x, y, w, h: (x, y, w / 2, h / 2), "4 of 4: correct one of them, or remove segm"),
+    ],
+)
+def test_boxes_that_contradict_their_masks_are_refused(
+    tmp_path: Path, change: Any, message: str
+) -> None:
+    """All are inside their images."""
+
+    def halve_and_change(content: dict[str, Any]) -> None:
+        for annotation in content["annotations"]:
+            annotation["bbox"] = list(change(*(v / 2 for v in annotation["bbox"])))
+            annotation["segmentation"] = [[v / 2 for v in annotation["segmentation"][0]]]
+            del annotation["area"]
+
+    spec = coco_set(tmp_path, halve_and_change)
+    with pytest.raises(ValueError, match=message):
+        load_annotated(spec, masks=True)
+    if "exchanged" in message or "centre" in message:  # these boxes are wrong in any case
+        with pytest.raises(ValueError, match=message):
+            load_annotated(spec)
+    else:
+        assert len(load_annotated(spec).data.images) == 4
+
+
+def test_relative_masks_beside_boxes_in_pixels_are_refused(tmp_path: Path) -> None:
+    def change(content: dict[str, Any]) -> None:
+        for annotation in content["annotations"]:
+            numbers = annotation["segmentation"][0]
+            annotation["segmentation"] = [
+                [v / (HEIGHT if i % 2 else WIDTH) for i, v in enumerate(numbers)]
+            ]
+
+    spec = coco_set(tmp_path, change)
+    with pytest.raises(ValueError, match=r"\(masks in relative numbers\?\)"):
+        load_annotated(spec, masks=True)
+    assert boxes_of(load_annotated(spec)) == truth()
+
+
+@pytest.mark.parametrize("good", [True, False])
+def test_what_is_outside_of_the_image_is_not_compared(tmp_path: Path, good: bool) -> None:
+    outside = [300, 200, 320, 200, 320, 220]
+
+    def change(content: dict[str, Any]) -> None:
+        for annotation in content["annotations"]:
+            annotation["segmentation"] = [outside, *annotation["segmentation"][: int(good)]]
+
+    assert boxes_of(load_annotated(coco_set(tmp_path, change), masks=good)) == truth()
+
+
+def test_one_box_may_contradict_its_mask(tmp_path: Path) -> None:
+    loaded = load_annotated(coco_set(tmp_path, box(1, 1, 1, 12, 12, bare=False)), masks=True)
+    assert boxes_of(loaded) == {**truth(), "p1.png": [("dog", (1, 1, 13, 13))]}
+
+
 def test_boxes_of_another_size_are_refused(tmp_path: Path) -> None:
     change = all_boxes(lambda x, y, w, h: (4 * x, 4 * y, 2 * w, 2 * h))
     with pytest.raises(
@@ -157,6 +224,50 @@ def test_relative_numbers_are_refused(tmp_path: Path) -> None:
         file.write_text(voc_xml(number, corners=corners))
     with pytest.raises(ValueError, match=r"p0.xml: object 1: 4 of 4 boxes are within 1 x 1 pixel"):
         load_annotated(spec)
+
+
+@pytest.mark.parametrize("wrong", [1, 2])
+def test_a_few_relative_boxes_are_skipped(tmp_path: Path, wrong: int) -> None:
+    """Two of four are refused: the file may have been joined from others."""
+
+    def change(content: dict[str, Any]) -> None:
+        for number in range(wrong):
+            x, y, w, h = content["annotations"][number]["bbox"]
+            box(number, x / WIDTH, y / HEIGHT, w / WIDTH, h / HEIGHT)(content)
+
+    spec = coco_set(tmp_path, change)
+    if wrong == 2:
+        with pytest.raises(ValueError, match="2 of 4 boxes are within 1 x 1 pixel"):
+            load_annotated(spec)
+        return
+    loaded = load_annotated(spec)
+    assert boxes_of(loaded) == {**truth(), "p0.png": []}
+    kind = "box within 1 x 1 pixel, as relative numbers are"
+    assert loaded.findings.as_dict()[SKIPPED] == {kind: 1}
+
+
+@pytest.mark.parametrize("number", [5, 4])
+def test_percentages_are_refused(tmp_path: Path, number: int) -> None:
+    """Where enough boxes show it; the images have 320 x 300 pixels."""
+
+    def change(content: dict[str, Any]) -> None:
+        for image in content["images"]:
+            image.update(width=320, height=300)
+        for annotation in content["annotations"]:
+            del annotation["segmentation"], annotation["area"]
+        content["annotations"] *= number
+        for n, annotation in enumerate(content["annotations"]):
+            content["annotations"][n] = {**annotation, "id": n, "bbox": [n, n, 70, 50 + n]}
+
+    def save(image: Image.Image, path: Path, _: int) -> None:
+        image.resize((320, 300)).save(path)
+
+    spec = coco_set(tmp_path, change, save=save)
+    if number == 5:
+        with pytest.raises(ValueError, match="all 20 boxes are within the first 100 x 100 pixels"):
+            load_annotated(spec)
+    else:
+        assert load_annotated(spec).data.num_things == 16
 
 
 def test_boxes_of_zeros_are_no_relative_numbers(tmp_path: Path) -> None:

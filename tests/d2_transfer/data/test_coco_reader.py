@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from annotated_sets import BOXES, boxes_of, coco_content, coco_set, truth, write_pictures
+from annotated_sets import BOXES, WIDTH, boxes_of, coco_content, coco_set, truth, write_pictures
 
 from d2_transfer.data.findings import MENDED, SKIPPED
 from d2_transfer.data.load import LoadedData, load_annotated
@@ -61,6 +62,10 @@ def each_image(**values: Any) -> Change:
         each_image(width=float, height=str),
         each_image(id=float),
         each_image(id=str),
+        each_image(id=lambda i: f"{i:06d}"),
+        each_annotation(image_id=lambda i: f"{i:06d}"),
+        each_annotation(image_id=lambda i: f"{i}.0"),
+        lambda content: content["categories"].append({"id": 1, "name": "CAT "}),
         lambda content: content["categories"].reverse(),
         lambda content: content["categories"].append({"id": 90, "name": "unused"}),
         lambda content: content.update(info=None, licenses=[{}]),
@@ -93,6 +98,33 @@ def test_encodings(tmp_path: Path, encode: Callable[[str], bytes]) -> None:
     assert loaded.data.num_things == 4
 
 
+def test_gzip(tmp_path: Path) -> None:
+    packed = coco_set(tmp_path / "good", encode=lambda text: gzip.compress(text.encode()))
+    assert boxes_of(load_annotated(packed)) == truth()
+    cut = coco_set(tmp_path / "cut", encode=lambda text: gzip.compress(text.encode())[:-30])
+    with pytest.raises(ValueError, match=r"ann.json is a damaged gzip file: "):
+        load_annotated(cut)
+
+
+def test_ids_with_zeros_are_numbers_only_where_these_differ(tmp_path: Path) -> None:
+    def change(content: dict[str, Any]) -> None:
+        for image, text in zip(content["images"], ("01", "1", "03", "4"), strict=True):
+            image["id"] = text
+        for annotation, text in zip(content["annotations"], ("01", 1, 3, "0004"), strict=True):
+            annotation["image_id"] = text
+        content["annotations"].append({**content["annotations"][0], "image_id": "001"})
+
+    loaded = load_annotated(coco_set(tmp_path, change))
+    assert boxes_of(loaded) == truth()
+    assert found(loaded, SKIPPED) == {"annotation of an image that is not listed": 1}
+
+
+def test_text_in_another_encoding_is_refused(tmp_path: Path) -> None:
+    spec = coco_set(tmp_path, encode=lambda text: text.replace("p0", "f\u00fcr").encode("latin-1"))
+    with pytest.raises(ValueError, match=r"ann.json is not utf-8 text \(byte \d+\): save it in"):
+        load_annotated(spec)
+
+
 def test_an_image_without_a_box_takes_that_of_its_mask(tmp_path: Path) -> None:
     runs = [60 * 10 + 8, 30, 60 * 80 - 60 * 10 - 38]
 
@@ -114,6 +146,25 @@ def test_an_image_without_a_box_takes_that_of_its_mask(tmp_path: Path) -> None:
     assert found(loaded, SKIPPED) == {"annotation without a box": 1}
 
 
+@pytest.mark.parametrize("size", [(80, 60), (0, 0)])
+def test_the_box_of_a_mask_is_that_of_its_part_in_the_image(
+    tmp_path: Path, size: tuple[int, int]
+) -> None:
+    good, outside = [50, 8, 78, 8, 78, 38, 50, 38], [300, 200, 320, 200, 320, 220]
+
+    def change(content: dict[str, Any]) -> None:
+        content["images"][0].update(width=size[0], height=size[1])
+        parts = [outside, [1, 1, 2, 2], [1, 2, float("nan"), 4, 5, 6], good]
+        content["annotations"][0] |= {"bbox": None, "segmentation": parts}
+        content["annotations"][1] |= {"bbox": None, "segmentation": [outside]}
+        rle = {"size": [80, 60], "counts": [0, 4800]}  # height and width exchanged
+        content["annotations"][2] |= {"bbox": None, "segmentation": rle}
+
+    loaded = load_annotated(coco_set(tmp_path, change))
+    boxes = {"p0.png": [("cat", (50, 8, 78, 38))], "p1.png": [], "p2.png": []}
+    assert boxes_of(loaded) == {**truth(), **boxes}
+
+
 @pytest.mark.parametrize("other", [{}, {"id": 9}, {"id": 9, "file_name": "images/p1.png"}])
 def test_an_image_listed_twice_is_one_with_all_its_annotations(
     tmp_path: Path, other: dict[str, Any]
@@ -132,6 +183,70 @@ def test_an_image_listed_twice_is_one_with_all_its_annotations(
     assert found(loaded, MENDED)["image listed twice, its annotations united"] == 1
 
 
+@pytest.mark.parametrize(
+    "copy",
+    [
+        {"area": None},
+        {"segmentation": []},
+        {
+            "bbox": ["30", "20.2", "32", "23.8"],
+            "segmentation": [["30", "20", "62", "20", "62", "44"]],
+        },
+    ],
+)
+@pytest.mark.parametrize("masks", [False, True])
+@pytest.mark.parametrize("first", [1, -1])
+def test_objects_of_an_image_listed_twice_are_equal_by_class_and_box(
+    tmp_path: Path, copy: dict[str, Any], masks: bool, first: int
+) -> None:
+    def change(content: dict[str, Any]) -> None:
+        content["images"].append({**content["images"][1], "id": 9})
+        content["annotations"].append({**content["annotations"][1], "image_id": 9, **copy})
+        content["annotations"] = content["annotations"][::first]
+
+    loaded = load_annotated(coco_set(tmp_path, change), masks=masks)
+    assert boxes_of(loaded, digits=0) == truth()
+    assert (loaded.data.images[1].things[0].mask is not None) == masks
+
+
+def test_a_box_beyond_an_image_listed_twice_is_one_of_four(tmp_path: Path) -> None:
+    """Not two of five, which were too many."""
+
+    def change(content: dict[str, Any]) -> None:
+        content["annotations"][1].update(bbox=[30, 20, 300, 24])
+        content["images"].append({**content["images"][1], "id": 9})
+        content["annotations"].append({**content["annotations"][1], "image_id": 9})
+
+    loaded = load_annotated(coco_set(tmp_path, change))
+    assert boxes_of(loaded)["p1.png"] == [("dog", (30, 20, WIDTH, 44))]
+
+
+def test_a_box_clipped_in_one_entry_of_an_image_only_is_one(tmp_path: Path) -> None:
+    def change(content: dict[str, Any]) -> None:
+        content["images"].append({**content["images"][1], "id": 9})
+        content["annotations"][1].update(bbox=[30, 20, 300, 24])
+        clipped = {"image_id": 9, "bbox": [30, 20, WIDTH - 30, 24]}
+        content["annotations"].append({**content["annotations"][1], **clipped})
+
+    loaded = load_annotated(coco_set(tmp_path, change))
+    assert boxes_of(loaded)["p1.png"] == [("dog", (30, 20, WIDTH, 44))]
+
+
+@pytest.mark.parametrize("size", [(40, 30), (60, 80)])
+def test_an_image_listed_twice_with_two_sizes_is_refused(
+    tmp_path: Path, size: tuple[int, int]
+) -> None:
+    def change(content: dict[str, Any]) -> None:
+        again = {**content["images"][1], "id": 9, "width": size[0], "height": size[1]}
+        content["images"].append(again)
+
+    message = (
+        f"image 2 and ann.json: image 9 are the same image, but of the sizes 80 x 60 and {size[0]}"
+    )
+    with pytest.raises(ValueError, match=message):
+        load_annotated(coco_set(tmp_path, change))
+
+
 def test_one_id_for_two_files_is_refused(tmp_path: Path) -> None:
     spec = coco_set(tmp_path, lambda content: content["images"][1].update(id=1))
     with pytest.raises(ValueError, match=r"image id 1 stands for two files, p0.png and p1.png"):
@@ -148,6 +263,14 @@ def test_one_id_for_two_files_is_refused(tmp_path: Path) -> None:
                 {"id": 2, "name": "dog", "supercategory": "pets"},
             ],
             "root category without annotations, dropped",
+        ),
+        (
+            [
+                {"id": 0, "name": "_background_", "supercategory": None},
+                {"id": 1, "name": "cat"},
+                {"id": 2, "name": "dog"},
+            ],
+            "background category without annotations, dropped",
         ),
         (
             [{"id": 0, "name": "cat"}, {"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}],
@@ -178,6 +301,30 @@ def test_two_categories_of_one_name_with_annotations_are_merged(tmp_path: Path) 
     loaded = load_annotated(coco_set(tmp_path, change))
     assert boxes_of(loaded) == truth()
     assert loaded.data.category_aliases == {7: 1}
+
+
+def test_names_in_two_normal_forms_are_one(tmp_path: Path) -> None:
+    def change(content: dict[str, Any]) -> None:
+        content["categories"][0]["name"] = "f\u00fcr"
+        content["categories"].append({"id": 7, "name": "fu\u0308r"})
+        content["annotations"][2]["category_id"] = 7
+
+    loaded = load_annotated(coco_set(tmp_path, change), classes=["dog", "Fu\u0308r"])
+    assert loaded.data.classes == ["dog", "Fu\u0308r"]
+    assert [image.things[0].label for image in loaded.data.images] == ["Fu\u0308r", "dog"] * 2
+
+
+def test_an_annotation_listed_twice_is_used_once(tmp_path: Path) -> None:
+    """Equal in all its values; others of the same id are other objects."""
+
+    def change(content: dict[str, Any]) -> None:
+        first = content["annotations"][0]
+        content["annotations"] += [dict(first), {**first, "bbox": [1, 1, 9, 9]}, {**first, "id": 9}]
+
+    loaded = load_annotated(coco_set(tmp_path, change))
+    boxes = [("cat", box) for box in (BOXES[0], (1, 1, 10, 10), BOXES[0])]
+    assert boxes_of(loaded) == {**truth(), "p0.png": boxes}
+    assert found(loaded, MENDED) == {"annotation listed twice, used once": 1}
 
 
 def test_an_annotation_of_an_unknown_image_is_skipped(tmp_path: Path) -> None:
@@ -218,7 +365,9 @@ def other_images(content: dict[str, Any]) -> None:
         (other_images, "no annotation has the image_id of an image that is listed"),
         (lambda content: content.update(annotations=[]), "ann.json has no annotations"),
         (lambda content: content.pop("annotations"), "ann.json has no annotations"),
+        (lambda content: content.update(annotations=None), "ann.json has no annotations"),
         (each_annotation(iscrowd=1), "has crowds only"),
+        (each_annotation(bbox="5, 5, 9, 9"), r"left \(4 x box that is not four numbers\)"),
         (each_annotation(bbox=[5, 5, 0, 5]), r"no object is left \(4 x box of width or height 0\)"),
     ],
 )
@@ -244,6 +393,14 @@ def test_what_has_no_reading_is_refused(tmp_path: Path, change: Change, message:
         ("a.json", '[{"annotations": [], "data": {}}]', "is a Label Studio file; export from"),
         ("a.json", '[{"image": "a.png", "annotations": []}]', "is a CreateML file; export COCO"),
         ("a.json", '{"a.png12": {"filename": "a.png", "regions": []}}', "VGG Image Annotator"),
+        ("a.json", '[{"image_id": 1, "caption": "a"}]', "is a list of annotations without images"),
+        ("a.json", '{"annotations": [{"caption": "a"}]}', "has captions, not objects; give the"),
+        ("a.json", '{"annotations": [{"segments_info": []}]}', "has panoptic segments, not object"),
+        ("a.json", '{"items": [], "categories": {}}', "is a Datumaro file; convert it with datum"),
+        ("a.json", "version https://git-lfs.github.com/spec/v1", "is a Git LFS pointer, not the"),
+        ("a.json", "<!DOCTYPE html>\n<html></html>", "is an HTML page, not annotations"),
+        ("a.json", "PK\3\4", "is a zip archive: unpack it"),
+        ("a.json", "[" * 100_000, "is not valid JSON: maximum recursion depth"),
         ("a.json", "{", "is not valid JSON"),
         ("a.json", "5", "is not a COCO annotation file: it needs images, annotations, categories"),
     ],
@@ -286,6 +443,8 @@ def test_a_folder_stands_for_the_file_in_it(tmp_path: Path, json_name: str) -> N
     (tmp_path / json_name).parent.mkdir(exist_ok=True)
     (tmp_path / json_name).write_text(json.dumps(coco_content([f"p{n}.png" for n in range(4)])))
     assert boxes_of(load_annotated(CocoSpec(tmp_path))) == truth()
+    with pytest.raises(ValueError, match="images is a folder: give the file with the annotations"):
+        load_annotated(CocoSpec(tmp_path / "images"))
 
 
 def test_without_images_the_sizes_of_the_file_count(tmp_path: Path) -> None:

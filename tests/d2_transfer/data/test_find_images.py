@@ -37,6 +37,11 @@ def named(*names: str) -> Any:
         "p0.jpg",
         "p0.tar.gz/p0.jpeg",
         " p0.png ",
+        "p0%2Epng",
+        "https://host/photos/p0.png",
+        "https://host/photos/p0.png?token=a/b&x=1#top",
+        "/data/local-files/?d=photos/p0.png",
+        "images/0a1b2c3d-p0.png",
     ],
 )
 def test_a_name_that_one_file_fits(tmp_path: Path, name: str) -> None:
@@ -44,6 +49,28 @@ def test_a_name_that_one_file_fits(tmp_path: Path, name: str) -> None:
     assert boxes_of(loaded) == truth()
     assert loaded.findings.as_dict() == {MENDED: {"file name that almost fits": 1}}
     assert f"{name} -> p0.png" in loaded.findings.as_text()
+
+
+def test_escapes_of_urls(tmp_path: Path) -> None:
+    spec = coco_set(tmp_path, named("my%20photo%20%C3%BC.png", "100%.png"))
+    for number, name in enumerate((unicodedata.normalize("NFD", "my photo ü.png"), "100%.png")):
+        (tmp_path / "images" / f"p{number}.png").rename(tmp_path / "images" / name)
+    assert [boxes[0][0] for boxes in boxes_of(load_annotated(spec)).values()] == ["cat", "dog"] * 2
+
+
+def test_a_prefix_that_distinguishes_two_images_is_none(tmp_path: Path) -> None:
+    spec = coco_set(tmp_path, named("0a1b2c3d-p0.png", "11111111-p0.png"))
+    with pytest.raises(ValueError, match=r"'0a1b2c3d-p0.png' and '11111111-p0.png' both fit"):
+        load_annotated(spec)
+
+
+@pytest.mark.parametrize("key", ["filename", "path", "coco_url"])
+def test_keys_of_the_name(tmp_path: Path, key: str) -> None:
+    def change(content: dict[str, Any]) -> None:
+        for image in content["images"]:
+            image[key] = f"http://host/val/{image.pop('file_name')}"
+
+    assert boxes_of(load_annotated(coco_set(tmp_path, change))) == truth()
 
 
 @pytest.mark.parametrize("name", ["p0", "./p0.png", "../images/p0.png"])

@@ -109,6 +109,23 @@ def test_the_other_images_decide_if_they_agree(
     assert mended(loaded)[UNDECIDED + kind] == 1
 
 
+@pytest.mark.parametrize("orientation", [5, 6, 7, 8])
+def test_without_a_size_the_orientation_is_that_in_which_boxes_fit(
+    tmp_path: Path, orientation: int
+) -> None:
+    """The boxes of two images fit in the stored size only, those of the others in both."""
+    spec = coco_set(tmp_path, sized((0, 0)), suffix=".jpg", save=save_turned(orientation))
+    loaded = load_annotated(spec)
+    assert boxes_of(loaded) == truth(".jpg")
+    assert {image.turned for image in loaded.data.images} == {False}
+    assert mended(loaded) == {
+        "no width or height, the image's used": 4,
+        "EXIF orientation not applied, since all boxes fit only so": 2,
+        "size that does not show whether the EXIF orientation applies, not applied, as in the"
+        " other images": 2,
+    }
+
+
 def test_exchanged_sides_are_the_images_if_all_boxes_fit(tmp_path: Path) -> None:
     loaded = load_annotated(coco_set(tmp_path, sized(SEEN)))
     assert boxes_of(loaded) == truth()

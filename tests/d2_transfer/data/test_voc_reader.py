@@ -30,6 +30,18 @@ OFTEN = "<pose>Unspecified</pose><truncated>0</truncated><difficult>0</difficult
         {"lines": b"\xef\xbb\xbfp0  1\r\np1 -1\r\n\r\np2.png\r\nJPEGImages/p3.png 0\r\n"},
         {"lines": b"p0.xml\nAnnotations\\p1.xml\nP2\n/data/JPEGImages/p3.png\n"},
         {"lines": "p0\np1\np2\np3\n".encode("utf-16")},
+        {"lines": b"p0 1 2 1\np1\t0\np2,\n./JPEGImages/p3.png ./Annotations/p3.xml\n"},
+        {"lines": b"p0.png p0.xml\np1\np2\np3\n"},
+        {"fields": "<difficult>Unspecified</difficult>"},
+        {"encode": lambda text: text.replace("tion>", "TION>").replace("xmin>", "XMin>").encode()},
+        {"encode": lambda text: text.replace("ion>", 'ion xmlns="http://x.org/a">', 1).encode()},
+        {"encode": lambda text: text.replace("</xmin>", ",0</xmin>").encode()},
+        {
+            "encode": lambda text: (
+                b"<?xml version='1.0' encoding='us-ascii'?>"
+                + text.replace("<size>", "<path>f\xfcr</path><size>").encode()
+            )
+        },
         {"encode": lambda text: b"\xef\xbb\xbf" + text.encode()},
         {"encode": lambda text: text.encode("utf-16")},
         {"encode": lambda text: b"\r\n" + text.replace("><", ">\r\n<").encode()},
@@ -164,6 +176,182 @@ def test_images_in_subfolders(tmp_path: Path) -> None:
         f"{part}/p{n}" for part in ("a", "b") for n in range(4)
     ]
     assert [i.file for i in loaded.data.images][4] == tmp_path / "b" / "p0.png"
+
+
+def move(folder: Path, *places: tuple[str, str]) -> None:
+    """Moves the four images and annotations; a place is a pattern of names and a folder."""
+    for pattern, target in places:
+        (folder / target).mkdir(parents=True, exist_ok=True)
+        for file in sorted(folder.glob(pattern)):
+            file.rename(folder / target / file.name)
+
+
+@pytest.mark.parametrize("split", ["train", "valid", "val"])
+@pytest.mark.parametrize(
+    "folders", [(".", "."), ("Annotations", "JPEGImages"), ("annotations", "images")]
+)
+def test_a_split_may_be_a_folder(tmp_path: Path, split: str, folders: tuple[str, str]) -> None:
+    for part in ("train", "valid"):
+        voc_set(tmp_path / part, lines=None)
+        if folders[0] != ".":
+            move(tmp_path / part, ("*.xml", folders[0]), ("*.png", folders[1]))
+    loaded = load_annotated(VocSpec(tmp_path, split))
+    assert boxes_of(loaded) == truth()
+    assert [image.id for image in loaded.data.images] == ["p0", "p1", "p2", "p3"]
+    part = "train" if split == "train" else "valid"
+    assert {i.file for i in loaded.data.images} == {*(tmp_path / part).rglob("*.png")}
+    assert not loaded.findings.changed
+    both = load_annotated(VocSpec(tmp_path, "all"))
+    assert len({image.file for image in both.data.images}) == len({i.id for i in both.data.images})
+    assert len(both.data.images) == 8
+
+
+def test_annotations_and_images_may_have_a_folder_for_each_split(tmp_path: Path) -> None:
+    for part in ("train", "val"):
+        voc_set(tmp_path, lines=None)
+        move(tmp_path, ("*.xml", f"annotations/{part}"), ("*.png", f"images/{part}"))
+    loaded = load_annotated(VocSpec(tmp_path, "val"))
+    assert boxes_of(loaded) == truth()
+    assert {image.file.parent.name for image in loaded.data.images if image.file} == {"val"}
+
+
+def test_names_of_a_list_with_folders_in_another_case(tmp_path: Path) -> None:
+    """Two images of one name are two."""
+    for part in ("a", "b"):
+        voc_set(tmp_path, lines=None)
+        move(tmp_path, ("*.xml", f"Annotations/{part}"), ("*.png", f"JPEGImages/{part}"))
+    (tmp_path / "Train.txt").write_text("A/p0.png\nB/p0.png\na/p1\n")
+    loaded = load_annotated(VocSpec(tmp_path, "train"))
+    assert [image.id for image in loaded.data.images] == ["a/p0", "b/p0", "a/p1"]
+    assert loaded.findings.skipped_as_text() == ""
+
+
+def test_lists_of_single_classes_are_united(tmp_path: Path) -> None:
+    spec = voc_set(tmp_path)
+    folder = tmp_path / "ImageSets" / "Main"
+    (folder / "train.txt").unlink()
+    (folder / "cat_train.txt").write_text("p0  1\np1 -1\np2  1\n")
+    (folder / "dog_train.txt").write_text("p0 -1\np1  1\np2 -1\np3  1\n")
+    loaded = load_annotated(spec)
+    assert boxes_of(loaded) == truth()
+    assert loaded.findings.as_dict() == {
+        "noted": {"list of a class, whose images are used": 2, "class without objects": 18}
+    }
+
+
+def test_a_list_in_another_folder_is_found(tmp_path: Path) -> None:
+    voc_set(tmp_path / "VOC2007")
+    assert boxes_of(load_annotated(VocSpec(tmp_path, "train"))) == truth()
+    voc_set(tmp_path / "VOC2012")
+    with pytest.raises(FileNotFoundError, match="train.txt does not exist"):
+        load_annotated(VocSpec(tmp_path, "train"))
+
+
+def change_first(folder: Path, old: str, new: str, encoding: str = "utf-8") -> None:
+    text = voc_xml(0)
+    assert old in text
+    (folder / "Annotations" / "p0.xml").write_bytes(text.replace(old, new, 1).encode(encoding))
+
+
+LAUGHS = "".join(f'<!ENTITY a{n} "{f"&a{n - 1};" * 10}">' for n in range(1, 10))
+
+
+@pytest.mark.parametrize(
+    "new",
+    [
+        "",
+        "<annotation>",
+        f'<!DOCTYPE x [<!ENTITY a0 "ha">{LAUGHS}]><annotation>&a9;</annotation>',
+    ],
+)
+def test_a_damaged_file_is_refused(tmp_path: Path, new: str) -> None:
+    spec = voc_set(tmp_path)
+    (tmp_path / "Annotations" / "p0.xml").write_text(new)
+    with pytest.raises(ValueError, match=r"p0.xml is not valid XML"):
+        load_annotated(spec)
+
+
+def test_other_xml_among_the_annotations_is_skipped(tmp_path: Path) -> None:
+    voc_set(tmp_path)
+    write_cvat(tmp_path / "Annotations")
+    loaded = load_annotated(VocSpec(tmp_path, "all"))
+    assert boxes_of(loaded) == truth()
+    assert loaded.findings.as_dict()[SKIPPED] == {"XML file that is not in VOC form": 1}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "encoding", "kind"),
+    [
+        ("<size>", "<path>a&b</path><size>", "utf-8", "'&' in XML, read as '&amp;'"),
+        (
+            "<size>",
+            "<path>f\xfcr</path><size>",
+            "latin-1",
+            "bytes beside the objects that are not text, not used",
+        ),
+        (
+            voc_xml(0)[voc_xml(0).index("<bndbox>") : voc_xml(0).index("</object>")],
+            "<polygon><x1>11</x1><y1>9</y1><x2>40</x2><y2>9</y2><x3>30</x3><y3>38</y3></polygon>",
+            "utf-8",
+            "polygon without a box, the box around it used",
+        ),
+        (
+            voc_xml(0)[voc_xml(0).index("<bndbox>") : voc_xml(0).index("</object>")],
+            "<robndbox><cx>25</cx><cy>23</cy><w>15</w><h>15</h><angle>-0.785398163</angle>"
+            "</robndbox>",
+            "utf-8",
+            "rotated box, the box around it used",
+        ),
+    ],
+)
+def test_what_is_mended(tmp_path: Path, old: str, new: str, encoding: str, kind: str) -> None:
+    spec = voc_set(tmp_path)
+    change_first(tmp_path, old, new, encoding)
+    loaded = load_annotated(spec)
+    expected = truth()
+    if "robndbox" in new:
+        half = 15 / 2**0.5
+        expected["p0.png"] = [
+            ("cat", tuple(round(v, 3) for v in (25 - half, 23 - half, 25 + half, 23 + half)))
+        ]
+    assert boxes_of(loaded) == expected
+    assert loaded.findings.as_dict()[MENDED] == {kind: 1}
+
+
+def test_several_boxes_are_several_objects(tmp_path: Path) -> None:
+    spec = voc_set(tmp_path)
+    other = "<xmin>1</xmin><ymin>1</ymin><xmax>20</xmax><ymax>10</ymax></bndbox>"
+    change_first(tmp_path, "</bndbox>", f"</bndbox><bndbox>{other}")
+    loaded = load_annotated(spec)
+    assert boxes_of(loaded)["p0.png"] == [("cat", BOXES[0]), ("cat", (0, 0, 20, 10))]
+    assert loaded.findings.as_dict()[MENDED] == {
+        "object with several boxes, one object for each": 1
+    }
+
+
+def test_sizes_for_corners_are_refused(tmp_path: Path) -> None:
+    spec = voc_set(tmp_path)
+    sizes = [(40, 5, 20, 10), (30, 20, 20, 30), (5, 30, 9, 9), (2, 2, 9, 9)]
+    for number, values in enumerate(sizes):
+        xml = voc_xml(number, corners=values)
+        (tmp_path / "Annotations" / f"p{number}.xml").write_text(xml)
+    with pytest.raises(ValueError, match="3 of 4 boxes have xmax below xmin .* width and height"):
+        load_annotated(spec)
+    for number, values in enumerate([(4, 5, 20, 10), (9, 9, 20, 30)]):  # true of few in the corner
+        xml = voc_xml(number, corners=values)
+        (tmp_path / "Annotations" / f"p{number}.xml").write_text(xml)
+    with pytest.raises(ValueError, match="1 of 4 boxes have xmax below xmin .* width and height"):
+        load_annotated(spec)
+    for number, (x0, y0, x1, y1) in enumerate(BOXES):  # another order of the corners
+        xml = voc_xml(number, corners=(x1, y0 + 1, x0 + 1, y1))
+        (tmp_path / "Annotations" / f"p{number}.xml").write_text(xml)
+    assert boxes_of(load_annotated(spec)) == truth()
+
+
+def test_unicodes_normal_forms_of_a_class_are_one(tmp_path: Path) -> None:
+    spec = voc_set(tmp_path)
+    relabel(tmp_path, ["f\u00fcr", "fu\u0308r", "a  b", "a b"])
+    assert load_annotated(spec).data.classes == ["a b", "f\u00fcr"]
 
 
 def write_labelme(folder: Path) -> None:
