@@ -40,7 +40,7 @@ def add_transfer_config(cfg: CfgNode) -> None:
     cfg.DATASETS.CLASSES = []
     # Refuse whatever would be mended or skipped in the data.
     cfg.DATASETS.STRICT = False
-    # Of training sets such as coco_2017_train_1percent: which images they have.
+    # Of subsets such as coco_2017_train_1percent: which images they have.
     cfg.DATASETS.SUBSET_SEED = 0
     # Largest share of a data set's images that cannot be read and are skipped, rounded up.
     cfg.DATASETS.MAX_UNREADABLE_SHARE = MAX_UNREADABLE_SHARE

@@ -24,7 +24,7 @@ from cwrgp.file_io.atomic import write_bytes
 from d2_transfer.data.load import LoadedData, load_annotated
 from d2_transfer.data.mapper import UNREADABLE
 from d2_transfer.data.readers.coco_files import parse_coco
-from d2_transfer.data.registry import Reading, find_spec, is_kept, load_data
+from d2_transfer.data.registry import Reading, find_spec, is_kept, load_data, restrict
 from d2_transfer.data.spec import CocoSpec, Spec, VocSpec
 from d2_transfer.scoring.results import check_results
 from d2_transfer.scoring.score import score_detections
@@ -78,7 +78,8 @@ def build_evaluator(cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
         elif own is not None:
             data = load_data(dataset_name, reading)
         else:
-            data = load_annotated(spec, name=dataset_name, masks=masks, need_images=False)
+            whole = load_annotated(spec, name=dataset_name, masks=masks, need_images=False)
+            data = restrict(dataset_name, whole)
     return ScoringEvaluator(data, iou_types, backend=cfg.TEST.COCO_BACKEND, folder=folder)
 
 

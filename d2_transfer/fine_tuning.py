@@ -31,7 +31,6 @@ from d2_transfer.data.registry import (
     forget_data,
     register_custom,
     register_named,
-    register_subsets,
     use_reading,
     write_subsets,
 )
@@ -124,9 +123,8 @@ def prepare(cfg: CfgNode, options: RunOptions) -> CfgNode:
 def _register(cfg: CfgNode, options: RunOptions) -> None:
     register_custom(cfg.DATASETS.CUSTOM)
     if not options.eval_only:
-        register_named("DATASETS.TRAIN", cfg.DATASETS.TRAIN)
-        register_subsets("DATASETS.TRAIN", cfg.DATASETS.TRAIN, cfg.DATASETS.SUBSET_SEED)
-    register_named("DATASETS.TEST", cfg.DATASETS.TEST)
+        register_named("DATASETS.TRAIN", cfg.DATASETS.TRAIN, cfg.DATASETS.SUBSET_SEED)
+    register_named("DATASETS.TEST", cfg.DATASETS.TEST, cfg.DATASETS.SUBSET_SEED)
 
 
 def fine_tune(cfg: CfgNode, options: RunOptions) -> Any:

@@ -1,8 +1,9 @@
 """Detection data sets by name, in Detectron2's catalog.
 
 The sets of ``DATASETS.CUSTOM``, specs such as ``coco:train.json:images`` and Detectron2's own names
-for PASCAL VOC are read by `load_annotated`. Other names, such as ``coco_2017_train``, are read by
-Detectron2, in the folder that the environment variable ``DETECTRON2_DATASETS`` names.
+for PASCAL VOC are read by `load_annotated`, whole or in part. Other names, such as
+``coco_2017_train``, are read by Detectron2, in the folder that the environment variable
+``DETECTRON2_DATASETS`` names.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ _specs: dict[str, Spec] = {}
 _readings: dict[str, Reading] = {}  # of the sets of the present run
 _loaded: dict[str, tuple[Reading, LoadedData]] = {}  # likewise
 _subsets: dict[str, Subset] = {}
-_chosen: dict[str, list[int]] = {}  # ids of the subsets that were read
+_chosen: dict[str, list[Any]] = {}  # ids of the subsets that were read
 
 
 def register_custom(entries: Sequence[Mapping[str, Any]]) -> None:
@@ -84,76 +85,101 @@ def register_custom(entries: Sequence[Mapping[str, Any]]) -> None:
         _register(name, spec)
 
 
-def register_named(key: str, names: Iterable[str]) -> None:
-    """Registers the names that are specs, and Detectron2's for PASCAL VOC, to be read here.
+def register_named(key: str, names: Iterable[str], seed: int = 0) -> None:
+    """Registers names that are specs, Detectron2's for PASCAL VOC, or subsets; nothing is read.
+
+    A subset of a data set that is read here has the classes of the whole.
 
     Args:
         key: of the config, for messages.
         names: of data sets; others than these are left alone.
+        seed: which images subsets such as ``coco_2017_train_1percent`` have. A name that is
+            registered takes the new seed.
 
     Raises:
         FileNotFoundError: the files of one of Detectron2's names are missing.
-        ValueError: a malformed spec.
+        ValueError: a malformed spec or range, or a subset of something else than a data set that is
+            read here or of COCO's form.
     """
     for name in names:
-        is_spec = ":" in name and (name in _specs or name not in DatasetCatalog)
-        if not is_spec and not isinstance(builtin_specs().get(name), VocSpec):
-            continue
         try:
+            subset = _find_subset(name, seed)
+            if subset is not None:
+                _register_subset(key, subset)
+                continue
+            is_spec = ":" in name and (name in _specs or name not in DatasetCatalog)
+            if not is_spec and not isinstance(builtin_specs().get(name), VocSpec):
+                continue
             spec = _absolute(parse_spec(name))
         except (ValueError, FileNotFoundError) as error:
-            raise type(error)(f"{key}: {error}") from error
+            message = str(error)
+            raise type(error)(message if message.startswith(key) else f"{key}: {error}") from error
         if _specs.get(name) != spec:
             _register(name, spec)
 
 
-def register_subsets(key: str, names: Iterable[str], seed: int) -> None:
-    """Registers names such as ``coco_2017_train_1percent``; nothing is read.
+def _find_subset(name: str, seed: int) -> Subset | None:
+    if name in DatasetCatalog and name not in _subsets:
+        return None
+    subset = parse_subset(name, seed)
+    return None if subset is None or _is_whole(name) else subset
 
-    Args:
-        key: of the config, for messages.
-        names: of data sets; others than subsets are left alone.
-        seed: which images the subsets have. A name that is registered takes the new seed.
 
-    Raises:
-        ValueError: a share that is not above 0 and at most 100, or a subset of a data set that
-            Detectron2 does not read.
-    """
-    for name in names:
-        if name in DatasetCatalog and name not in _subsets:
-            continue
-        try:
-            subset = parse_subset(name, seed)
-        except ValueError as error:
-            raise ValueError(f"{key}: {error}") from error
-        if subset is None or _subsets.get(name) == subset:
-            continue
-        base = subset.base
-        known = base in DatasetCatalog and base not in _specs
-        if not known or MetadataCatalog.get(base).get("evaluator_type") != "coco":
-            raise ValueError(
-                f"{key}: {name!r} is not a subset of one of Detectron2's names for COCO, such as"
-                " coco_2017_train_10percent"
-            )
-        if name in _subsets:
-            DatasetCatalog.remove(name)
-            MetadataCatalog.remove(name)
-            _chosen.pop(name, None)
-        _subsets[name] = subset
-        DatasetCatalog.register(name, lambda subset=subset: _subset_records(subset))
-        metadata = MetadataCatalog.get(base).as_dict()
-        MetadataCatalog.get(name).set(**{k: v for k, v in metadata.items() if k != "name"})
+def _register_subset(key: str, subset: Subset) -> None:
+    name, base = subset.name, subset.base
+    if _subsets.get(name) == subset:
+        return
+    register_named(key, [base])
+    if base not in _specs and (
+        base not in DatasetCatalog or MetadataCatalog.get(base).get("evaluator_type") != "coco"
+    ):
+        raise ValueError(
+            f"{name!r} is not a subset of a data set: {base!r} is neither in DATASETS.CUSTOM, nor"
+            " a spec, nor one of Detectron2's names for COCO and VOC"
+        )
+    for kept in (_chosen, _loaded):
+        kept.pop(name, None)
+    _subsets[name] = subset
+    if base in _specs:
+        _register(name, _specs[base])
+        return
+    if name in DatasetCatalog:
+        DatasetCatalog.remove(name)
+        MetadataCatalog.remove(name)
+    DatasetCatalog.register(name, lambda: _subset_records(subset))
+    metadata = MetadataCatalog.get(base).as_dict()
+    MetadataCatalog.get(name).set(**{k: v for k, v in metadata.items() if k != "name"})
+
+
+def _is_whole(name: str) -> bool:
+    """Whether a spec that ends as a subset does names a folder or list of that name."""
+    if ":" not in name:
+        return False
+    spec = parse_spec(name)
+    if isinstance(spec, CocoSpec):
+        return (spec.images or spec.json_file).exists()
+    if isinstance(spec, VocSpec):
+        lists = spec.root / "ImageSets" / "Main" / f"{spec.split}.txt"
+        return lists.exists() or (spec.root / spec.split).exists()
+    return False
 
 
 def _subset_records(subset: Subset) -> list[dict[str, Any]]:
     records = DatasetCatalog.get(subset.base)
-    ids = choose_images((r["image_id"] for r in records), subset.percent, subset.seed)
-    _chosen[subset.name] = ids
-    wanted = set(ids)
+    wanted = set(_choose(subset, (r["image_id"] for r in records)))
     # Reading the annotations has completed the metadata of the whole data set.
     metadata = MetadataCatalog.get(subset.base).as_dict()
     MetadataCatalog.get(subset.name).set(**{k: v for k, v in metadata.items() if k != "name"})
     return [record for record in records if record["image_id"] in wanted]
+
+
+def _choose(subset: Subset, ids: Iterable[Any]) -> list[Any]:
+    try:
+        chosen = choose_images(ids, subset.end, subset.seed, start=subset.start)
+    except ValueError as error:
+        raise ValueError(f"{subset.name}: {error}") from error
+    _chosen[subset.name] = chosen
+    return chosen
 
 
 def write_subsets(names: Iterable[str], folder: Path) -> list[Path]:
@@ -241,9 +267,33 @@ def load_data(name: str, reading: Reading) -> LoadedData:
         pixel_range=reading.pixel_range or None,
         strict=reading.strict,
     )
+    if name in _subsets:
+        loaded = _part(loaded, _subsets[name])
     if _readings.get(name) == reading:
         keep_data(name, reading, loaded)
     return loaded
+
+
+def _part(loaded: LoadedData, subset: Subset) -> LoadedData:
+    wanted = set(_choose(subset, (image.id for image in loaded.data.images)))
+    images = [image for image in loaded.data.images if image.id in wanted]
+    if not any(image.things for image in images):
+        raise ValueError(f"{subset.name}: none of its {len(images)} images has an object")
+    return replace(loaded, data=replace(loaded.data, images=images))
+
+
+def restrict(name: str, loaded: LoadedData) -> LoadedData:
+    """The images of a subset, of a whole data set that Detectron2 reads; the same for other names.
+
+    Args:
+        name: of a registered data set.
+        loaded: the whole.
+    """
+    if name not in _subsets:
+        return loaded
+    wanted = {record["image_id"] for record in DatasetCatalog.get(name)}
+    images = [image for image in loaded.data.images if image.id in wanted]
+    return replace(loaded, data=replace(loaded.data, images=images))
 
 
 def is_kept(name: str, reading: Reading) -> bool:

@@ -1,7 +1,10 @@
 """Seeded subsets of a data set: ``coco_2017_train_1percent`` is 1 % of ``coco_2017_train``.
 
-The subsets of one seed are nested: the images of 1 % are among those of 2 %. This module works
-without Detectron2; `d2_transfer.data.registry` registers the names.
+The images are put into a random order, of which a subset is a range: ``NAME_10percent`` the first
+tenth, ``NAME_90to100percent`` the last one. So the subsets of one seed are nested, and ranges
+without a common part have no common image: ``NAME_0to90percent`` can be trained on and
+``NAME_90to100percent`` validated on. This module works without Detectron2;
+`d2_transfer.data.registry` registers the names.
 """
 
 from __future__ import annotations
@@ -11,11 +14,13 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from cwrgp.file_io.atomic import write_text
 from cwrgp.seeding import Stream, numpy_generator
 
-_NAME = re.compile(r"(?P<base>.+)_(?P<percent>\d+(?:\.\d+)?)percent")
+_NUMBER = r"\d+(?:\.\d+)?"
+_NAME = re.compile(rf"(?P<base>.+?)_(?:(?P<start>{_NUMBER})to)?(?P<end>{_NUMBER})percent")
 
 
 @dataclass(frozen=True)
@@ -25,54 +30,78 @@ class Subset:
     Attributes:
         name: of the subset.
         base: name of the whole data set.
-        percent: of its images, above 0 and at most 100.
-        seed: of the choice.
+        start: of the range in percent of the images, from 0.
+        end: likewise, above ``start`` and at most 100.
+        seed: of the order.
     """
 
     name: str
     base: str
-    percent: float
+    start: float
+    end: float
     seed: int
 
 
 def parse_subset(name: str, seed: int) -> Subset | None:
-    """The subset of that name, ``BASE_Npercent``; None: the name is not of this form.
+    """The subset of that name, ``BASE_Npercent`` or ``BASE_MtoNpercent``; None: another form.
 
     Raises:
-        ValueError: the share is not above 0 and at most 100.
+        ValueError: the share is not above 0 and at most 100, or the range is empty.
     """
     match = _NAME.fullmatch(name)
-    if match is None or ":" in name:
+    if match is None:
         return None
-    percent = float(match["percent"])
-    if not 0 < percent <= 100:
-        raise ValueError(f"{name!r}: {match['percent']} % is not above 0 and at most 100")
-    return Subset(name, match["base"], percent, seed)
+    start, end = float(match["start"] or 0), float(match["end"])
+    if not 0 < end <= 100:
+        raise ValueError(f"{name!r}: {match['end']} % is not above 0 and at most 100")
+    if start >= end:
+        raise ValueError(f"{name!r}: the range from {start:g} to {end:g} % is empty")
+    return Subset(name, match["base"], start, end, seed)
 
 
-def choose_images(ids: Iterable[int], percent: float, seed: int) -> list[int]:
+def subset_name(base: str, end: float, start: float = 0) -> str:
+    """The name of a subset, in percent."""
+    return f"{base}_{f'{start:g}to' if start else ''}{end:g}percent"
+
+
+def choose_images(
+    ids: Iterable[int] | Iterable[str], end: float, seed: int, *, start: float = 0
+) -> list[Any]:
     """The images of a subset, a pure function of its arguments.
 
-    All ids are put into an order that depends on the seed alone, and the first ones are taken.
-    So a smaller share is part of a larger one, and the order of the file does not matter.
+    All ids are put into an order that depends on the seed alone, and a range of it is taken. So a
+    smaller share is part of a larger one, and the order of the file does not matter.
 
     Args:
         ids: of all images, each once, in any order.
-        percent: of the images, above 0 and at most 100; rounded to the nearest number of images,
-            one at least.
-        seed: of the choice; not negative.
+        end: of the range in percent of the images, above ``start`` and at most 100; rounded to the
+            nearest number of images, one at least.
+        seed: of the order; not negative.
+        start: of the range, likewise rounded.
 
     Returns:
         The chosen ids, sorted.
+
+    Raises:
+        ValueError: no image is in the range.
     """
-    everything = sorted(ids)
+    everything = sorted(ids, key=_sort_key)
     assert len(set(everything)) == len(everything), "an image is listed twice"
     order = numpy_generator(Stream.DETECTION_SUBSET, seed).permutation(len(everything))
-    count = min(max(1, round(len(everything) * percent / 100)), len(everything))
-    return sorted(everything[i] for i in order[:count])
+    first = round(len(everything) * start / 100)
+    last = min(max(1, round(len(everything) * end / 100)), len(everything))
+    if first >= last:
+        raise ValueError(
+            f"no image is in the range from {start:g} to {end:g} % of {len(everything)} images"
+        )
+    return sorted((everything[i] for i in order[first:last]), key=_sort_key)
 
 
-def write_subset(folder: Path, subset: Subset, ids: Sequence[int]) -> Path:
+def _sort_key(number: int | str) -> tuple[bool, int | str]:
+    return isinstance(number, str), number
+
+
+def write_subset(folder: Path, subset: Subset, ids: Sequence[int | str]) -> Path:
     """Writes ``NAME.json`` with the ids of a subset's images and how they were chosen.
 
     Args:
@@ -84,7 +113,8 @@ def write_subset(folder: Path, subset: Subset, ids: Sequence[int]) -> Path:
     path = folder / f"{subset.name}.json"
     content = {
         "data_set": subset.base,
-        "percent": subset.percent,
+        "from_percent": subset.start,
+        "to_percent": subset.end,
         "seed": subset.seed,
         "num_images": len(ids),
         "image_ids": list(ids),

@@ -33,7 +33,7 @@ def summarize(output: Path, *, reference: str | None = None) -> dict[str, Any]:
     plan = existing_plan(output)
     cfg = cell_config(plan, plan.cells[0], output)
     register_custom(cfg.DATASETS.CUSTOM)
-    register_named("DATASETS.TEST", cfg.DATASETS.TEST)
+    register_named("DATASETS.TEST", cfg.DATASETS.TEST, cfg.DATASETS.SUBSET_SEED)
     name = cfg.DATASETS.TEST[0]
     data = load_data(name, Reading.of(cfg))
     images = len(data.data.images)

@@ -30,7 +30,7 @@ def settle(
     cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = train, test or train
     cfg.merge_from_list([part for pair in options.items() for part in pair])
     for key in ("TRAIN", "TEST"):
-        register_named(f"DATASETS.{key}", cfg.DATASETS[key])
+        register_named(f"DATASETS.{key}", cfg.DATASETS[key], cfg.DATASETS.SUBSET_SEED)
     validate_cfg(cfg, eval_only=eval_only)
     settle_datasets(cfg, eval_only=eval_only)
     return cfg

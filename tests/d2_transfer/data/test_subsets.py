@@ -6,14 +6,21 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import register_coco_instances
 
 import d2_transfer
 from d2_transfer.config import get_cfg
-from d2_transfer.data.registry import register_custom, register_subsets, write_subsets
-from d2_transfer.data.subsets import choose_images, parse_subset
+from d2_transfer.data.registry import (
+    Reading,
+    load_data,
+    register_custom,
+    register_named,
+    write_subsets,
+)
+from d2_transfer.data.subsets import choose_images, parse_subset, subset_name
 from d2_transfer.prediction import _catalog_classes
 
 IDS = range(3, 4003)
@@ -51,12 +58,29 @@ def test_each_image_is_as_likely_as_another() -> None:
 def test_the_names() -> None:
     subset = parse_subset("coco_2017_train_0.5percent", 3)
     assert subset is not None
-    assert (subset.base, subset.percent, subset.seed) == ("coco_2017_train", 0.5, 3)
-    for other in ("coco_2017_train", "percent", "_1percent", "coco:train_1percent", "x_1percents"):
+    assert (subset.base, subset.start, subset.end, subset.seed) == ("coco_2017_train", 0, 0.5, 3)
+    ranged = parse_subset("coco:a_2.json:x_7percent_12.5to20percent", 0)
+    assert ranged is not None
+    assert (ranged.base, ranged.start, ranged.end) == ("coco:a_2.json:x_7percent", 12.5, 20)
+    for found in (subset, ranged):
+        assert subset_name(found.base, found.end, found.start) == found.name
+    for other in ("coco_2017_train", "percent", "_1percent", "x_1percents"):
         assert parse_subset(other, 0) is None
     for share in ("0", "101"):
         with pytest.raises(ValueError, match=f"{share} % is not above 0 and at most 100"):
             parse_subset(f"x_{share}percent", 0)
+    with pytest.raises(ValueError, match="'x_9to9percent': the range from 9 to 9 % is empty"):
+        parse_subset("x_9to9percent", 0)
+
+
+def test_ranges_share_the_images_among_them() -> None:
+    parts = [choose_images(IDS, end, 3, start=end - 12.5) for end in np.arange(12.5, 101, 12.5)]
+    assert sorted(sum(parts, [])) == list(IDS)
+    assert parts[0] == choose_images(IDS, 12.5, 3)
+    names = [f"{i:06d}" for i in IDS]  # text ids, as those of VOC
+    assert choose_images(names, 12.5, 3) == [f"{i:06d}" for i in parts[0]]
+    with pytest.raises(ValueError, match="no image is in the range from 90 to 91 % of 4 images"):
+        choose_images(range(4), 91, 0, start=90)
 
 
 def test_a_part_is_read_as_the_whole(scenes: Any, tmp_path: Path) -> None:
@@ -64,8 +88,8 @@ def test_a_part_is_read_as_the_whole(scenes: Any, tmp_path: Path) -> None:
     images = str(scenes.root / "JPEGImages")
     register_coco_instances(whole, {}, str(scenes.root / "coco.json"), images)
     name = f"{whole}_50percent"
-    register_subsets("DATASETS.TRAIN", [name, whole], 4)
-    register_subsets("DATASETS.TRAIN", [name], 4)  # again, as each process of a run does
+    register_named("DATASETS.TRAIN", [name, whole], 4)
+    register_named("DATASETS.TRAIN", [name], 4)  # again, as each process of a run does
     records = DatasetCatalog.get(whole)
     ids = choose_images([r["image_id"] for r in records], 50, 4)
     assert len(ids) == 3
@@ -77,28 +101,63 @@ def test_a_part_is_read_as_the_whole(scenes: Any, tmp_path: Path) -> None:
     assert file == tmp_path / "lists" / f"{name}.json"
     assert json.loads(file.read_text()) == {
         "data_set": whole,
-        "percent": 50.0,
+        "from_percent": 0.0,
+        "to_percent": 50.0,
         "seed": 4,
         "num_images": 3,
         "image_ids": ids,
     }
-    register_subsets("DATASETS.TRAIN", [name], 5)  # another run of the same process
+    register_named("DATASETS.TRAIN", [name], 5)  # another run of the same process
     ids = choose_images([r["image_id"] for r in records], 50, 5)
     assert [r["image_id"] for r in DatasetCatalog.get(name)] == ids
 
 
-def test_what_has_no_parts(scenes: Any) -> None:
-    register_custom([scenes.coco("subset_own")])
-    for base in ("subset_own", "voc_2007_trainval", "unknown"):
-        with pytest.raises(ValueError) as error:
-            register_subsets("DATASETS.TRAIN", [f"{base}_1percent"], 0)
-        assert str(error.value) == (
-            f"DATASETS.TRAIN: '{base}_1percent' is not a subset of one of Detectron2's names for"
-            " COCO, such as coco_2017_train_10percent"
-        )
+@pytest.mark.parametrize("form", ["coco", "voc", "coco spec", "voc spec"])
+def test_parts_of_own_data(scenes: Any, form: str) -> None:
+    specs = {
+        "coco spec": f"coco:{scenes.root / 'coco.json'}:{scenes.root / 'JPEGImages'}",
+        "voc spec": f"voc:{scenes.root}:all",
+    }
+    whole = specs.get(form, f"parts_{form}")
+    if form not in specs:
+        register_custom([getattr(scenes, form)(whole)])
+    train, val = f"{whole}_0to50percent", f"{whole}_50to100percent"
+    one = f"{whole}_17percent"
+    register_named("DATASETS.TRAIN", [train, val, one], 3)
+    everything = load_data(whole, Reading()).data
+    parts = [load_data(name, Reading()).data for name in (train, val)]
+    ids = [[image.id for image in part.images] for part in parts]
+    assert [len(of_part) for of_part in ids] == [3, 3]
+    assert sorted(ids[0] + ids[1]) == [image.id for image in everything.images]
+    assert [r["image_id"] for r in DatasetCatalog.get(train)] == ids[0]
+    # An image with one class only: the classes are those of the whole.
+    (image,) = load_data(one, Reading()).data.images
+    assert load_data(one, Reading()).data.classes == everything.classes
+    assert sorted(everything.classes) == ["bar", "square"]
+    assert image.id in ids[0]
+    register_named("DATASETS.TRAIN", [train], 5)  # another run of the same process
+    assert [r["image_id"] for r in DatasetCatalog.get(train)] != ids[0]
+
+
+def test_a_folder_that_is_named_as_a_part_is_the_whole(scenes: Any, tmp_path: Path) -> None:
+    (tmp_path / "images_50percent").symlink_to(scenes.root / "JPEGImages")
+    (tmp_path / "coco.json").symlink_to(scenes.root / "coco.json")
+    name = f"coco:{tmp_path / 'coco.json'}:{tmp_path / 'images_50percent'}"
+    register_named("DATASETS.TRAIN", [name, f"{name}_50percent"])
+    assert len(DatasetCatalog.get(name)) == 6
+    assert len(DatasetCatalog.get(f"{name}_50percent")) == 3
+
+
+def test_what_has_no_parts() -> None:
+    with pytest.raises(ValueError) as error:
+        register_named("DATASETS.TRAIN", ["unknown_1percent"])
+    assert str(error.value) == (
+        "DATASETS.TRAIN: 'unknown_1percent' is not a subset of a data set: 'unknown' is neither in"
+        " DATASETS.CUSTOM, nor a spec, nor one of Detectron2's names for COCO and VOC"
+    )
     with pytest.raises(ValueError, match="DATASETS.TRAIN: 'coco_2017_train_0percent': 0 % is not"):
-        register_subsets("DATASETS.TRAIN", ["coco_2017_train_0percent"], 0)
-    register_subsets("DATASETS.TRAIN", ["coco_2017_train", "coco:a.json", "nothing"], 0)
+        register_named("DATASETS.TRAIN", ["coco_2017_train_0percent"], 0)
+    register_named("DATASETS.TRAIN", ["coco_2017_train", "nothing"], 0)
 
 
 @pytest.mark.filterwarnings("ignore:torch.meshgrid")
