@@ -35,6 +35,9 @@ def add_transfer_config(cfg: CfgNode) -> None:
     # Data sets to register before they are used: a list of dictionaries, see
     # `d2_transfer.data.entries.parse_entry`.
     cfg.DATASETS.CUSTOM = []
+    # A validation set, such as NAME_90to100percent, or (): evaluated while training instead of the
+    # test sets, which are evaluated once, at the end, with the weights of its highest box AP.
+    cfg.DATASETS.VAL = ()
     # Names of the classes in the order of the model's numbers. Empty: those of the training data.
     # A run stores them here, in its config.yaml.
     cfg.DATASETS.CLASSES = []
@@ -59,6 +62,11 @@ def add_transfer_config(cfg: CfgNode) -> None:
     # What computes COCO's metric: hotcoco, or pycocotools, the reference, which takes 50 times as
     # long.
     cfg.TEST.COCO_BACKEND = BACKENDS[0]
+    # Evaluations in a row without a higher box AP on DATASETS.VAL after which training ends.
+    # 0: never.
+    cfg.TEST.PATIENCE = 0
+    # Images of the first test set on which predictions are drawn for the trackers.
+    cfg.TEST.SHOWN_IMAGES = 4
     # Of SOLVER.AMP.ENABLED True: auto, fp32, bf16, or fp16, which needs a GPU. auto measures on a
     # CPU; on a GPU it is bf16 where that is supported, otherwise fp16.
     cfg.SOLVER.AMP.DTYPE = "auto"
@@ -112,7 +120,29 @@ def validate_cfg(cfg: CfgNode, *, eval_only: bool = False, num_processes: int = 
     for split in splits:
         if not cfg.DATASETS[split]:
             raise ValueError(f"DATASETS.{split} is empty: name one data set or more")
+    if not eval_only:
+        _check_validation(cfg)
+        splits.append("VAL")
+    for split in splits:
         check_names(f"DATASETS.{split}", cfg.DATASETS[split], masks=cfg.MODEL.MASK_ON)
+
+
+def _check_validation(cfg: CfgNode) -> None:
+    names, patience = cfg.DATASETS.VAL, cfg.TEST.PATIENCE
+    if len(names) > 1:
+        raise ValueError(f"DATASETS.VAL {tuple(names)}: name one data set, which decides")
+    for split in ("TRAIN", "TEST"):
+        if set(names) & set(cfg.DATASETS[split]):
+            raise ValueError(
+                f"DATASETS.VAL {names[0]!r} is in DATASETS.{split} too: choose another"
+            )
+    if patience < 0 or (patience and not (names and cfg.TEST.EVAL_PERIOD > 0)):
+        raise ValueError(
+            f"TEST.PATIENCE {patience} needs DATASETS.VAL and a TEST.EVAL_PERIOD above 0; 0: train"
+            " to the end"
+        )
+    if cfg.TEST.SHOWN_IMAGES < 0:
+        raise ValueError(f"TEST.SHOWN_IMAGES {cfg.TEST.SHOWN_IMAGES} is negative")
 
 
 def check_model(cfg: CfgNode) -> None:

@@ -123,7 +123,8 @@ def prepare(cfg: CfgNode, options: RunOptions) -> CfgNode:
 def _register(cfg: CfgNode, options: RunOptions) -> None:
     register_custom(cfg.DATASETS.CUSTOM)
     if not options.eval_only:
-        register_named("DATASETS.TRAIN", cfg.DATASETS.TRAIN, cfg.DATASETS.SUBSET_SEED)
+        for split in ("TRAIN", "VAL"):
+            register_named(f"DATASETS.{split}", cfg.DATASETS[split], cfg.DATASETS.SUBSET_SEED)
     register_named("DATASETS.TEST", cfg.DATASETS.TEST, cfg.DATASETS.SUBSET_SEED)
 
 
@@ -201,7 +202,7 @@ def run(cfg: CfgNode, options: RunOptions, request: StopRequest | None = None) -
         for file in write_subsets(cfg.DATASETS.TRAIN, Path(cfg.OUTPUT_DIR, "subsets")):
             logger.info(f"The images of the subset are listed in {file}")
     # The loaders have their own copy of the training data.
-    forget_data(set(cfg.DATASETS.TRAIN) - set(cfg.DATASETS.TEST))
+    forget_data(set(cfg.DATASETS.TRAIN) - {*cfg.DATASETS.VAL, *cfg.DATASETS.TEST})
     trainer.resume_or_load(resume=options.resume)
     if options.profile:
         check_steps_left(trainer.max_iter - trainer.start_iter)

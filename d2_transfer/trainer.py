@@ -15,6 +15,7 @@ from detectron2.data import build_detection_test_loader
 from detectron2.engine import (
     AMPTrainer,
     DefaultTrainer,
+    HookBase,
     SimpleTrainer,
     TrainerBase,
     create_ddp_model,
@@ -41,6 +42,8 @@ from d2_transfer.evaluators import build_evaluator
 from d2_transfer.mask_loss import omit_maskless
 from d2_transfer.mixed_precision import use_number_format
 from d2_transfer.number_format import number_format_of, resolve_number_format
+from d2_transfer.shown_predictions import ShowPredictions
+from d2_transfer.validation import EarlyStop, Validation
 from d2_transfer.writers import TrackerWriter
 
 logger = logging.getLogger(__name__)
@@ -82,21 +85,49 @@ class Trainer(DefaultTrainer):
         self.checkpointer = TransferCheckpointer(model, cfg.OUTPUT_DIR, trainer=weakref.proxy(self))
         self.cfg, self.start_iter, self.max_iter = cfg, 0, cfg.SOLVER.MAX_ITER
         self._tracker_writers: list[TrackerWriter] = []
+        self._validation: Validation | None = None
         self.register_hooks(self.build_hooks())
+
+    def build_hooks(self) -> list[HookBase | None]:
+        """Detectron2's, with `Validation` for ``DATASETS.VAL``, and `ShowPredictions`."""
+        cfg = self.cfg
+        found: list[HookBase | None] = super().build_hooks()
+        if cfg.DATASETS.VAL:
+            val_cfg = cfg.clone()
+            val_cfg.defrost()
+            val_cfg.DATASETS.TEST = cfg.DATASETS.VAL
+            self._validation = Validation(
+                cfg.TEST.EVAL_PERIOD,
+                lambda: self.test(val_cfg, self.model),
+                self._test_last,
+                patience=cfg.TEST.PATIENCE,
+            )
+            found = [hook for hook in found if not isinstance(hook, hooks.EvalHook)]
+            savers = [n for n, h in enumerate(found) if isinstance(h, hooks.PeriodicCheckpointer)]
+            found.insert(savers[0] if savers else len(found), self._validation)
+        if comm.is_main_process() and cfg.LOGGERS and cfg.TEST.SHOWN_IMAGES:
+            found.insert(-1, ShowPredictions(cfg, cfg.TEST.EVAL_PERIOD))  # before the writers
+        return found
+
+    def _test_last(self) -> Any:
+        self._last_eval_results = self.test(self.cfg, self.model)
+        return self._last_eval_results
 
     def build_writers(self) -> list[EventWriter]:
         """The log, ``metrics.json``, and what LOGGERS names."""
         folder, config = self.cfg.OUTPUT_DIR, yaml.safe_load(self.cfg.dump())
-        writers: list[EventWriter] = [
+        names = self.cfg.LOGGERS
+        self._tracker_writers = [
+            TrackerWriter(name, Path(folder), config) for name in names if name != "tensorboard"
+        ]
+        # TensorBoard's comes last: it removes the pictures that it has written.
+        tensorboard = [TensorboardXWriter(folder)] if "tensorboard" in names else []
+        return [
             CommonMetricPrinter(self.max_iter),
             JSONWriter(os.path.join(folder, "metrics.json")),
+            *self._tracker_writers,
+            *tensorboard,
         ]
-        for name in self.cfg.LOGGERS:
-            if name == "tensorboard":
-                writers.append(TensorboardXWriter(folder))  # it also takes images
-            else:
-                self._tracker_writers.append(TrackerWriter(name, Path(folder), config))
-        return [*writers, *self._tracker_writers]
 
     def resume_or_load(self, resume: bool = True) -> None:
         """Loads the last checkpoint of ``OUTPUT_DIR`` if ``resume``, otherwise ``MODEL.WEIGHTS``.
@@ -115,7 +146,7 @@ class Trainer(DefaultTrainer):
             logger.info(f"Resumed from {path}, at iteration {self.start_iter}")
 
     def train(self) -> Any:
-        """Trains up to ``SOLVER.MAX_ITER``.
+        """Trains up to ``SOLVER.MAX_ITER``, or until `Validation` ends it.
 
         Returns:
             The results of the last evaluation, on the main process; otherwise None.
@@ -125,12 +156,16 @@ class Trainer(DefaultTrainer):
             FloatingPointError: a loss is not finite.
         """
         self._go_on_with_data()
+        if self._validation is not None and self._validation.stopped:
+            self.max_iter = self.start_iter  # the run had ended before it was resumed
         for writer in self._tracker_writers:
             writer.open(self.start_iter)
         log = logging.getLogger("detectron2.engine.train_loop")
         log.addFilter(_in_one_line)
         try:
             super().train()
+        except EarlyStop:
+            pass  # its message is in the log
         finally:
             log.removeFilter(_in_one_line)
         return getattr(self, "_last_eval_results", None)
@@ -223,7 +258,7 @@ def _in_one_line(record: logging.LogRecord) -> bool:
     error = record.exc_info[1] if record.exc_info else None
     if error is not None and worker_failure(error) is not None:
         return False
-    reported = isinstance(error, OSError | ValueError | FloatingPointError | Preempted)
+    reported = isinstance(error, OSError | ValueError | FloatingPointError | Preempted | EarlyStop)
     if reported or (error is not None and comm.get_world_size() > 1):
         record.msg, record.args, record.exc_info = f"Training stopped: {error}", None, None
     return True

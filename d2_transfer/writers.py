@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from detectron2.utils.events import EventWriter, get_event_storage
 
 from cwrgp.trackers.base import Tracker
@@ -13,7 +14,7 @@ from cwrgp.trackers.build import open_trackers
 
 
 class TrackerWriter(EventWriter):
-    """Hands Detectron2's scalars to a tracker.
+    """Hands Detectron2's scalars to a tracker, and pictures where it has ``log_images``.
 
     Args:
         name: of the tracker.
@@ -27,7 +28,7 @@ class TrackerWriter(EventWriter):
     ) -> None:
         self._name, self._folder, self._config = name, folder, config
         self._window_size = window_size
-        self._last_write = -1
+        self._last_write = self._last_images = -1
         self._tracker: Tracker | None = None
 
     def open(self, start_step: int) -> None:
@@ -47,6 +48,20 @@ class TrackerWriter(EventWriter):
         for step, values in sorted(records.items()):
             self._tracker.log(values, step)
             self._last_write = step
+        self._write_images()
+
+    def _write_images(self) -> None:
+        log_images = getattr(self._tracker, "log_images", None)
+        if log_images is None:
+            return
+        records: dict[int, dict[str, np.ndarray]] = {}
+        # Detectron2 has no other way to them.
+        for name, image, step in get_event_storage()._vis_data:
+            if step > self._last_images:
+                records.setdefault(step, {})[name] = np.asarray(image).transpose(1, 2, 0)
+        for step, images in sorted(records.items()):
+            log_images(images, step)
+            self._last_images = step
 
     def close(self) -> None:
         """Closes the tracker."""

@@ -8,7 +8,11 @@ from typing import Any, Protocol
 
 
 class Tracker(Protocol):
-    """Keeps the numbers of a run: a file, a server."""
+    """Keeps the numbers of a run: a file, a server.
+
+    A tracker that takes pictures has a further method, ``log_images(images, step)``, with images by
+    name, (H, W, 3) uint8 each.
+    """
 
     def log(self, values: Mapping[str, float], step: int) -> None:
         """Keeps one record.

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from cwrgp.file_io.atomic import write_text
 
 RUN_ID = "wandb_run_id"
@@ -48,6 +50,13 @@ class WandbTracker:
     def log(self, values: Mapping[str, float], step: int) -> None:
         """Logs a record, with its step as "iteration"."""
         self._run.log({"iteration": step, **values})
+
+    def log_images(self, images: Mapping[str, np.ndarray], step: int) -> None:
+        """Logs pictures, (H, W, 3) uint8 each, with their step as "iteration"."""
+        from wandb import Image
+
+        pictures = {name: Image(image) for name, image in images.items()}
+        self._run.log({"iteration": step, **pictures})
 
     def close(self) -> None:
         """Finishes the upload."""

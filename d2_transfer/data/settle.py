@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 
 def run_datasets(cfg: CfgNode, *, eval_only: bool) -> list[str]:
     """The names of the data sets that a run uses, each once."""
-    train = () if eval_only else cfg.DATASETS.TRAIN
+    train = () if eval_only else (*cfg.DATASETS.TRAIN, *cfg.DATASETS.VAL)
     return list(dict.fromkeys((*train, *cfg.DATASETS.TEST)))
 
 
@@ -122,6 +122,31 @@ def settle_datasets(cfg: CfgNode, *, eval_only: bool = False, weights: str | Non
     formats = {load_data(name, reading).mask_format for name in own}
     if "bitmask" in formats:
         cfg.INPUT.MASK_FORMAT = "bitmask"  # which also takes polygons
+    if not eval_only:
+        _check_apart(cfg, reading)
+
+
+def _check_apart(cfg: CfgNode, reading: Reading) -> None:
+    """Checks that no validation image is trained on or tested with.
+
+    Raises:
+        ValueError: there is one.
+    """
+
+    def files(split: str) -> set[Path]:
+        names = [name for name in cfg.DATASETS[split] if find_spec(name) is not None]
+        images = [image for name in names for image in load_data(name, reading).data.images]
+        return {image.file.resolve() for image in images if image.file is not None}
+
+    val = files("VAL")
+    for split in ("TRAIN", "TEST") if val else ():
+        shared = sorted(val & files(split))
+        if shared:
+            raise ValueError(
+                f"DATASETS.VAL {cfg.DATASETS.VAL[0]!r}: {len(shared)} of its {len(val)} images are"
+                f" in DATASETS.{split} too, the first {shared[0]}: take others, such as the ranges"
+                " NAME_0to90percent and NAME_90to100percent of one data set"
+            )
 
 
 def stored_classes(weights: str | None) -> list[str]:

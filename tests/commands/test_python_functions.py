@@ -26,7 +26,6 @@ SHORT: dict[str, Any] = {
 }
 
 
-@pytest.mark.slow
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two classes, 16 images of each to train on and 4 to test on."""
@@ -107,7 +106,6 @@ def test_what_the_package_exports() -> None:
         cwrgp.train  # noqa: B018
 
 
-@pytest.mark.slow
 def test_importing_the_package_imports_nothing_else(run_tool: Run) -> None:
     code = "import cwrgp, sys; print(*sorted({name.split('.')[0] for name in sys.modules}))"
     loaded = set(run_tool("-c", code, check=True).stdout.split())
