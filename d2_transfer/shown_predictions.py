@@ -43,6 +43,7 @@ class ShowPredictions(HookBase):
 
     def __init__(self, cfg: CfgNode, period: int) -> None:
         self._cfg, self._period = cfg, period
+        self._mapper = TransferMapper(cfg, False)
         self._records: list[dict[str, Any]] | None = None
 
     def after_step(self) -> None:
@@ -71,7 +72,7 @@ class ShowPredictions(HookBase):
     @torch.no_grad()
     def _draw(self, record: dict[str, Any], names: Sequence[str]) -> np.ndarray | None:
         """(H, W, 3) uint8; None for an image that cannot be read."""
-        mapped = TransferMapper(self._cfg, False)(record)
+        mapped = self._mapper(record)
         if UNREADABLE in mapped:
             return None
         model = self.trainer.checkpointer.model

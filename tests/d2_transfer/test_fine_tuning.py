@@ -133,10 +133,17 @@ def test_loggers_get_the_records_of_metrics_json_and_go_on_when_it_resumes(
     monkeypatch.setenv("WANDB_SILENT", "true")
     opts = ("MODEL.WEIGHTS", encoder_file, "LOGGERS", "['wandb']")
     run(command(C4, tmp_path, scenes.coco("logged"), *opts))
-    run(command(C4, tmp_path, scenes.coco("logged"), *opts, "SOLVER.MAX_ITER", 5), "--resume")
+    shown = ("SOLVER.MAX_ITER", 5, "TEST.SHOWN_IMAGES", 2)
+    run(command(C4, tmp_path, scenes.coco("logged"), *opts, *shown), "--resume")
     records = [json.loads(line) for line in (tmp_path / "metrics.json").read_text().splitlines()]
     files = offline_files(tmp_path)
-    history = [record for file in files for record in read_history(file)]
+    everything = [record for file in files for record in read_history(file)]
+    history = [record for record in everything if not any("predictions" in k for k in record)]
+    (pictures,) = [record for record in everything if record not in history]
+    assert pictures.pop("iteration") == 4
+    for name in ("000000", "000005"):
+        found = {key: pictures[f"predictions/{name}.png.{key}"] for key in ("_type", "width")}
+        assert found == {"_type": "image-file", "width": 128}  # 64 px, drawn twice as large
     assert [r["iteration"] for r in history] == [r["iteration"] for r in records] == [2, 3, 4, 5]
     for logged, record in zip(history, records, strict=True):
         assert logged == pytest.approx(record, nan_ok=True)
