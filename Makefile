@@ -21,7 +21,7 @@ demo: export OMP_NUM_THREADS ?= $(shell nproc)
 test: export OMP_NUM_THREADS ?= 1
 PYTEST_PROCESSES ?= $(shell n=$$(nproc); echo $$((n < 8 ? n : 8)))
 
-demo: setup ## pretrain, convert, fine-tune, report: output/demo/report.html (DEMO_ARGS=...)
+demo: setup ## pretrain, convert, fine-tune, report: output/demo/trials/report.html (DEMO_ARGS=...)
 	$(VENV_PYTHON) tools/demo $(DEMO_ARGS)
 
 test: setup ## the default test suite (PYTEST_ARGS=...)

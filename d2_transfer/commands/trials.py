@@ -44,6 +44,8 @@ def run_trials(
     pretraining_data: str | PathLike[str] | None = None,
     allow_leakage: bool = False,
     ims_per_batch: int | None = None,
+    fractions: Sequence[float] = (100,),
+    lr_sweep: Sequence[float] = (),
     **overrides: Any,
 ) -> dict[str, Any]:
     """Fine-tunes from several weights with several seeds: ``cwrgp-trials`` as a function.
@@ -71,6 +73,10 @@ def run_trials(
         allow_leakage: record them as a deviation instead.
         ims_per_batch: another batch than the protocol's, with learning rate and numbers of
             iterations by the linear rule.
+        fractions: of the training images in percent; other images for each seed, nested. A part
+            has the protocol's iterations times its share, or times 0.1 if that is more.
+        lr_sweep: learning rates. Each arm has its own best, which is found with one seed on 10 % of
+            the training images, tested on another 10 % of them.
         **overrides: keys of the config, as for `d2_transfer.train`. They are deviations from the
             protocol, which every table states.
 
@@ -96,8 +102,22 @@ def run_trials(
     if ims_per_batch is not None:
         scale_batch(cfg, ims_per_batch)
     pretraining = None if pretraining_data is None else Path(pretraining_data)
-    options = _Options(trials, num_gpus, jobs, reference, restart, pretraining, allow_leakage)
+    options = _Options(
+        trials,
+        num_gpus,
+        jobs,
+        reference,
+        restart,
+        pretraining,
+        allow_leakage,
+        fractions=_joined(fractions),
+        lr_sweep=_joined(lr_sweep),
+    )
     return _run(cfg, file, words, Path(output), options)
+
+
+def _joined(numbers: Sequence[float]) -> str:
+    return ",".join(f"{number:g}" for number in numbers)
 
 
 class _Options(NamedTuple):
@@ -111,6 +131,8 @@ class _Options(NamedTuple):
     pretraining: Path | None
     allow_leakage: bool
     sbatch: str | None = None
+    fractions: str = "100"
+    lr_sweep: str = ""
 
 
 def _run(
@@ -119,7 +141,7 @@ def _run(
     """Plans, runs and summarizes; {} where the cells were only submitted."""
     from d2_transfer.config import get_cfg  # noqa: PLC0415
     from d2_transfer.trials.launch import run_here, run_on_slurm  # noqa: PLC0415
-    from d2_transfer.trials.plan import parse_arms  # noqa: PLC0415
+    from d2_transfer.trials.plan import parse_arms, parse_numbers  # noqa: PLC0415
     from d2_transfer.trials.prepare import make_plan  # noqa: PLC0415
     from d2_transfer.trials.summary import summarize  # noqa: PLC0415
 
@@ -143,6 +165,8 @@ def _run(
         restart=options.restart,
         pretraining=options.pretraining,
         allow_leakage=options.allow_leakage,
+        fractions=parse_numbers("fractions", options.fractions, high=100),
+        rates=parse_numbers("lr-sweep", options.lr_sweep) if options.lr_sweep else (),
     )
     if options.sbatch is not None:
         run_on_slurm(
@@ -176,6 +200,18 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         type=int,
         metavar="N",
         help="another batch, with learning rate and iterations by the linear rule",
+    )
+    parser.add_argument(
+        "--fractions",
+        default="100",
+        metavar="P,P,...",
+        help="of the training images in percent, such as 1,5,10,100 (default: 100)",
+    )
+    parser.add_argument(
+        "--lr-sweep",
+        default="",
+        metavar="R,R,...",
+        help="learning rates of which each arm has its best, found on training images alone",
     )
     parser.add_argument(
         "--pretraining-data",
@@ -258,6 +294,8 @@ def _run_arguments(args: argparse.Namespace) -> dict[str, Any]:
         pretraining=args.pretraining_data,
         allow_leakage=args.allow_leakage,
         sbatch=sbatch,
+        fractions=args.fractions,
+        lr_sweep=args.lr_sweep,
     )
     return _run(cfg, file, args.weights, Path(args.output), options)
 

@@ -129,7 +129,7 @@ def _register_subset(key: str, subset: Subset) -> None:
     name, base = subset.name, subset.base
     if _subsets.get(name) == subset:
         return
-    register_named(key, [base])
+    register_named(key, [base], subset.seed)
     if base not in _specs and (
         base not in DatasetCatalog or MetadataCatalog.get(base).get("evaluator_type") != "coco"
     ):
@@ -275,6 +275,8 @@ def load_data(name: str, reading: Reading) -> LoadedData:
 
 
 def _part(loaded: LoadedData, subset: Subset) -> LoadedData:
+    if subset.base in _subsets:
+        loaded = _part(loaded, _subsets[subset.base])
     wanted = set(_choose(subset, (image.id for image in loaded.data.images)))
     images = [image for image in loaded.data.images if image.id in wanted]
     if not any(image.things for image in images):

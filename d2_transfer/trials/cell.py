@@ -7,7 +7,6 @@ import json
 import platform
 import time
 from pathlib import Path
-from typing import Any
 
 import detectron2
 import torch
@@ -21,8 +20,11 @@ from d2_transfer.config import get_cfg
 from d2_transfer.evaluators import DETECTIONS, SCORES, inference_folder
 from d2_transfer.fine_tuning import RunOptions, fine_tune
 from d2_transfer.trials.plan import Cell, Plan
+from d2_transfer.trials.result_files import RESULT, cell_folder
+from d2_transfer.trials.scaling import use_fraction
+from d2_transfer.trials.sweep import rate_of, use_sweep
 
-RESULT, ERROR = "result.json", "error.txt"
+ERROR = "error.txt"
 
 
 class State(str, enum.Enum):
@@ -33,11 +35,6 @@ class State(str, enum.Enum):
     FAILED = "failed"
     STARTED = "started"  # and stopped before its end
     WAITING = "waiting"
-
-
-def cell_folder(output: Path, cell: Cell) -> Path:
-    """The folder of a cell: its result, and the run."""
-    return output / "cells" / cell.name
 
 
 def state_of(output: Path, cell: Cell) -> tuple[State, str]:
@@ -52,12 +49,28 @@ def state_of(output: Path, cell: Cell) -> tuple[State, str]:
     return (State.STARTED if (folder / "run").is_dir() else State.WAITING), ""
 
 
-def cell_config(plan: Plan, cell: Cell, output: Path) -> CfgNode:
-    """The config of a cell's fine-tuning."""
+def base_config(plan: Plan) -> CfgNode:
+    """The config of the trials, without what is each cell's own."""
     cfg = get_cfg()
     cfg.merge_from_other_cfg(CfgNode.load_cfg(plan.config))
+    return cfg
+
+
+def cell_config(plan: Plan, cell: Cell, output: Path) -> CfgNode:
+    """The config of a cell's fine-tuning.
+
+    Raises:
+        ValueError: the sweep that decides its learning rate is not done.
+    """
+    cfg = base_config(plan)
     cfg.MODEL.WEIGHTS, cfg.SEED = cell.weights, cell.seed
     cfg.OUTPUT_DIR = str(cell_folder(output, cell) / "run")
+    if cell.rate is not None:
+        use_sweep(cfg, cell.rate, cell.seed)
+        return cfg
+    if plan.rates:
+        cfg.SOLVER.BASE_LR = rate_of(output, plan, cell.arm, cfg.SOLVER.BASE_LR)
+    use_fraction(cfg, cell.percent, cell.seed)
     return cfg
 
 
@@ -79,12 +92,18 @@ def run_cell(output: Path, plan: Plan, cell: Cell, *, num_gpus: int) -> None:
             options = RunOptions(resume=True, or_start=True, stoppable=True, num_gpus=num_gpus)
             fine_tune(cfg, options)
         except USER_ERRORS as error:
+            if cell.rate is not None and isinstance(error, FloatingPointError):
+                # The rate is too high, which is what the sweep is there to find out.
+                write_text(folder / RESULT, json.dumps({"scores": None, "diverged": str(error)}))
+                return
             (folder / ERROR).write_text(" ".join(str(error).split()))
             raise
         found = inference_folder(Path(cfg.OUTPUT_DIR), cfg.DATASETS.TEST[0])
         result = {
             "arm": cell.arm,
             "seed": cell.seed,
+            "rate": cfg.SOLVER.BASE_LR,
+            "percent": cell.percent,
             "scores": json.loads((found / SCORES).read_text()),
             "detections": str((found / DETECTIONS).relative_to(folder)),
             # Of the last start; an interrupted cell took longer.
@@ -106,9 +125,3 @@ def environment(cfg: CfgNode) -> dict[str, str]:
         "device": str(device),
         "number format": f"{cfg.SOLVER.AMP.DTYPE}, {cfg.SOLVER.AMP.MEMORY_FORMAT}",
     }
-
-
-def read_result(output: Path, cell: Cell) -> dict[str, Any] | None:
-    """What `run_cell` wrote; None if the cell is not done."""
-    path = cell_folder(output, cell) / RESULT
-    return json.loads(path.read_text()) if path.is_file() else None

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from cwrgp.report.figures import Series
 from cwrgp.trackers.jsonl import NAME, read_metrics
-from d2_transfer.trials.cell import cell_folder, read_result
 from d2_transfer.trials.plan import Plan
+from d2_transfer.trials.result_files import cell_folder, read_result
 
 Curve = Mapping[int, float]
 
@@ -23,7 +23,7 @@ def read_curves(output: Path, plan: Plan, metric: str) -> dict[str, list[Curve]]
         metric: as in ``metrics.json``, such as "bbox/AP" or "total_loss".
     """
     found: dict[str, list[Curve]] = {arm.name: [] for arm in plan.arms}
-    for cell in plan.cells:
+    for cell in plan.trial_cells():
         if read_result(output, cell) is None:
             continue
         records = read_metrics(cell_folder(output, cell) / "run" / NAME)

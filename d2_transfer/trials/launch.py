@@ -12,13 +12,14 @@ import torch
 
 from cwrgp.jobs import Job, run_jobs
 from cwrgp.preemption import EXIT_CODE, Preempted
-from d2_transfer.trials.cell import ERROR, State, cell_folder, state_of
-from d2_transfer.trials.plan import Plan
+from d2_transfer.trials.cell import ERROR, State, state_of
+from d2_transfer.trials.plan import Cell, Plan
+from d2_transfer.trials.result_files import cell_folder
 from d2_transfer.trials.slurm import array_script, submit
 
 
 def run_here(output: Path, plan: Plan, *, num_gpus: int, jobs: int) -> None:
-    """Runs the cells that are not done.
+    """Runs the cells that are not done, first those of a sweep, which the others need.
 
     Args:
         output: folder of the trials.
@@ -51,30 +52,36 @@ def run_here(output: Path, plan: Plan, *, num_gpus: int, jobs: int) -> None:
     env = dict(os.environ)
     if not gpus:
         env.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // jobs)))
-    found = run_jobs(
-        [
-            Job(
-                cell.name,
-                [*_command(output, num_gpus), "--cell", str(cell.number)],
-                output / "logs" / f"{cell.name}.txt",
-            )
-            for cell in waiting
-        ],
-        at_once=jobs,
-        gpus=gpus,
-        gpus_each=max(num_gpus, 1) if gpus and num_gpus else 0,
-        env=env,
-        ended=ended,
-    )
-    codes |= found
-    if EXIT_CODE in codes.values() or len(codes) < len(plan.cells):
-        raise Preempted("stop requested: what was finished is kept")
-    if failed := [name for name, code in codes.items() if code]:
-        raise ValueError(_failures(output, plan, failed))
+    for phase in _phases(waiting):
+        codes |= run_jobs(
+            [
+                Job(
+                    cell.name,
+                    [*_command(output, num_gpus), "--cell", str(cell.number)],
+                    output / "logs" / f"{cell.name}.txt",
+                )
+                for cell in phase
+            ],
+            at_once=jobs,
+            gpus=gpus,
+            gpus_each=max(num_gpus, 1) if gpus and num_gpus else 0,
+            env=env,
+            ended=ended,
+        )
+        if EXIT_CODE in codes.values() or not codes.keys() >= {cell.name for cell in phase}:
+            raise Preempted("stop requested: what was finished is kept")
+        if failed := [name for name, code in codes.items() if code]:
+            raise ValueError(_failures(output, plan, failed))
+
+
+def _phases(cells: Sequence[Cell]) -> list[list[Cell]]:
+    """The cells of a sweep and the others; none is empty."""
+    parts = [c for c in cells if c.rate is not None], [c for c in cells if c.rate is None]
+    return [part for part in parts if part]
 
 
 def run_on_slurm(output: Path, plan: Plan, *, num_gpus: int, jobs: int | None, sbatch: str) -> None:
-    """Submits the cells that are neither done nor running.
+    """Submits the cells that are neither done nor running; those of a sweep come first.
 
     Args:
         output: folder of the trials.
@@ -87,14 +94,18 @@ def run_on_slurm(output: Path, plan: Plan, *, num_gpus: int, jobs: int | None, s
         FileNotFoundError, ValueError: as `submit`.
     """
     open_states = {State.WAITING, State.STARTED, State.FAILED}
-    numbers = [cell.number for cell in plan.cells if state_of(output, cell)[0] in open_states]
-    if not numbers:
+    waiting = [cell for cell in plan.cells if state_of(output, cell)[0] in open_states]
+    if not waiting:
         print("no cell is left to run: --summarize shows the results")
         return
-    command = _command(output, num_gpus)
-    script = array_script(output, command, numbers, at_once=jobs, exit_code=EXIT_CODE)
-    print(submit(output, script, sbatch))
-    print(f"{len(numbers)} cells; --list shows their states, --summarize the results")
+    command, after = _command(output, num_gpus), ""
+    for phase in _phases(waiting):
+        numbers = [cell.number for cell in phase]
+        script = array_script(output, command, numbers, at_once=jobs, exit_code=EXIT_CODE)
+        name = "array.sh" if phase[0].rate is None else "sweep.sh"
+        after = submit(output / name, script, sbatch, after=after)
+        print(f"submitted: job {after}, {len(numbers)} cells")
+    print("--list shows their states, --summarize the results")
 
 
 def _command(output: Path, num_gpus: int) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -15,7 +16,7 @@ from cwrgp.file_io.atomic import write_text
 
 FILE = "plan.json"
 RANDOM = "random"
-_VERSION = 1
+_VERSION = 2
 _NAME = re.compile(r"[\w.-]+")
 
 
@@ -47,17 +48,24 @@ class Cell:
         arm: name.
         seed: of the fine-tuning.
         weights: `MODEL.WEIGHTS`; "" for random weights.
+        percent: of the training images.
+        rate: learning rate that is tried, on training images alone; None: a cell of the results.
     """
 
     number: int
     arm: str
     seed: int
     weights: str
+    percent: float = 100
+    rate: float | None = None
 
     @property
     def name(self) -> str:
-        """Of its folder."""
-        return f"{self.arm}-{self.seed}"
+        """Of its folder. No arm has "@" in its name."""
+        if self.rate is not None:
+            return f"{self.arm}@rate{self.rate:g}"
+        share = "" if self.percent == 100 else f"@{self.percent:g}percent"
+        return f"{self.arm}{share}-{self.seed}"
 
 
 @dataclass(frozen=True)
@@ -72,6 +80,8 @@ class Plan:
         seeds: of the fine-tunings, the same for all arms.
         files: weights as given -> the file that a detector starts from ("" for random weights), and
             its SHA-256.
+        fractions: of the training images in percent, ascending.
+        rates: learning rates of which each arm has its best; none: the config's.
     """
 
     protocol: str
@@ -80,16 +90,31 @@ class Plan:
     arms: tuple[Arm, ...]
     seeds: tuple[int, ...]
     files: Mapping[str, tuple[str, str]]
+    fractions: tuple[float, ...] = (100.0,)
+    rates: tuple[float, ...] = ()
 
     @cached_property
     def cells(self) -> list[Cell]:
-        """Seed by seed, so that what is finished early compares all arms."""
-        found: list[Cell] = []
-        for place, seed in enumerate(self.seeds):
-            for arm in self.arms:
-                weights = arm.weights[place] if arm.repeated else arm.weights[0]
-                found.append(Cell(len(found) + 1, arm.name, seed, self.files[weights][0]))
+        """First those of the sweep, which has the first seed. Then seed by seed, so that what is
+        finished early compares all arms."""
+        swept = [(arm, 0, 100.0, rate) for arm in self.arms for rate in self.rates]
+        trials = [
+            (arm, place, percent, None)
+            for place in range(len(self.seeds))
+            for percent in self.fractions
+            for arm in self.arms
+        ]
+        found = []
+        for number, (arm, place, percent, rate) in enumerate([*swept, *trials], 1):
+            weights = arm.weights[place] if arm.repeated else arm.weights[0]
+            file, _ = self.files[weights]
+            found.append(Cell(number, arm.name, self.seeds[place], file, percent, rate))
         return found
+
+    def trial_cells(self, percent: float | None = None) -> list[Cell]:
+        """The cells of the results that train on ``percent`` of the images; None: the largest."""
+        share = self.fractions[-1] if percent is None else percent
+        return [cell for cell in self.cells if cell.rate is None and cell.percent == share]
 
     def cell(self, number: int) -> Cell:
         """A cell by its number.
@@ -133,6 +158,29 @@ def parse_arms(words: Sequence[str], trials: int) -> tuple[Arm, ...]:
     return tuple(arms)
 
 
+def parse_numbers(what: str, text: str, *, high: float = math.inf) -> tuple[float, ...]:
+    """Numbers above 0, such as "1,5,10", in ascending order.
+
+    Args:
+        what: they are, for messages.
+        text: as given.
+        high: the highest that is allowed.
+
+    Raises:
+        ValueError: something else than such numbers, or a number twice.
+    """
+    try:
+        numbers = sorted(float(word) for word in text.split(","))
+    except ValueError:
+        numbers = []
+    if not numbers or not all(0 < number <= high for number in numbers):
+        limit = "" if high == math.inf else f" and at most {high:g}"
+        raise ValueError(f"{what} {text!r} are not numbers above 0{limit}, such as 1,5,10")
+    if len(set(numbers)) < len(numbers):
+        raise ValueError(f"{what} {text!r} has a number twice")
+    return tuple(numbers)
+
+
 def write_plan(folder: Path, plan: Plan) -> None:
     """Writes the plan of a folder of trials, which is made if needed."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -153,12 +201,13 @@ def read_plan(folder: Path) -> Plan | None:
         raise ValueError(f"{path} is of another version; choose another folder, or give --restart")
     arms = tuple(Arm(arm["name"], tuple(arm["weights"])) for arm in content.pop("arms"))
     files = {given: tuple(found) for given, found in content.pop("files").items()}
-    content |= {key: tuple(content[key]) for key in ("seeds", "deviations")}
+    lists = ("seeds", "deviations", "fractions", "rates")
+    content |= {key: tuple(content[key]) for key in lists}
     return Plan(arms=arms, files=files, **content)
 
 
 def check_same(folder: Path, old: Plan, new: Plan) -> None:
-    """Refuses to mix trials of two plans. More seeds or arms are no other plan.
+    """Refuses to mix trials of two plans. More seeds, arms or fractions are no other plan.
 
     Args:
         folder: of the trials, for the message.
@@ -166,7 +215,7 @@ def check_same(folder: Path, old: Plan, new: Plan) -> None:
         new: what is asked for.
 
     Raises:
-        ValueError: a config, a file of weights, or an arm has changed.
+        ValueError: the config, the rates, a file of weights, or an arm has changed.
     """
     advice = "; give --restart to start anew, or choose another folder"
     if old.config != new.config:
@@ -175,6 +224,9 @@ def check_same(folder: Path, old: Plan, new: Plan) -> None:
         raise ValueError(
             f"{folder} holds trials of another config ({' '.join(changed[:4])}){advice}"
         )
+    if old.rates != new.rates:
+        rates = ",".join(f"{rate:g}" for rate in old.rates) or "none"
+        raise ValueError(f"{folder} holds trials with another lr-sweep ({rates}){advice}")
     kept: dict[str, Any] = {arm.name: arm for arm in old.arms}
     for arm in new.arms:
         for given in arm.weights:

@@ -21,12 +21,18 @@ from d2_transfer.fine_tuning import RunOptions
 from d2_transfer.fine_tuning import prepare as prepare_run
 from d2_transfer.trials.cell import cell_config
 from d2_transfer.trials.plan import RANDOM, Arm, Plan, check_same, read_plan, write_plan
+from d2_transfer.trials.scaling import LEAST_SHARE
+from d2_transfer.trials.sweep import PERCENT
 from d2_transfer.weights import fits_detectors
 
 logger = logging.getLogger(__name__)
 
-# Keys that change where and how fast a run computes, but not what.
-_FREE = ("OUTPUT_DIR", "SEED", "MODEL.WEIGHTS", "MODEL.DEVICE", "LOGGERS", "DATALOADER.NUM_WORKERS")
+# Keys that change where and how fast a run computes, but not what. DATASETS.CUSTOM gives data sets
+# names, which DATASETS.TRAIN and DATASETS.TEST use.
+_FREE = (
+    *("OUTPUT_DIR", "SEED", "DATASETS.CUSTOM", "MODEL.WEIGHTS", "MODEL.DEVICE"),
+    *("LOGGERS", "DATALOADER.NUM_WORKERS", "TEST.SHOWN_IMAGES", "TEST.COCO_BACKEND"),
+)
 
 
 def make_plan(
@@ -41,6 +47,8 @@ def make_plan(
     restart: bool = False,
     pretraining: Path | None = None,
     allow_leakage: bool = False,
+    fractions: Sequence[float] = (100.0,),
+    rates: Sequence[float] = (),
 ) -> Plan:
     """Settles weights, data and config, and writes the plan into the folder of the trials.
 
@@ -55,6 +63,8 @@ def make_plan(
         restart: remove what the folder holds of earlier trials.
         pretraining: folder of the images that weights were pretrained on.
         allow_leakage: whether test images may be among them, which is recorded as a deviation.
+        fractions: of the training images in percent, ascending.
+        rates: learning rates of which each arm has its best.
 
     Raises:
         FileNotFoundError: weights or data are missing.
@@ -74,23 +84,44 @@ def make_plan(
     plan = Plan(
         protocol=protocol,
         config=stored.dump(),
-        deviations=tuple(deviations(stored, base)),
+        deviations=(*deviations(stored, base), *_schedule_deviations(fractions, rates)),
         arms=tuple(arms),
         seeds=tuple(range(1, trials + 1)),
         files={weights: _settle(weights, output / "weights") for weights in given},
+        fractions=tuple(fractions),
+        rates=tuple(rates),
     )
     old = None if restart else read_plan(output)
     if old is not None:
         check_same(output, old, plan)
-    first = {cell.weights: cell for cell in reversed(plan.cells)}
-    for cell in first.values():
-        options = RunOptions(resume=True, or_start=True, num_gpus=num_gpus)
-        cfg = prepare_run(cell_config(plan, cell, output), options)
+    options = RunOptions(resume=True, or_start=True, num_gpus=num_gpus)
+    # Each file, each fraction, and the sweep, whose outcome is not known yet.
+    fixed = replace(plan, rates=()).cells
+    kinds = {cell.weights: cell for cell in fixed} | {cell.percent: cell for cell in fixed}
+    if plan.rates:
+        prepare_run(cell_config(plan, plan.cells[0], output), options)
+    for number in sorted({cell.number for cell in kinds.values()}):
+        cell = fixed[number - 1]
+        cfg = prepare_run(cell_config(replace(plan, rates=()), cell, output), options)
     if pretraining is not None:
         leaked = _leakage(cfg, pretraining, allowed=allow_leakage)
         plan = replace(plan, deviations=(*plan.deviations, *leaked))
     write_plan(output, plan)
     return plan
+
+
+def _schedule_deviations(fractions: Sequence[float], rates: Sequence[float]) -> Iterator[str]:
+    parts = [percent for percent in fractions if percent != 100]
+    if parts:
+        yield (
+            f"{', '.join(f'{percent:g}' for percent in parts)} % of the training images, other"
+            f" ones for each seed; iterations x the share, {LEAST_SHARE:g} at least"
+        )
+    if rates:
+        yield (
+            f"learning rate of each arm by a sweep over {', '.join(f'{r:g}' for r in rates)} on"
+            f" {PERCENT} % of the training images, tested on another {PERCENT} % of them"
+        )
 
 
 def _leakage(cfg: CfgNode, pretraining: Path, *, allowed: bool) -> list[str]:

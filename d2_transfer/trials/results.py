@@ -18,9 +18,9 @@ from d2_transfer.scoring.compare import matches_of, metrics_under
 from d2_transfer.scoring.results import check_results
 from d2_transfer.scoring.truth import Truth, make_truth
 from d2_transfer.scoring.weighted import precision_curve, resampled_weights
-from d2_transfer.trials.cell import cell_folder, read_result
 from d2_transfer.trials.errors import box_errors
 from d2_transfer.trials.plan import Arm, Cell, Plan
+from d2_transfer.trials.result_files import cell_folder, read_result
 
 RESAMPLES = 500
 KINDS = {"bbox": "box AP", "segm": "mask AP"}
@@ -71,18 +71,21 @@ class Comparison:
     verdict: str
 
 
-def read_trials(output: Path, plan: Plan, data: LoadedData) -> dict[str, list[Trial]]:
+def read_trials(
+    output: Path, plan: Plan, data: LoadedData, *, percent: float | None = None
+) -> dict[str, list[Trial]]:
     """The finished cells of each arm, by seed.
 
     Args:
         output: folder of the trials.
         plan: theirs.
         data: the test set.
+        percent: of the training images; None: the largest of the plan.
     """
     truth = make_truth(data)
     weights = resampled_weights(len(truth.content["images"]), RESAMPLES, np.random.default_rng(0))
     found: dict[str, list[Trial]] = {arm.name: [] for arm in plan.arms}
-    for cell in plan.cells:
+    for cell in plan.trial_cells(percent):
         result = read_result(output, cell)
         if result is not None:
             found[cell.arm].append(_read_trial(output, cell, result, truth, weights))

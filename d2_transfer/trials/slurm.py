@@ -53,25 +53,25 @@ def array_script(
     )
 
 
-def submit(folder: Path, script: str, options: str) -> str:
-    """Writes the script into the folder, submits it, and returns what sbatch printed.
+def submit(path: Path, script: str, options: str, *, after: str = "") -> str:
+    """Writes the script, submits it, and returns the number of the job.
 
     Args:
-        folder: of the trials.
+        path: of the script, in the folder of the trials.
         script: what `array_script` gives.
         options: more options of sbatch, such as "--partition=gpu --gres=gpu:8".
+        after: number of a job that must have ended well before; "": none.
 
     Raises:
         FileNotFoundError: there is no sbatch on this machine.
         ValueError: sbatch refuses the job.
     """
-    path = folder / "array.sh"
-    (folder / "logs").mkdir(parents=True, exist_ok=True)
+    (path.parent / "logs").mkdir(parents=True, exist_ok=True)
     write_text(path, script)
+    order = [f"--dependency=afterok:{after}", "--kill-on-invalid-dep=yes"] if after else []
+    command = ["sbatch", "--parsable", *order, *shlex.split(options), str(path)]
     try:
-        done = subprocess.run(
-            ["sbatch", *shlex.split(options), str(path)], capture_output=True, text=True
-        )
+        done = subprocess.run(command, capture_output=True, text=True)
     except FileNotFoundError:
         raise FileNotFoundError(
             "launcher slurm: this machine has no sbatch; submit from one that has, or use --cell K"
@@ -79,4 +79,4 @@ def submit(folder: Path, script: str, options: str) -> str:
         ) from None
     if done.returncode:
         raise ValueError(f"sbatch refuses {path}: {' '.join(done.stderr.split())}")
-    return done.stdout.strip()
+    return done.stdout.strip().split(";")[0]  # the name of a cluster may follow

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from tabulate import tabulate
 
-from d2_transfer.trials.cell import State, read_result, state_of
+from d2_transfer.trials.cell import State, state_of
 from d2_transfer.trials.plan import Plan
+from d2_transfer.trials.result_files import read_result
 
 
 def list_cells(output: Path, plan: Plan) -> str:
@@ -17,9 +18,11 @@ def list_cells(output: Path, plan: Plan) -> str:
     for cell in plan.cells:
         state, note = state_of(output, cell)
         result = read_result(output, cell)
-        ap = f"{result['scores']['bbox']['AP']:.1f}" if result else ""
-        rows.append([cell.number, cell.arm, cell.seed, state.value, ap, note])
-    return tabulate(rows, ["cell", "weights", "seed", "state", "box AP", ""], tablefmt="github")
+        ap = ""
+        if result:
+            ap = f"{result['scores']['bbox']['AP']:.1f}" if result["scores"] else "diverged"
+        rows.append([cell.number, cell.name, cell.seed, state.value, ap, note])
+    return tabulate(rows, ["cell", "name", "seed", "state", "box AP", ""], tablefmt="github")
 
 
 def status_line(output: Path, plan: Plan) -> str:

@@ -12,12 +12,13 @@ from cwrgp.errors import MissingPackage
 from cwrgp.report.page import write_page
 from d2_transfer.data.load import LoadedData
 from d2_transfer.data.registry import Reading, load_data, register_custom, register_named
-from d2_transfer.trials.cell import cell_config, cell_folder, read_result
+from d2_transfer.trials.cell import base_config
 from d2_transfer.trials.curves import read_curves
 from d2_transfer.trials.examples import Example, find_examples
 from d2_transfer.trials.output import as_json, published_texts, write_outputs
 from d2_transfer.trials.plan import Plan, read_plan
 from d2_transfer.trials.report import ReportData, build_page
+from d2_transfer.trials.result_files import cell_folder, read_result
 from d2_transfer.trials.results import Comparison, compare_arms, read_trials
 
 logger = logging.getLogger(__name__)
@@ -31,7 +32,7 @@ def summarize(output: Path, *, reference: str | None = None) -> dict[str, Any]:
         ValueError: no such reference.
     """
     plan = existing_plan(output)
-    cfg = cell_config(plan, plan.cells[0], output)
+    cfg = base_config(plan)
     register_custom(cfg.DATASETS.CUSTOM)
     register_named("DATASETS.TEST", cfg.DATASETS.TEST, cfg.DATASETS.SUBSET_SEED)
     name = cfg.DATASETS.TEST[0]
@@ -68,7 +69,7 @@ def _examples(
     first = comparisons[0]
     runs = []
     for name in (first.reference, first.arm):
-        cell = next(c for c in plan.cells if (c.arm, c.seed) == (name, first.seeds[0]))
+        cell = next(c for c in plan.trial_cells() if (c.arm, c.seed) == (name, first.seeds[0]))
         result = read_result(output, cell)
         assert result is not None
         path = cell_folder(output, cell) / result["detections"]

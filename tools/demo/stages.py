@@ -16,7 +16,6 @@ from typing import NamedTuple
 from dataset import STAMP, VERSION, DatasetSpec
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-ARMS = ("random", "pretrained")
 
 
 class Stage(NamedTuple):
@@ -27,6 +26,7 @@ class Stage(NamedTuple):
     command: tuple[str, ...]  # its words, after the interpreter
     folder: Path  # what it writes; may be deleted to do it again
     done: Path  # exists when, and only when, the command came to its end
+    threads: int  # of each process
 
     def log(self, root: Path) -> Path:
         """What the command printed."""
@@ -46,12 +46,13 @@ def recipe() -> str:
     return hashlib.sha256(b"\0".join(parts)).hexdigest()
 
 
-def plan(root: Path, seeds: list[int]) -> list[Stage]:
-    """The stages up to the report, in order.
+def plan(root: Path, trials: int, cores: int) -> list[Stage]:
+    """The stages in order.
 
     Args:
         root: folder of the demo.
-        seeds: of the fine-tuning; every seed is run from random and from pretrained weights.
+        trials: fine-tunings from random and from pretrained weights each.
+        cores: of this machine.
     """
     scenes, pretrain, encoder = root / "scenes", root / "pretrain", root / "encoder.pkl"
     final = pretrain / "model_final.pth"
@@ -64,15 +65,15 @@ def plan(root: Path, seeds: list[int]) -> list[Stage]:
     )
     convert = ("tools/convert_to_d2.py", str(final), str(encoder))
     return [
-        Stage("scenes", "draw the images", draw, scenes, scenes / STAMP),
-        Stage("pretrain", "pretrain without labels", train, pretrain, final),
-        Stage("convert", "convert for Detectron2", convert, encoder, encoder),
-        *(_finetune(root, arm, seed) for seed in seeds for arm in ARMS),
+        Stage("scenes", "draw the images", draw, scenes, scenes / STAMP, cores),
+        Stage("pretrain", "pretrain without labels", train, pretrain, final, cores),
+        Stage("convert", "convert for Detectron2", convert, encoder, encoder, cores),
+        _trials(root, trials, cores),
     ]
 
 
-def _finetune(root: Path, arm: str, seed: int) -> Stage:
-    folder, coco = root / f"finetune_{arm}_{seed}", root / "scenes" / "coco"
+def _trials(root: Path, trials: int, cores: int) -> Stage:
+    folder, coco = root / "trials", root / "scenes" / "coco"
     custom = [
         {
             "NAME": f"scenes_{split}",
@@ -82,14 +83,16 @@ def _finetune(root: Path, arm: str, seed: int) -> Stage:
         }
         for split in ("train", "val")
     ]
+    # Two small networks on a core each are faster than one after the other on both.
+    jobs = min(2 * trials, cores)
     command = (
-        *("d2_transfer/train_net.py", "--config-file", "configs/quick/demo_mask_rcnn_r18.yaml"),
-        "--resume-or-start",
-        *("MODEL.WEIGHTS", str(root / "encoder.pkl") if arm == "pretrained" else ""),
-        *("DATASETS.CUSTOM", json.dumps(custom), "SEED", str(seed), "OUTPUT_DIR", str(folder)),
+        *("tools/run_trials.py", "--config-file", "configs/quick/demo_mask_rcnn_r18.yaml"),
+        *("--weights", "random=random", f"pretrained={root / 'encoder.pkl'}"),
+        *("--trials", str(trials), "--jobs", str(jobs), "--output", str(folder)),
+        *("--opts", "DATASETS.CUSTOM", json.dumps(custom)),
     )
-    name = f"fine-tune from {arm} weights, seed {seed}"
-    return Stage("finetune", name, command, folder, folder / "DONE")
+    name = "fine-tune from random and from pretrained weights, and compare"
+    return Stage("trials", name, command, folder, folder / "report.html", cores // jobs)
 
 
 def forget(stage: Stage, root: Path) -> None:
@@ -100,7 +103,7 @@ def forget(stage: Stage, root: Path) -> None:
     stage.log(root).with_suffix(".seconds").unlink(missing_ok=True)
 
 
-def run(stage: Stage, root: Path, num_threads: int) -> None:
+def run(stage: Stage, root: Path) -> None:
     """Runs a stage's command; its output goes to its log, its last line to the terminal.
 
     Raises:
@@ -114,7 +117,7 @@ def run(stage: Stage, root: Path, num_threads: int) -> None:
         process = subprocess.Popen(
             [sys.executable, *stage.command],
             cwd=REPOSITORY,
-            env={**os.environ, "PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": str(num_threads)},
+            env={**os.environ, "PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": str(stage.threads)},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -130,8 +133,6 @@ def run(stage: Stage, root: Path, num_threads: int) -> None:
         raise ValueError(f"{stage.name} failed: {' '.join(last)} (the whole log is {log})")
     seconds = time.monotonic() - start
     log.with_suffix(".seconds").write_text(f"{(stage.seconds(root) or 0) + seconds:.3f}")
-    if stage.done.name == "DONE":
-        stage.done.touch()
     print(f"\r{stage.name}: done in {seconds:.0f} s", flush=True)
 
 

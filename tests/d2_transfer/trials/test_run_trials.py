@@ -24,8 +24,9 @@ import d2_transfer
 from d2_transfer.commands.trials import main
 from d2_transfer.scoring.score import score
 from d2_transfer.trials import prepare
-from d2_transfer.trials.cell import State, cell_folder, read_result, run_cell, state_of
+from d2_transfer.trials.cell import State, run_cell, state_of
 from d2_transfer.trials.plan import Plan, read_plan
+from d2_transfer.trials.result_files import cell_folder, read_result
 from d2_transfer.trials.slurm import array_script
 
 C4 = REPOSITORY / "configs/quick/detection_faster_rcnn_r18_c4.yaml"
