@@ -72,6 +72,7 @@ class Plan:
         seeds: of the fine-tunings, the same for all arms.
         files: weights as given -> the file that a detector starts from ("" for random weights), and
             its SHA-256.
+        base: the config of the protocol's file alone, as YAML.
     """
 
     protocol: str
@@ -80,6 +81,7 @@ class Plan:
     arms: tuple[Arm, ...]
     seeds: tuple[int, ...]
     files: Mapping[str, tuple[str, str]]
+    base: str = ""
 
     @cached_property
     def cells(self) -> list[Cell]:

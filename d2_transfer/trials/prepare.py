@@ -78,6 +78,7 @@ def make_plan(
         arms=tuple(arms),
         seeds=tuple(range(1, trials + 1)),
         files={weights: _settle(weights, output / "weights") for weights in given},
+        base=base.dump(),
     )
     old = None if restart else read_plan(output)
     if old is not None:

@@ -9,6 +9,7 @@ import re
 
 import numpy as np
 import pytest
+from browser import faults
 from html_page import Page
 from PIL import Image
 
@@ -84,6 +85,13 @@ def test_the_page_is_whole_and_asks_nothing_of_the_network(data):
             assert picture.size == (int(image["width"]), int(image["height"]))
     assert len(page.images) == 3 + 2 + 1
     assert len(page.labels) == html.count("<svg") == 5 and all(page.labels)
+
+
+@pytest.mark.slow
+def test_the_page_fits_every_window(data, tmp_path):
+    path = tmp_path / "report.html"
+    path.write_text(render(data))
+    assert faults(path) == []
 
 
 def test_the_tables_hold_the_numbers_given(data):
