@@ -59,6 +59,9 @@ VISUALIZE = ["opencv-python-headless>=4.8"]
 # For AUGMENT.BACKEND fast: the kernels of libjpeg-turbo and OpenCV.
 FAST = ["simplejpeg>=1.7", *VISUALIZE]
 
+# For the tests that open pages in a browser; it drives an installed Chromium.
+BROWSER = ["playwright>=1.48"]
+
 # For LOGGERS wandb.
 WANDB = ["wandb>=0.18"]
 
@@ -69,6 +72,7 @@ EXTRAS_REQUIRE = {
     "visualize": VISUALIZE,
     "fast": FAST,
     "wandb": WANDB,
+    "browser": BROWSER,
     "dev": [
         "pytest>=8.0",
         "pytest-timeout>=2.2",
@@ -85,6 +89,7 @@ EXTRAS_REQUIRE = {
         *WEBDATASET,
         *FAST,
         *WANDB,
+        *BROWSER,
     ],
 }
 

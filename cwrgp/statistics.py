@@ -97,6 +97,28 @@ class TrialDifference(NamedTuple):
         return float(quantiles.sum() * self.error)
 
 
+def error_of_images(resampled: np.ndarray) -> float:
+    """The error of a mean difference over trials that more trials do not reduce.
+
+    The bootstrap variance of the mean over S trials is v + w / S, with v what the images add to all
+    trials alike and w what they add to each by itself. Differences by trial vary by w too, so
+    s_d^2 / S has w / S already; to add it again makes intervals up to sqrt(2) times too wide. v is
+    the mean covariance of two trials' differences over the resamples.
+
+    Args:
+        resampled: float64 (S, resamples), the difference of each trial, with resampled images that
+            are the same for all trials.
+
+    Returns:
+        The square root of v, 0 where the estimate is negative; with one trial that of v + w.
+    """
+    of_mean = float(resampled.mean(axis=0).var(ddof=1))
+    if len(resampled) == 1:
+        return of_mean**0.5
+    alone = float(resampled.var(axis=1, ddof=1).mean())
+    return max(0.0, of_mean - (alone - of_mean) / (len(resampled) - 1)) ** 0.5
+
+
 def trial_difference(
     differences: Sequence[float], image_error: float, *, level: float = 0.95
 ) -> TrialDifference:
@@ -109,8 +131,7 @@ def trial_difference(
     Args:
         differences: second arm minus first, with equal seeds; one value or more. With one, the
             interval is of these two runs and has the error of the images alone.
-        image_error: standard error of the seed-averaged difference over the test images, such as
-            by a bootstrap over images.
+        image_error: standard error over the test images that all trials share: `error_of_images`.
         level: coverage, in (0, 1).
 
     Raises:

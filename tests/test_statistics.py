@@ -10,6 +10,7 @@ from cwrgp.statistics import (
     bonferroni_level,
     difference_interval,
     equivalent,
+    error_of_images,
     mean_interval,
     trial_difference,
 )
@@ -123,3 +124,31 @@ def test_a_detectable_difference_is_detected_as_often_as_said():
     draws = rng.normal(effect, 1, (2000, 50)) + rng.normal(0, 0.3, (2000, 1))
     shown = [trial_difference(d, 0.3).interval.low > 0 for d in draws]
     assert np.mean(shown) == pytest.approx(0.8, abs=0.05)
+
+
+def test_the_error_of_the_images_is_the_covariance_of_trials():
+    """What images add to each trial by itself is in the spread of the trials, not counted twice."""
+    rng = np.random.default_rng(4)
+    resampled = rng.normal(0, 2, 400) + rng.normal(0, 1, (5, 400))
+    covariance = np.cov(resampled)
+    expected = covariance[~np.eye(5, dtype=bool)].mean() ** 0.5
+    assert error_of_images(resampled) == pytest.approx(expected)
+    assert error_of_images(resampled) == pytest.approx(2, rel=0.1)
+    assert error_of_images(resampled[:1]) == pytest.approx(covariance[0, 0] ** 0.5)
+    assert error_of_images(np.array([[1.0, 2, 3], [3, 2, 1]])) == 0  # they vary against each other
+
+
+@pytest.mark.parametrize("seeds", [3, 5, 10])
+@pytest.mark.parametrize("ratio", [0.0, 0.5, 1.0, 3.0])
+def test_equal_weights_with_disjoint_seeds_seldom_differ(seeds, ratio):
+    """Images add to each run by itself, and seeds (`ratio` times as much), nothing to an arm."""
+    rng = np.random.default_rng([seeds, int(2 * ratio)])
+    images, wrong = 200, 0
+    for _ in range(2000):
+        arms = rng.normal(0, 1, (2, seeds, images)) + rng.normal(0, ratio, (2, seeds, 1)) / 14
+        table = arms[1] - arms[0]
+        # The bootstrap over images, for means: its covariances of two trials.
+        image_error = error_of_images(table) / images**0.5
+        low, _, high = trial_difference(table.mean(1), image_error).interval
+        wrong += not low <= 0 <= high
+    assert 0.02 <= wrong / 2000 <= 0.09

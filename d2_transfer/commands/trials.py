@@ -306,7 +306,9 @@ def _show(output: Path, results: Mapping[str, Any]) -> None:
     print(f"\n{table(results)}\n")
     for comparison in results["comparisons"]:
         print(comparison["verdict"])
-    print(f"\nWritten: {output}/report.html, results.json, results.csv, table.md, table.tex")
+    print(
+        f"\nWritten: {output}/report.html, figures/, results.json, results.csv, table.md, table.tex"
+    )
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import json
 import math
 import statistics
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from tabulate import tabulate
 
 from cwrgp.file_io.atomic import write_text
 from cwrgp.statistics import TrialDifference
+from d2_transfer.trials.differences import config_differences
 from d2_transfer.trials.plan import Plan
 from d2_transfer.trials.published import Value, protocols, published_for
 from d2_transfer.trials.results import Comparison, Trial
@@ -40,7 +42,8 @@ def as_json(
         comparisons: with the reference.
 
     Returns:
-        ``schema``; ``protocol``; ``deviations`` from it; ``data``; ``images``; ``seeds``;
+        ``schema``; ``protocol``; ``deviations`` from it; ``config``: ``key``, ``protocol`` and
+        ``here`` of the keys among them; ``data``; ``images``; ``seeds``;
         ``arms``: name -> ``weights``, ``sha256`` and ``metrics``: metric -> ``values`` by seed,
         ``mean``, ``std`` (n - 1) and ``n``, in percent; ``comparisons``: ``arm``, ``reference``,
         ``seeds``, ``verdict`` and ``metrics``: metric -> ``value``, ``low``, ``high``, in points;
@@ -52,6 +55,7 @@ def as_json(
         "schema": SCHEMA,
         "protocol": plan.protocol,
         "deviations": list(plan.deviations),
+        "config": [asdict(difference) for difference in config_differences(plan)],
         "data": data,
         "images": images,
         "seeds": list(plan.seeds),

@@ -82,6 +82,7 @@ class Plan:
             its SHA-256.
         fractions: of the training images in percent, ascending.
         rates: learning rates of which each arm has its best; none: the config's.
+        base: the config of the protocol's file alone, as YAML.
     """
 
     protocol: str
@@ -92,6 +93,7 @@ class Plan:
     files: Mapping[str, tuple[str, str]]
     fractions: tuple[float, ...] = (100.0,)
     rates: tuple[float, ...] = ()
+    base: str = ""
 
     @cached_property
     def cells(self) -> list[Cell]:

@@ -90,6 +90,7 @@ def make_plan(
         files={weights: _settle(weights, output / "weights") for weights in given},
         fractions=tuple(fractions),
         rates=tuple(rates),
+        base=base.dump(),
     )
     old = None if restart else read_plan(output)
     if old is not None:

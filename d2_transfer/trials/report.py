@@ -10,7 +10,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from markupsafe import Markup
@@ -53,44 +53,93 @@ class ReportData:
     command: str
 
 
-def build_page(data: ReportData) -> str:
-    """The page, as HTML that loads nothing."""
-    styles = {name: number for number, name in enumerate(data.trials)}
-    metrics = [
-        f"{kind}/{column}"
-        for kind in KINDS
-        for column in _COLUMNS
-        if any(
-            math.isfinite(trial.values.get(f"{kind}/{column}", math.nan))
-            for of_arm in data.trials.values()
-            for trial in of_arm
-        )
-    ]
+def build_page(data: ReportData, charts: Mapping[str, Markup]) -> str:
+    """The page, as HTML that loads nothing, with what `draw_charts` gives."""
+    tables = [table for kind in KINDS if (table := _table(data, kind))]
+    metrics = [metric for table in tables for metric in table.metrics]
     return page.render(
         _TEMPLATE,
         data=data,
         results=data.results,
-        styles=styles,
-        heads=[_head(metric) for metric in metrics],
-        means=[_means(name, of_arm, metrics) for name, of_arm in data.trials.items()],
-        published=[
-            [method, "", *(known.get(metric, text.DASH) for metric in metrics)]
-            for method, known in data.published
-        ],
-        every=[_every(name, of_arm, metrics) for name, of_arm in data.trials.items()],
+        styles=_styles(data),
+        charts=charts,
+        tables=tables,
         changes=[(c.arm, c.reference, _changes(c, metrics)) for c in data.comparisons],
-        seeds=_strip(data, styles),
-        ap=_curves(data.ap, styles, "box AP, %", markers=True),
-        loss=_curves(data.loss, styles, "sum of the losses", markers=False),
-        precision=_precision(data, styles),
         mistakes=_mistakes(data),
         classes=[(c.arm, c.reference, _classes(c)) for c in data.comparisons if c.changes],
         examples=[
             (word, [_example(example, data) for example in found])
             for word, found in zip(("gains", "losses"), data.examples, strict=True)
         ],
+        config=[
+            [change["key"], *map(_config_value, (change["protocol"], change["here"]))]
+            for change in data.results["config"]
+        ],
         hours=data.results["hours"],
     )
+
+
+def draw_charts(data: ReportData) -> dict[str, Markup]:
+    """The charts of the page by name; a paragraph where there is nothing to draw."""
+    styles = _styles(data)
+    return {
+        "every_seed": _strip(data, styles),
+        "ap_over_iterations": _curves(data.ap, styles, "box AP, %", markers=True),
+        "loss_over_iterations": _curves(data.loss, styles, "sum of the losses", markers=False),
+        "precision_over_recall": _precision(data, styles),
+    }
+
+
+def _styles(data: ReportData) -> dict[str, int]:
+    return {name: number for number, name in enumerate(data.trials)}
+
+
+class _Table(NamedTuple):
+    """Metrics of boxes or of masks: what they are called, and rows of cells."""
+
+    title: str
+    metrics: list[str]
+    heads: list[str]
+    means: list[list[Any]]
+    published: list[list[Any]]
+    every: list[tuple[str, list[Any]]]
+
+
+def _table(data: ReportData, kind: str) -> _Table | None:
+    """None: nothing of the kind was scored."""
+    names = [
+        name
+        for name in _COLUMNS
+        if any(
+            math.isfinite(trial.values.get(f"{kind}/{name}", math.nan))
+            for of_arm in data.trials.values()
+            for trial in of_arm
+        )
+    ]
+    if not names:
+        return None
+    metrics = [f"{kind}/{name}" for name in names]
+    return _Table(
+        title=KINDS[kind].removesuffix(" AP").capitalize(),
+        metrics=metrics,
+        heads=names,
+        means=[_means(name, of_arm, metrics) for name, of_arm in data.trials.items()],
+        published=[
+            [method, "", *(_published(known.get(metric, text.DASH)) for metric in metrics)]
+            for method, known in data.published
+            if not known.keys().isdisjoint(metrics)
+        ],
+        every=[_every(name, of_arm, metrics) for name, of_arm in data.trials.items()],
+    )
+
+
+def _published(value: str) -> Markup:
+    mean, sign, spread = value.partition(" ± ")
+    return Markup("{} <small>± {}</small>").format(mean, spread) if sign else Markup.escape(mean)
+
+
+def _config_value(value: str | None) -> Markup:
+    return Markup('<code class="long">{}</code>').format(text.DASH if value is None else value)
 
 
 def _head(metric: str) -> str:

@@ -12,7 +12,12 @@ from typing import Any
 import numpy as np
 
 from cwrgp.file_io.atomic import replacing
-from cwrgp.statistics import TrialDifference, bonferroni_level, trial_difference
+from cwrgp.statistics import (
+    TrialDifference,
+    bonferroni_level,
+    error_of_images,
+    trial_difference,
+)
 from d2_transfer.data.load import LoadedData
 from d2_transfer.scoring.compare import matches_of, metrics_under
 from d2_transfer.scoring.results import check_results
@@ -197,15 +202,14 @@ def _changes(
     """Second minus first of each metric that all trials have."""
     found = {}
     joint = {f"{kind}/AP" for kind in kinds}
-    for metric, values in pairs[0][0].resampled.items():
+    for metric in pairs[0][0].resampled:
         differences = [b.values[metric] - a.values[metric] for a, b in pairs]
         if np.isnan(differences).any():
             continue
-        # Of the seed-averaged difference; a resample may have no object of a class.
-        resampled = np.mean([b.resampled[metric] - a.resampled[metric] for a, b in pairs], axis=0)
-        resampled = resampled[~np.isnan(resampled)]
-        assert len(values) >= len(resampled)
-        error = float(resampled.std(ddof=1)) if len(resampled) > 1 else 0.0
+        resampled = np.stack([b.resampled[metric] - a.resampled[metric] for a, b in pairs])
+        # A resample may have no object of a class.
+        resampled = resampled[:, ~np.isnan(resampled).any(axis=0)]
+        error = error_of_images(resampled) if resampled.shape[1] > 1 else 0.0
         found[metric] = trial_difference(
             differences, error, level=level if metric in joint else 0.95
         )

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from markupsafe import Markup
+
 from cwrgp.errors import MissingPackage
+from cwrgp.file_io.atomic import write_text
+from cwrgp.report.figures import EMPTY, standalone
 from cwrgp.report.page import write_page
 from d2_transfer.data.load import LoadedData
 from d2_transfer.data.registry import Reading, load_data, register_custom, register_named
@@ -17,7 +21,7 @@ from d2_transfer.trials.curves import read_curves
 from d2_transfer.trials.examples import Example, find_examples
 from d2_transfer.trials.output import as_json, published_texts, write_outputs
 from d2_transfer.trials.plan import Plan, read_plan
-from d2_transfer.trials.report import ReportData, build_page
+from d2_transfer.trials.report import ReportData, build_page, draw_charts
 from d2_transfer.trials.result_files import cell_folder, read_result
 from d2_transfer.trials.results import Comparison, compare_arms, read_trials
 
@@ -52,8 +56,21 @@ def summarize(output: Path, *, reference: str | None = None) -> dict[str, Any]:
         examples=_examples(output, plan, data, comparisons, list(cfg.INPUT.PIXEL_RANGE)),
         command=f"cwrgp-trials --output {output} --summarize",
     )
-    write_page(output / "report.html", build_page(report))
+    charts = draw_charts(report)
+    write_page(output / "report.html", build_page(report, charts))
+    _write_charts(output / "figures", charts)
     return results
+
+
+def _write_charts(folder: Path, charts: Mapping[str, Markup]) -> None:
+    """Each as an SVG file; none of a chart without values, not even an older one."""
+    folder.mkdir(exist_ok=True)
+    for name, chart in charts.items():
+        path = folder / f"{name}.svg"
+        if chart == EMPTY:
+            path.unlink(missing_ok=True)
+        else:
+            write_text(path, standalone(chart))
 
 
 def _examples(

@@ -17,6 +17,7 @@ from cwrgp.report.figures import (
     curves,
     line_chart,
     spectrum_chart,
+    standalone,
     strip_chart,
 )
 
@@ -175,3 +176,24 @@ def test_curves_for_a_file():
     assert [axes.get_xlabel() for axes in figure.axes] == ["step", "step"]
     assert [axes.lines[0].get_color() for axes in figure.axes] == list(PALETTE[:2])
     assert figure.axes[1].lines[0].get_ydata().tolist() == [3, 4]
+
+
+def test_a_chart_as_a_file_needs_nothing_else(tmp_path):
+    lines = [Series(f"s{n}", [0, 5], [1, n + 2], n, markers=True) for n in range(len(PALETTE))]
+    chart = line_chart(lines, x_label="x", y_label="y, %", alt='it\'s "this" & that')
+    text = standalone(chart)
+    assert "var(--" not in text and "class=" not in text and " href=" not in text
+    assert all(colour in text for colour in PALETTE)
+    root = ElementTree.fromstring(text)
+    assert root.tag == "{http://www.w3.org/2000/svg}svg"
+    assert root.get("aria-label") == 'it\'s "this" & that'
+    width, height = (float(root.get(side).removesuffix("pt")) for side in ("width", "height"))
+    assert root.get("viewBox") == f"0 0 {width:.0f} {height:.0f}"
+    drawn = {e.get("id") for e in root.iter() if e.get("id")}
+    links = [
+        e.get("{http://www.w3.org/1999/xlink}href") for e in root.iter() if e.tag[-3:] == "use"
+    ]
+    assert links and {link.removeprefix("#") for link in links} <= drawn
+    # The same drawing as in the page.
+    paths = [e.get("d") for e in ElementTree.fromstring(chart).iter("path")]
+    assert [e.get("d") for e in root.iter("{http://www.w3.org/2000/svg}path")] == paths
