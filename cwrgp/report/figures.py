@@ -23,7 +23,7 @@ import numpy as np
 from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
 
 from cwrgp.report.text import power_of_ten, tick
 
@@ -121,6 +121,7 @@ def line_chart(
     x_label: str,
     y_label: str,
     alt: str,
+    log_x: bool = False,
     log_y: bool = False,
     y_zero: bool = True,
 ) -> Markup:
@@ -131,6 +132,7 @@ def line_chart(
         x_label: what x is, with its unit.
         y_label: what y is, with its unit; written above the axis.
         alt: the alternative text: what the chart shows, in words.
+        log_x: logarithmic x axis with a tick at each value.
         log_y: logarithmic y axis; values that are not positive are gaps.
         y_zero: start a linear y axis at zero if no value is negative.
 
@@ -150,6 +152,10 @@ def line_chart(
     axes.set(xlabel=x_label, title=y_label)
     draw_series(axes, series)
     axes.xaxis.set_major_locator(MaxNLocator(5, steps=_STEPS, integer=True))
+    if log_x:
+        axes.set_xscale("log")
+        axes.minorticks_off()
+        axes.xaxis.set_major_locator(FixedLocator(sorted({x for s in series for x in s.x})))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: tick(value)))
     if log_y:
         axes.set_yscale("log", nonpositive="mask")

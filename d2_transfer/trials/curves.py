@@ -11,7 +11,7 @@ from cwrgp.trackers.jsonl import NAME, read_metrics
 from d2_transfer.trials.plan import Plan
 from d2_transfer.trials.result_files import cell_folder, read_result
 
-Curve = Mapping[int, float]
+Curve = Mapping[float, float]
 
 
 def read_curves(output: Path, plan: Plan, metric: str) -> dict[str, list[Curve]]:

@@ -31,6 +31,8 @@ def as_json(
     images: int,
     trials: Mapping[str, Sequence[Trial]],
     comparisons: Sequence[Comparison],
+    parts: Mapping[float, tuple[Mapping[str, Sequence[Trial]], Sequence[Comparison]]],
+    swept: Mapping[str, tuple[Mapping[float, float], float]],
 ) -> dict[str, Any]:
     """The content of results.json.
 
@@ -40,6 +42,8 @@ def as_json(
         images: of it.
         trials: of each arm.
         comparisons: with the reference.
+        parts: percent of the training images -> likewise, trials and comparisons.
+        swept: of a sweep: arm -> box AP on held-out training images by rate, and the chosen rate.
 
     Returns:
         ``schema``; ``protocol``; ``deviations`` from it; ``config``: ``key``, ``protocol`` and
@@ -47,9 +51,13 @@ def as_json(
         ``arms``: name -> ``weights``, ``sha256`` and ``metrics``: metric -> ``values`` by seed,
         ``mean``, ``std`` (n - 1) and ``n``, in percent; ``comparisons``: ``arm``, ``reference``,
         ``seeds``, ``verdict`` and ``metrics``: metric -> ``value``, ``low``, ``high``, in points;
+        ``fractions``: percent of the training images -> ``arms`` and ``comparisons`` likewise,
+        where others than the largest were asked for; ``sweep``: arm -> ``values``, rate -> box AP
+        on held-out training images, and the ``chosen`` rate;
         ``environments`` and ``hours``. What does not exist is null.
     """
-    found = [trial for of_arm in trials.values() for trial in of_arm]
+    everything = [trials, *(of_part for of_part, _ in parts.values())]
+    found = [trial for some in everything for of_arm in some.values() for trial in of_arm]
     environments = {json.dumps(trial.environment, sort_keys=True) for trial in found}
     return {
         "schema": SCHEMA,
@@ -67,18 +75,33 @@ def as_json(
             }
             for arm in plan.arms
         },
-        "comparisons": [
-            {
-                "arm": comparison.arm,
-                "reference": comparison.reference,
-                "seeds": list(comparison.seeds),
-                "verdict": comparison.verdict,
-                "metrics": {name: _change(c) for name, c in comparison.changes.items()},
+        "comparisons": [_comparison(comparison) for comparison in comparisons],
+        "fractions": {
+            f"{percent:g}": {
+                "arms": {name: {"metrics": _summaries(some)} for name, some in of_part.items()},
+                "comparisons": [_comparison(comparison) for comparison in compared],
             }
-            for comparison in comparisons
-        ],
+            for percent, (of_part, compared) in parts.items()
+        },
+        "sweep": {
+            name: {
+                "values": {f"{rate:g}": _finite(ap) for rate, ap in aps.items()},
+                "chosen": chosen,
+            }
+            for name, (aps, chosen) in swept.items()
+        },
         "environments": [json.loads(text) for text in sorted(environments)],
         "hours": round(sum(trial.seconds for trial in found) / 3600, 3),
+    }
+
+
+def _comparison(comparison: Comparison) -> dict[str, Any]:
+    return {
+        "arm": comparison.arm,
+        "reference": comparison.reference,
+        "seeds": list(comparison.seeds),
+        "verdict": comparison.verdict,
+        "metrics": {name: _change(c) for name, c in comparison.changes.items()},
     }
 
 

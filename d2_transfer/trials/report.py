@@ -39,6 +39,7 @@ class ReportData:
         ap: of each arm, box AP over iterations of each seed.
         loss: likewise, the sum of the losses.
         published: rows of the protocol: method, and metric ("bbox/AP") -> text.
+        fractions: percent of the training images -> trials of each arm.
         examples: of the first comparison: gains, losses; empty where there are none.
         command: that goes on with the trials.
     """
@@ -49,6 +50,7 @@ class ReportData:
     ap: Mapping[str, Sequence[Curve]]
     loss: Mapping[str, Sequence[Curve]]
     published: Sequence[tuple[str, Mapping[str, str]]]
+    fractions: Mapping[float, Mapping[str, Sequence[Trial]]]
     examples: tuple[Sequence[Example], Sequence[Example]]
     command: str
 
@@ -76,6 +78,7 @@ def build_page(data: ReportData, charts: Mapping[str, Markup]) -> str:
             for change in data.results["config"]
         ],
         hours=data.results["hours"],
+        sweep=_sweep(data),
     )
 
 
@@ -87,6 +90,7 @@ def draw_charts(data: ReportData) -> dict[str, Markup]:
         "ap_over_iterations": _curves(data.ap, styles, "box AP, %", markers=True),
         "loss_over_iterations": _curves(data.loss, styles, "sum of the losses", markers=False),
         "precision_over_recall": _precision(data, styles),
+        "ap_over_fractions": _fractions(data, styles),
     }
 
 
@@ -214,6 +218,43 @@ def _curves(
     return line_chart(
         series, x_label="fine-tuning iteration", y_label=label, alt=alt, y_zero=markers
     )
+
+
+def _fractions(data: ReportData, styles: Mapping[str, int]) -> Markup:
+    """Nothing where there is one fraction."""
+    series = []
+    for name, style in styles.items() if len(data.fractions) > 1 else ():
+        aps = {
+            percent: {trial.seed: trial.values["bbox/AP"] for trial in trials[name]}
+            for percent, trials in data.fractions.items()
+        }
+        seeds = sorted(set.intersection(*(set(of_seeds) for of_seeds in aps.values())))
+        curves = [{percent: aps[percent][seed] for percent in aps} for seed in seeds]
+        if curves:
+            series.append(with_band(name, style, curves, markers=True))
+    ends = "; ".join(
+        f"{s.label} {text.number(s.y[0])} with the fewest images, {text.number(s.y[-1])} with most"
+        for s in series
+    )
+    return line_chart(
+        series,
+        x_label="training images, %",
+        y_label="box AP, %",
+        alt=f"Box AP over fractions of the training images: {ends}",
+        log_x=True,
+    )
+
+
+def _sweep(data: ReportData) -> list[list[Any]]:
+    """A row for each arm: AP of each rate, the chosen one."""
+    return [
+        [
+            name,
+            *(text.DASH if ap is None else text.number(ap) for ap in of_arm["values"].values()),
+            f"{of_arm['chosen']:g}",
+        ]
+        for name, of_arm in data.results["sweep"].items()
+    ]
 
 
 def _precision(data: ReportData, styles: Mapping[str, int]) -> Markup:

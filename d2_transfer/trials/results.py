@@ -65,7 +65,8 @@ class Comparison:
         reference: name.
         seeds: that both have.
         changes: metric -> arm minus reference, in points. Those of the APs in `KINDS` hold together
-            with those of all other arms; all others are not adjusted for their number.
+            with those of all other arms and fractions; all others are not adjusted for their
+            number.
         verdict: a sentence for each of `KINDS` that is scored.
     """
 
@@ -176,7 +177,7 @@ def compare_arms(
     others = [name for name in arms if name != reference]
     scored = {metric for found in trials.values() for trial in found for metric in trial.values}
     kinds = [kind for kind in KINDS if f"{kind}/AP" in scored]
-    level = bonferroni_level(0.95, max(1, len(others) * len(kinds)))
+    level = bonferroni_level(0.95, max(1, len(others) * len(kinds) * len(plan.fractions)))
     found = []
     for name in others:
         pair = arms[name], arms[reference]

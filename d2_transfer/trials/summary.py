@@ -24,6 +24,7 @@ from d2_transfer.trials.plan import Plan, read_plan
 from d2_transfer.trials.report import ReportData, build_page, draw_charts
 from d2_transfer.trials.result_files import cell_folder, read_result
 from d2_transfer.trials.results import Comparison, compare_arms, read_trials
+from d2_transfer.trials.sweep import best_rate, swept
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +45,14 @@ def summarize(output: Path, *, reference: str | None = None) -> dict[str, Any]:
     images = len(data.data.images)
     trials = read_trials(output, plan, data)
     comparisons = compare_arms(plan, trials, images, reference=reference)
-    results = as_json(plan, name, images, trials, comparisons)
+    parts = {}
+    for percent in plan.fractions[:-1]:
+        of_part = read_trials(output, plan, data, percent=percent)
+        parts[percent] = of_part, compare_arms(plan, of_part, images, reference=reference)
+    found = {arm: aps for arm, aps in swept(output, plan).items() if set(aps) == {*plan.rates}}
+    rate = cfg.SOLVER.BASE_LR
+    chosen = {arm: (aps, best_rate(aps, rate)) for arm, aps in found.items() if aps}
+    results = as_json(plan, name, images, trials, comparisons, parts, chosen)
     write_outputs(output, results, trials)
     report = ReportData(
         results=results,
@@ -54,6 +62,7 @@ def summarize(output: Path, *, reference: str | None = None) -> dict[str, Any]:
         loss=read_curves(output, plan, "total_loss"),
         published=published_texts(plan.protocol),
         examples=_examples(output, plan, data, comparisons, list(cfg.INPUT.PIXEL_RANGE)),
+        fractions={**{p: of_part for p, (of_part, _) in parts.items()}, plan.fractions[-1]: trials},
         command=f"cwrgp-trials --output {output} --summarize",
     )
     charts = draw_charts(report)
