@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
@@ -25,7 +24,7 @@ from d2_transfer.data.load import LoadedData, load_annotated
 from d2_transfer.data.mapper import UNREADABLE
 from d2_transfer.data.readers.coco_files import parse_coco
 from d2_transfer.data.registry import Reading, find_spec, is_kept, load_data, restrict
-from d2_transfer.data.spec import CocoSpec, Spec, VocSpec
+from d2_transfer.data.spec import CocoSpec, Spec, VocSpec, as_file_name
 from d2_transfer.scoring.results import check_results
 from d2_transfer.scoring.score import score_detections
 from d2_transfer.scoring.tables import as_text
@@ -43,7 +42,7 @@ _VOC_METRICS = ("AP", "AP50", "AP75")
 
 def inference_folder(output_dir: Path, dataset_name: str) -> Path:
     """Where the evaluator of a data set writes `DETECTIONS` and `SCORES`."""
-    return output_dir / "inference" / re.sub(r"[^\w.-]+", "_", dataset_name)
+    return output_dir / "inference" / as_file_name(dataset_name)
 
 
 def build_evaluator(cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:

@@ -7,6 +7,7 @@ environment variable ``DETECTRON2_DATASETS`` names, and those that `remember` wa
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -106,6 +107,11 @@ def parse_spec(text: str) -> Spec:
         f"{text!r} is not a data set; write coco:ANN.json[:IMAGES], voc:ROOT:SPLIT,"
         " yolo:DATA.yaml:SPLIT, or the name of a registered one"
     )
+
+
+def as_file_name(name: str) -> str:
+    """The name of a data set, which may be a spec with a path, as the name of a file or folder."""
+    return re.sub(r"[^\w.-]+", "_", name)
 
 
 def builtin_specs() -> dict[str, Spec]:

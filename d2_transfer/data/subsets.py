@@ -18,6 +18,7 @@ from typing import Any
 
 from cwrgp.file_io.atomic import write_text
 from cwrgp.seeding import Stream, numpy_generator
+from d2_transfer.data.spec import as_file_name
 
 _NUMBER = r"\d+(?:\.\d+)?"
 _NAME = re.compile(rf"(?P<base>.+?)_(?:(?P<start>{_NUMBER})to)?(?P<end>{_NUMBER})percent")
@@ -110,7 +111,7 @@ def write_subset(folder: Path, subset: Subset, ids: Sequence[int | str]) -> Path
         ids: what `choose_images` returns.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{subset.name}.json"
+    path = folder / f"{as_file_name(subset.name)}.json"
     content = {
         "data_set": subset.base,
         "from_percent": subset.start,

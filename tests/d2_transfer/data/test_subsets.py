@@ -113,7 +113,7 @@ def test_a_part_is_read_as_the_whole(scenes: Any, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("form", ["coco", "voc", "coco spec", "voc spec"])
-def test_parts_of_own_data(scenes: Any, form: str) -> None:
+def test_parts_of_own_data(scenes: Any, tmp_path: Path, form: str) -> None:
     specs = {
         "coco spec": f"coco:{scenes.root / 'coco.json'}:{scenes.root / 'JPEGImages'}",
         "voc spec": f"voc:{scenes.root}:all",
@@ -135,6 +135,9 @@ def test_parts_of_own_data(scenes: Any, form: str) -> None:
     assert load_data(one, Reading()).data.classes == everything.classes
     assert sorted(everything.classes) == ["bar", "square"]
     assert image.id in ids[0]
+    (file,) = write_subsets([train], tmp_path)
+    assert file.parent == tmp_path  # also where the name has a path in it
+    assert json.loads(file.read_text())["image_ids"] == ids[0]
     register_named("DATASETS.TRAIN", [train], 5)  # another run of the same process
     assert [r["image_id"] for r in DatasetCatalog.get(train)] != ids[0]
 

@@ -82,6 +82,8 @@ def test_the_config_is_compared_with_the_protocols(finished: Finished) -> None:
 
 
 def test_a_deviation_that_is_no_key_and_a_plan_without_the_protocols_config() -> None:
-    plan = Plan("p", "A: {B: 2, C: 3}", ("A.B 2", "6 of 6 test images"), (), (), {}, base="A: {B: 1}")
+    plan = Plan(
+        "p", "A: {B: 2, C: 3}", ("A.B 2", "6 of 6 test images"), (), (), {}, base="A: {B: 1}"
+    )
     assert config_differences(plan) == [Difference("A.B", "1", "2")]
     assert config_differences(replace(plan, base="")) == [Difference("A.B", None, "2")]
