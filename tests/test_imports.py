@@ -18,6 +18,7 @@ from cwrgp.config.defaults import KEYS
 LAYERS = [
     *(
         "version",
+        "provenance",
         "errors",
         "suggestions",
         "seeding",

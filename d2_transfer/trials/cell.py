@@ -15,6 +15,7 @@ from detectron2.config import CfgNode
 from cwrgp.errors import USER_ERRORS
 from cwrgp.file_io.atomic import write_text
 from cwrgp.jobs import holder, locked
+from cwrgp.provenance import source_commit
 from cwrgp.version import __version__
 from d2_transfer.config import get_cfg
 from d2_transfer.evaluators import DETECTIONS, SCORES, inference_folder
@@ -114,11 +115,13 @@ def run_cell(output: Path, plan: Plan, cell: Cell, *, num_gpus: int) -> None:
 
 
 def environment(cfg: CfgNode) -> dict[str, str]:
-    """Versions and hardware."""
+    """Versions, hardware, and the commit where the code comes from a checkout."""
     on_gpu = cfg.MODEL.DEVICE.startswith("cuda")
     device = torch.cuda.get_device_name() if on_gpu else torch.cpu.get_capabilities()["cpu_name"]
+    commit = source_commit()
     return {
         "cwrgp": __version__,
+        **({"commit": commit} if commit else {}),
         "torch": torch.__version__,
         "detectron2": detectron2.__version__,
         "python": platform.python_version(),
