@@ -226,6 +226,11 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     actions.add_argument("--list", action="store_true", help="show the cells and their states")
     actions.add_argument("--status", action="store_true", help="how many are done, in one line")
     actions.add_argument("--summarize", action="store_true", help="results of what is done so far")
+    parser.add_argument(
+        "--areas",
+        action="store_true",
+        help="with --summarize: compare APs, APm and APl too, in four times the time",
+    )
     actions.add_argument("--cell", type=int, metavar="K", help="run this cell alone")
     add_num_gpus(parser, default=1)
     parser.add_argument(
@@ -249,6 +254,8 @@ def _start(args: argparse.Namespace) -> int:
     from d2_transfer.trials.status import list_cells, status_line  # noqa: PLC0415
     from d2_transfer.trials.summary import existing_plan, summarize  # noqa: PLC0415
 
+    if args.areas and not args.summarize:
+        raise ValueError("--areas needs --summarize")
     output = Path(args.output).expanduser().resolve()
     if args.list or args.status:
         plan = existing_plan(output)
@@ -262,7 +269,9 @@ def _start(args: argparse.Namespace) -> int:
             run_cell(output, plan, plan.cell(args.cell), num_gpus=args.num_gpus)
             return 0
         results = (
-            summarize(output, reference=args.reference) if args.summarize else _run_arguments(args)
+            summarize(output, reference=args.reference, areas=args.areas)
+            if args.summarize
+            else _run_arguments(args)
         )
     except Preempted as stopped:
         print(f"{stopped}; the same command continues", file=sys.stderr)

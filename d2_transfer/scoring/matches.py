@@ -80,10 +80,12 @@ class _Collected:
         scores = np.asarray(entry["dtScores"], dtype=np.float64)
         if not len(scores):
             return
-        self._scores.append(scores)
-        self._images.append(np.full(len(scores), image))
-        self._matched.append(np.asarray(entry["dtMatches"]) != 0)
-        self._ignored.append(np.asarray(entry["dtIgnore"], dtype=bool))
+        ignored = np.asarray(entry["dtIgnore"], dtype=bool)
+        counts = ~ignored.all(axis=0)  # most are of another area, if one is asked for
+        self._scores.append(scores[counts])
+        self._images.append(np.full(counts.sum(), image))
+        self._matched.append((np.asarray(entry["dtMatches"]) != 0)[:, counts])
+        self._ignored.append(ignored[:, counts])
 
     def sorted(self) -> ClassMatches:
         if not self._scores:

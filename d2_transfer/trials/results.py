@@ -28,6 +28,7 @@ from d2_transfer.trials.plan import Arm, Cell, Plan
 from d2_transfer.trials.result_files import cell_folder, read_result
 
 RESAMPLES = 500
+AREA_METRICS = ("APs", "APm", "APl")
 KINDS = {"bbox": "box AP", "segm": "mask AP"}
 
 
@@ -78,7 +79,12 @@ class Comparison:
 
 
 def read_trials(
-    output: Path, plan: Plan, data: LoadedData, *, percent: float | None = None
+    output: Path,
+    plan: Plan,
+    data: LoadedData,
+    *,
+    percent: float | None = None,
+    areas: bool = False,
 ) -> dict[str, list[Trial]]:
     """The finished cells of each arm, by seed.
 
@@ -87,19 +93,30 @@ def read_trials(
         plan: theirs.
         data: the test set.
         percent: of the training images; None: the largest of the plan.
+        areas: resample APs, APm and APl too, in about four times the time.
+
+    Raises:
+        ValueError: ``areas`` of data that are not scored by COCO's metric.
     """
     truth = make_truth(data)
+    if areas and truth.protocol != "coco":
+        raise ValueError(f"the data are scored by {truth.protocol}, which has no areas; omit them")
     weights = resampled_weights(len(truth.content["images"]), RESAMPLES, np.random.default_rng(0))
     found: dict[str, list[Trial]] = {arm.name: [] for arm in plan.arms}
     for cell in plan.trial_cells(percent):
         result = read_result(output, cell)
         if result is not None:
-            found[cell.arm].append(_read_trial(output, cell, result, truth, weights))
+            found[cell.arm].append(_read_trial(output, cell, result, truth, weights, areas))
     return found
 
 
 def _read_trial(
-    output: Path, cell: Cell, result: Mapping[str, Any], truth: Truth, weights: np.ndarray
+    output: Path,
+    cell: Cell,
+    result: Mapping[str, Any],
+    truth: Truth,
+    weights: np.ndarray,
+    areas: bool,
 ) -> Trial:
     folder = cell_folder(output, cell)
     content = (folder / result["detections"]).read_bytes()
@@ -107,12 +124,12 @@ def _read_trial(
     kinds = [kind for kind in KINDS if kind in result["scores"]]
     cache = folder / "analysis.npz"
     arrays = _cached(cache, digest)
-    if arrays is None:
+    if arrays is None or (areas and "resampled bbox/APs" not in arrays):
         entries = check_results(truth, json.loads(content), cell.name, masks="segm" in kinds)
         arrays = {f"error {name}": np.array(v) for name, v in box_errors(truth, entries).items()}
         for kind in kinds:
             arrays[f"precision {kind}"] = precision_curve(matches_of(truth, entries, kind))
-            found = metrics_under(truth, entries, kind, weights, areas=False)
+            found = metrics_under(truth, entries, kind, weights, areas)
             arrays |= {f"resampled {_metric(kind, name)}": v for name, v in found.items()}
         with replacing(cache) as path, path.open("wb") as file:
             named: dict[str, Any] = {"digest": np.array(digest), **arrays}
@@ -126,7 +143,11 @@ def _read_trial(
     return Trial(
         seed=cell.seed,
         values=values,
-        resampled=_of_kind(arrays, "resampled "),
+        resampled={
+            name: values_of
+            for name, values_of in _of_kind(arrays, "resampled ").items()
+            if areas or name.rpartition("/")[2] not in AREA_METRICS
+        },
         precision=_of_kind(arrays, "precision "),
         errors={name: float(value) for name, value in _of_kind(arrays, "error ").items()},
         digest=digest,

@@ -29,12 +29,18 @@ from d2_transfer.trials.sweep import best_rate, swept
 logger = logging.getLogger(__name__)
 
 
-def summarize(output: Path, *, reference: str | None = None) -> dict[str, Any]:
+def summarize(output: Path, *, reference: str | None = None, areas: bool = False) -> dict[str, Any]:
     """Writes and returns the results of the cells that are done.
+
+    Args:
+        output: folder of the trials.
+        reference: the arm that the others are compared with; None: the first.
+        areas: compare APs, APm and APl as well. Each cell is then resampled anew, in about four
+            times the time, and kept.
 
     Raises:
         FileNotFoundError: the folder holds no trials.
-        ValueError: no such reference.
+        ValueError: no such reference, or ``areas`` of data in VOC form.
     """
     plan = existing_plan(output)
     cfg = base_config(plan)
@@ -43,11 +49,11 @@ def summarize(output: Path, *, reference: str | None = None) -> dict[str, Any]:
     name = cfg.DATASETS.TEST[0]
     data = load_data(name, Reading.of(cfg))
     images = len(data.data.images)
-    trials = read_trials(output, plan, data)
+    trials = read_trials(output, plan, data, areas=areas)
     comparisons = compare_arms(plan, trials, images, reference=reference)
     parts = {}
     for percent in plan.fractions[:-1]:
-        of_part = read_trials(output, plan, data, percent=percent)
+        of_part = read_trials(output, plan, data, percent=percent, areas=areas)
         parts[percent] = of_part, compare_arms(plan, of_part, images, reference=reference)
     found = {arm: aps for arm, aps in swept(output, plan).items() if set(aps) == {*plan.rates}}
     rate = cfg.SOLVER.BASE_LR

@@ -36,6 +36,18 @@ def test_the_numbers_of_cwrgp() -> None:
     assert [row.mask[m].mean for m in ("AP50", "AP", "AP75")] == [57.3, 35.5, 37.9]
 
 
+@pytest.mark.parametrize("row", read_published(), ids=lambda row: f"{row.protocol}, {row.method}")
+def test_a_row_can_be_true_and_looked_up(row: Published) -> None:
+    """AP averages over thresholds from .5 on, and a mask is harder than its box."""
+    for table in (row.box, row.mask):
+        means = {metric: value.mean for metric, value in table.items()}
+        assert means.get("AP75", 0) <= means.get("AP50", 100) >= means.get("AP", 0)
+    assert all(value.mean < row.box[metric].mean for metric, value in row.mask.items())
+    assert bool(row.mask) == row.protocol.startswith("coco_R")
+    assert re.search(r"table|README|model zoo|MODELZOO", row.source), row.source
+    assert "arXiv" in row.source or "'s " in row.source  # a paper, or whose page
+
+
 def test_the_zoo_has_the_same_numbers() -> None:
     for row in ZOO.values():
         for text in filter(None, (row.voc, row.coco_box, row.coco_mask)):

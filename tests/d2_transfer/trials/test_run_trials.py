@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -295,33 +296,44 @@ def test_weights_are_converted_once(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_the_runner_is_killed_and_goes_on(tmp_path: Path, scenes: Any, encoder_file: Path) -> None:
-    """kill -9 of the runner, or of a cell, at random moments."""
+    """kill -9 at five random moments: of the runner with its cell, or of the cell alone."""
     given = options(scenes, "killed", **{"SOLVER.CHECKPOINT_PERIOD": 1, "SOLVER.MAX_ITER": 6})
     arms = ["random=random", f"a={encoder_file}"]
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     tool = [sys.executable, "-m", "d2_transfer.commands.trials"]
     env = {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
     straight = [*tool, *arguments(whole, arms, given, "--trials", 2)]
+    start = time.monotonic()
     assert subprocess.run(straight, cwd=REPOSITORY, env=env).returncode == 0
+    duration = time.monotonic() - start
     rng = random.Random(1)
     command = [*tool, *arguments(killed, arms, given, "--trials", 2)]
-    for kill in range(5):
-        runner = subprocess.Popen(command, cwd=REPOSITORY, env=env)
-        time.sleep(rng.uniform(8, 30))
-        if runner.poll() is not None:
-            break
+    kills, runner = [], None
+    while len(kills) < 5:
+        if runner is None or runner.poll() is not None:
+            runner = subprocess.Popen(command, cwd=REPOSITORY, env=env)
+        # All five together are shorter than the whole, so there is always something to kill.
+        time.sleep(duration * rng.uniform(0.04, 0.2))
+        assert runner.poll() != 0, f"done after {kills}"
         pattern = f"--output {killed} --num-gpus 0 --cell"
-        cells = subprocess.run(["pgrep", "-f", "--", pattern], capture_output=True, text=True)
-        for pid in cells.stdout.split():
-            os.kill(int(pid), signal.SIGKILL)
-        if kill % 2:
-            runner.wait()  # the runner names the cell that died
-        else:
+        found = subprocess.run(["pgrep", "-f", "--", pattern], capture_output=True, text=True)
+        cells = [int(pid) for pid in found.stdout.split()]
+        if len(kills) % 2 == 0 or not cells:
             runner.kill()
             runner.wait()
+        for pid in cells:  # after the runner, which would start the next one
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        kills.append(f"{'cell' if runner.poll() is None else 'runner'}, {len(cells)} at work")
+    assert any(kill.endswith("1 at work") for kill in kills), kills
+    print(f"{duration:.0f} s without kills; killed: {'; '.join(kills)}")
+    runner.wait()
     assert subprocess.run(command, cwd=REPOSITORY, env=env).returncode == 0
     both = [json.loads((output / "results.json").read_text()) for output in (whole, killed)]
     for results in both:
         del results["hours"]
     assert both[0] == both[1]
+    csv = [(output / "results.csv").read_text() for output in (whole, killed)]
+    assert csv[0] == csv[1]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import pytest
@@ -12,7 +13,7 @@ from finished_trials import write_scenes, write_trials
 from html_page import Page
 
 from d2_transfer.trials.differences import Difference, config_differences
-from d2_transfer.trials.plan import Plan
+from d2_transfer.trials.plan import Plan, write_plan
 from d2_transfer.trials.summary import summarize
 
 FIGURES = ("every_seed", "ap_over_iterations", "loss_over_iterations", "precision_over_recall")
@@ -53,6 +54,32 @@ def test_the_charts_of_the_page_are_files_too(finished: Finished) -> None:
     assert sorted(path.stem for path in folder.iterdir()) == sorted(FIGURES)
     labels = [ElementTree.parse(folder / f"{name}.svg").getroot() for name in FIGURES]
     assert {root.attrib["aria-label"] for root in labels} == set(finished.page.labels)
+
+
+def test_areas_are_compared_where_they_are_asked_for(finished: Finished) -> None:
+    areas = [f"{kind}/{metric}" for kind in ("bbox", "segm") for metric in ("APs", "APm", "APl")]
+    plain = finished.results["comparisons"][0]["metrics"]
+    assert plain.keys().isdisjoint(areas)
+    results = summarize(finished.output, areas=True)
+    found = results["comparisons"][0]["metrics"]
+    assert found.keys() == plain.keys() | set(areas)
+    assert {metric: found[metric] for metric in plain} == plain
+    arms = results["arms"]
+    for metric in areas:
+        means = [arms[name]["metrics"][metric]["mean"] for name in ("ours", "random")]
+        assert found[metric]["value"] == pytest.approx(means[0] - means[1])
+        assert found[metric]["low"] < found[metric]["value"] < found[metric]["high"]
+    # What was resampled stays, but is not shown unasked.
+    assert summarize(finished.output) == finished.results
+
+
+def test_areas_are_coco_s(tmp_path: Path, own_scenes: Any) -> None:
+    data = f"voc:{own_scenes.root}:all"
+    plan = write_trials(tmp_path / "out", write_scenes(tmp_path), seeds=1)
+    cfg = plan.config.replace(f"coco:{tmp_path / 'truth.json'}:{tmp_path}", data)
+    write_plan(tmp_path / "out", replace(plan, config=cfg))
+    with pytest.raises(ValueError, match="are scored by voc07, which has no areas; omit them"):
+        summarize(tmp_path / "out", areas=True)
 
 
 def test_a_chart_without_values_leaves_no_file(tmp_path: Path) -> None:
