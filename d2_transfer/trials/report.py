@@ -78,6 +78,10 @@ def build_page(data: ReportData, charts: Mapping[str, Markup]) -> str:
             for change in data.results["config"]
         ],
         hours=data.results["hours"],
+        fractions=[
+            [f"{percent:g}\u00a0%", *(_box_ap(of_arm) for of_arm in trials.values())]
+            for percent, trials in data.fractions.items()
+        ],
         sweep=_sweep(data),
     )
 
@@ -243,6 +247,10 @@ def _fractions(data: ReportData, styles: Mapping[str, int]) -> Markup:
         alt=f"Box AP over fractions of the training images: {ends}",
         log_x=True,
     )
+
+
+def _box_ap(trials: Sequence[Trial]) -> str:
+    return _mean([trial.values["bbox/AP"] for trial in trials])
 
 
 def _sweep(data: ReportData) -> list[list[Any]]:
