@@ -295,6 +295,13 @@ def test_weights_are_converted_once(
     assert planned(tmp_path, arms, given, "--trials", 2).files == first.files
 
 
+def cells_at_work(output: Path) -> list[int]:
+    """Process ids of the cells that a runner has started."""
+    pattern = f"--output {output} --num-gpus 0 --cell"
+    found = subprocess.run(["pgrep", "-f", "--", pattern], capture_output=True, text=True)
+    return [int(pid) for pid in found.stdout.split()]
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_the_runner_is_killed_and_goes_on(tmp_path: Path, scenes: Any, encoder_file: Path) -> None:
@@ -314,12 +321,13 @@ def test_the_runner_is_killed_and_goes_on(tmp_path: Path, scenes: Any, encoder_f
     while len(kills) < 5:
         if runner is None or runner.poll() is not None:
             runner = subprocess.Popen(command, cwd=REPOSITORY, env=env)
-        # All five together are shorter than the whole, so there is always something to kill.
-        time.sleep(duration * rng.uniform(0.04, 0.2))
+        # The first at any moment, the others while a cell works. All five together are shorter
+        # than the whole, so there is always something to kill.
+        while kills and runner.poll() is None and not cells_at_work(killed):
+            time.sleep(0.1)
+        time.sleep(duration * rng.uniform(0, 0.15))
         assert runner.poll() != 0, f"done after {kills}"
-        pattern = f"--output {killed} --num-gpus 0 --cell"
-        found = subprocess.run(["pgrep", "-f", "--", pattern], capture_output=True, text=True)
-        cells = [int(pid) for pid in found.stdout.split()]
+        cells = cells_at_work(killed)
         if len(kills) % 2 == 0 or not cells:
             runner.kill()
             runner.wait()
