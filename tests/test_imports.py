@@ -44,7 +44,8 @@ LAYERS = [
         "install_detectron2",
         "whitening",
     ),
-    *("spectrum", "trackers", "report", "losses", "models", "data", "checkpoints", "engine"),
+    *("spectrum", "similarity", "indicators", "volatility"),
+    *("trackers", "report", "losses", "models", "data", "checkpoints", "engine"),
     *("evaluation", "builders", "commands"),
 ]
 # What d2_transfer may use of cwrgp.

@@ -10,7 +10,13 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from cwrgp.models.methods import Method
-from cwrgp.spectrum import embedding_statistics
+from cwrgp.similarity import feature_std
+from cwrgp.spectrum import (
+    covariance_spectrum,
+    effective_rank,
+    normalized_stable_rank,
+    numerical_rank,
+)
 
 logger = logging.getLogger("cwrgp")
 
@@ -54,7 +60,7 @@ class TrainingMonitor:
             method: computes that eigenvalue.
             embeddings: (V, B, D).
         """
-        values = {k: float(v) for k, v in embedding_statistics(embeddings[0]).items()}
+        values = _statistics("embedding", embeddings[0])
         smallest = method.smallest_eigenvalue(embeddings)
         if smallest is not None:
             self.smallest_eigenvalue = values["embedding/smallest_eigenvalue"] = float(smallest)
@@ -90,7 +96,7 @@ class TrainingMonitor:
         if not chance_losses or self._first is None or step + 1 < _SETTLING_STEPS:
             return
         loss, chance_loss = sum(losses[name] for name in chance_losses), sum(chance_losses.values())
-        first = float(embedding_statistics(self._first)["embedding/effective_rank"])
+        first = _statistics("embedding", self._first)["embedding/effective_rank"]
         if loss > _CHANCE_LOSS * chance_loss and effective_rank < _FALLEN_RANK * first:
             self._warn(
                 "chance",
@@ -145,3 +151,13 @@ class TrainingMonitor:
         if what not in self._warned:
             self._warned.add(what)
             logger.warning(message)
+
+
+def _statistics(stage: str, x: Tensor) -> dict[str, float]:
+    spectrum = covariance_spectrum(x)
+    return {
+        f"{stage}/std": float(feature_std(x)),
+        f"{stage}/effective_rank": float(effective_rank(spectrum)),
+        f"{stage}/numerical_rank": float(numerical_rank(spectrum)),
+        f"{stage}/stable_rank": float(normalized_stable_rank(x)),
+    }
