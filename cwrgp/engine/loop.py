@@ -212,7 +212,7 @@ class _Run:
             embeddings = result.output.embeddings
             line, eta = self.writer.progress(step)
             values = {"total_loss": result.mean_loss, "lr": self.step_config.learning_rate(step)}
-            values |= parts | self.monitor.statistics(self.method, embeddings)
+            values |= parts | self.monitor.statistics(self.method, *result.output[1:])
             num_views, batch_size = embeddings.shape[:2]
             chance = self.method.chance_losses(batch_size * get_world_size(), num_views=num_views)
             self.monitor.learning(step, parts, values["embedding/effective_rank"], chance)

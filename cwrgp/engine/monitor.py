@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from cwrgp.models.methods import Method
-from cwrgp.similarity import feature_std
+from cwrgp.similarity import feature_std, negative_cosine, positive_cosine
 from cwrgp.spectrum import (
     covariance_spectrum,
     effective_rank,
@@ -29,6 +29,8 @@ _CHANCE_LOSS = 0.95
 _FALLEN_RANK = 0.5
 # Steps before which both are normal.
 _SETTLING_STEPS = 40
+# Samples of a batch that the statistics are of.
+_SAMPLES = 256
 # Share of the time spent waiting for images.
 _DATA_BOUND = 0.3
 
@@ -52,15 +54,25 @@ class TrainingMonitor:
         self._first: Tensor | None = None
         self.smallest_eigenvalue = math.nan
 
-    def statistics(self, method: Method, embeddings: Tensor) -> dict[str, float]:
-        """Standard deviation and ranks of a view's embeddings, and the smallest eigenvalue of the
-        covariances that are inverted; warns of a collapse.
+    def statistics(
+        self, method: Method, embeddings: Tensor, features: Tensor | None = None
+    ) -> dict[str, float]:
+        """Indicators of the embeddings and of the encoder's output, of at most 256 samples, and the
+        smallest eigenvalue of the covariances that are inverted.
 
         Args:
             method: computes that eigenvalue.
             embeddings: (V, B, D).
+            features: (B, F), of the encoder; None: left out.
         """
-        values = _statistics("embedding", embeddings[0])
+        # fp64 is slow on most GPUs, and the samples of a batch are in random order.
+        sample = embeddings[:2, :_SAMPLES].cpu()
+        values = _statistics("embedding", sample[0])
+        values["embedding/negative_cosine"] = float(negative_cosine(sample[0]))
+        if len(sample) > 1:
+            values["embedding/positive_cosine"] = float(positive_cosine(*sample))
+        if features is not None:
+            values |= _statistics("encoder", features[:_SAMPLES].cpu())
         smallest = method.smallest_eigenvalue(embeddings)
         if smallest is not None:
             self.smallest_eigenvalue = values["embedding/smallest_eigenvalue"] = float(smallest)

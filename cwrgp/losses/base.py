@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cwrgp.comm import gather_with_gradient
+from cwrgp.volatility import Volatility
 from cwrgp.whitening import at_least_float32
 
 P = ParamSpec("P")
@@ -29,9 +30,11 @@ class Loss(nn.Module):
 
     Attributes:
         alignment: name of the part that compares views, for a loss of several named parts.
+        inverts_covariance: whether the loss whitens by the inverse root of a covariance.
     """
 
     alignment = ""
+    inverts_covariance = False
 
     def set_progress(self, *, step: int, total_steps: int, steps_per_epoch: int) -> None:
         """Called before every step, for losses that change in the course of a run.
@@ -61,6 +64,19 @@ class Loss(nn.Module):
 
         Returns:
             A scalar; None where the loss inverts no covariance.
+        """
+        return None
+
+    def target_volatility(self, before: Tensor, after: Tensor) -> Volatility | None:
+        """How far the whitened targets of a batch move when the network is updated.
+
+        Args:
+            before: (N, D), embeddings of samples that can be whitened together.
+            after: of the same samples after the update, likewise.
+
+        Returns:
+            See :func:`cwrgp.volatility.target_volatility`; None where the loss inverts no
+            covariance.
         """
         return None
 

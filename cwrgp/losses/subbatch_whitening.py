@@ -12,6 +12,7 @@ import torch
 from torch import Generator, Tensor
 
 from cwrgp.losses.base import Loss, stack_views
+from cwrgp.volatility import Volatility, target_volatility
 from cwrgp.whitening import check_whitening, smallest_eigenvalue
 
 
@@ -63,6 +64,10 @@ class SubbatchWhiteningLoss(Loss):
 
     A subclass implements :meth:`compute`.
 
+    Attributes:
+        method: of the whitening, as for :func:`cwrgp.whitening.whiten`.
+        random_partition: whether channels are permuted before they are cut into groups.
+
     Args:
         axis: "channel" or "batch", as for :func:`cwrgp.whitening.whiten`.
         num_groups: G, groups of channels that are whitened separately.
@@ -77,6 +82,8 @@ class SubbatchWhiteningLoss(Loss):
     """
 
     inverts_covariance = True
+    method = "zca"
+    random_partition = False
 
     def __init__(
         self,
@@ -121,6 +128,28 @@ class SubbatchWhiteningLoss(Loss):
             return None
         h = cut_subbatches(views, self.size(views.shape[1]))
         return smallest_eigenvalue(h, axis=self.axis, num_groups=self.num_groups, eps=self.eps)
+
+    def target_volatility(self, before: Tensor, after: Tensor) -> Volatility | None:
+        """Of sub-batches cut in order, with one fixed partition of the channels; see
+        :meth:`Loss.target_volatility`.
+        """
+        if not self.inverts_covariance:
+            return None
+        size, permutation = self.size(len(before)), None
+        if self.random_partition:
+            generator = torch.Generator(before.device).manual_seed(0)
+            permutation = random_permutations(
+                before.shape[-1], generator=generator, device=before.device
+            )
+        return target_volatility(
+            before.unflatten(0, (-1, size)),
+            after.unflatten(0, (-1, size)),
+            axis=self.axis,
+            method=self.method,
+            num_groups=self.num_groups,
+            permutation=permutation,
+            eps=self.eps,
+        )
 
     def value_for_unrelated(self, num_samples: int, *, num_views: int = 2) -> float | None:
         """2 in the cosine form: whitening keeps the symmetry about zero; the mean cosine is 0."""
