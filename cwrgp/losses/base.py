@@ -36,6 +36,11 @@ class Loss(nn.Module):
     alignment = ""
     inverts_covariance = False
 
+    @property
+    def needs_full_rank(self) -> bool:
+        """Whether the loss is defined for embeddings (n, D) of rank D only."""
+        return False
+
     def set_progress(self, *, step: int, total_steps: int, steps_per_epoch: int) -> None:
         """Called before every step, for losses that change in the course of a run.
 
@@ -80,7 +85,9 @@ class Loss(nn.Module):
         """
         return None
 
-    def value_for_unrelated(self, num_samples: int, *, num_views: int = 2) -> float | None:
+    def value_for_unrelated(
+        self, num_samples: int, *, num_views: int = 2, num_channels: int | None = None
+    ) -> float | None:
         """The value of the loss when the views of a sample have nothing in common.
 
         That is its expectation for embeddings that are independent of each other and symmetric
@@ -89,6 +96,7 @@ class Loss(nn.Module):
         Args:
             num_samples: N, samples of the global batch.
             num_views: V.
+            num_channels: D; None: not known.
 
         Returns:
             The value, for a loss of several parts that of :attr:`alignment`; None where it depends

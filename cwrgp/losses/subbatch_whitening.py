@@ -109,6 +109,11 @@ class SubbatchWhiteningLoss(Loss):
         self.normalize = normalize
         self.eps = eps
 
+    @property
+    def needs_full_rank(self) -> bool:
+        """Whether batches whose channels are linearly dependent cannot be whitened."""
+        return self.inverts_covariance and self.axis == "batch" and self.num_groups == 1
+
     def size(self, batch_size: int) -> int:
         """N, of a batch of this size on a process."""
         return self.subbatch_size or batch_size
@@ -130,20 +135,18 @@ class SubbatchWhiteningLoss(Loss):
         return smallest_eigenvalue(h, axis=self.axis, num_groups=self.num_groups, eps=self.eps)
 
     def target_volatility(self, before: Tensor, after: Tensor) -> Volatility | None:
-        """Of sub-batches cut in order, with one fixed partition of the channels; see
-        :meth:`Loss.target_volatility`.
-        """
+        """With one fixed partition of the channels; see :meth:`Loss.target_volatility`."""
         if not self.inverts_covariance:
             return None
-        size, permutation = self.size(len(before)), None
+        permutation = None
         if self.random_partition:
             generator = torch.Generator(before.device).manual_seed(0)
             permutation = random_permutations(
                 before.shape[-1], generator=generator, device=before.device
             )
         return target_volatility(
-            before.unflatten(0, (-1, size)),
-            after.unflatten(0, (-1, size)),
+            before,
+            after,
             axis=self.axis,
             method=self.method,
             num_groups=self.num_groups,
@@ -151,7 +154,9 @@ class SubbatchWhiteningLoss(Loss):
             eps=self.eps,
         )
 
-    def value_for_unrelated(self, num_samples: int, *, num_views: int = 2) -> float | None:
+    def value_for_unrelated(
+        self, num_samples: int, *, num_views: int = 2, num_channels: int | None = None
+    ) -> float | None:
         """2 in the cosine form: whitening keeps the symmetry about zero; the mean cosine is 0."""
         return 2.0 if self.normalize else None
 

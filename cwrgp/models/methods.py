@@ -40,6 +40,11 @@ class Method(nn.Module):
     encoder: nn.Module
     projector: nn.Module
 
+    @property
+    def needs_full_rank(self) -> bool:
+        """Whether the loss is defined for embeddings (n, D) of rank D only."""
+        return False
+
     def set_progress(self, *, step: int, total_steps: int, steps_per_epoch: int) -> None:
         """Called exactly once before every step, for what changes in the course of a run.
 
@@ -69,7 +74,7 @@ class Method(nn.Module):
         """How far the whitened targets of a batch move when the network is updated.
 
         Args:
-            before: (N, D).
+            before: (N, D), embeddings of samples that can be whitened together.
             after: of the same samples after the update, likewise.
 
         Returns:
@@ -78,12 +83,15 @@ class Method(nn.Module):
         """
         return None
 
-    def chance_losses(self, batch_size: int, *, num_views: int = 2) -> dict[str, float]:
+    def chance_losses(
+        self, batch_size: int, *, num_views: int = 2, num_channels: int | None = None
+    ) -> dict[str, float]:
         """The losses when the views of a sample have nothing in common.
 
         Args:
             batch_size: samples that the loss sees, over all processes.
             num_views: V.
+            num_channels: D, of the embedding; None: not known.
 
         Returns:
             Name -> value, for the losses whose value depends on the arguments only, see
@@ -150,6 +158,11 @@ class JointEmbedding(Method):
         self.name = name
         self.joint_projector = joint_projector
 
+    @property
+    def needs_full_rank(self) -> bool:
+        """That of the loss."""
+        return self.loss.needs_full_rank
+
     def set_progress(self, *, step: int, total_steps: int, steps_per_epoch: int) -> None:
         """Passes the progress of the run on to the loss."""
         self.loss.set_progress(step=step, total_steps=total_steps, steps_per_epoch=steps_per_epoch)
@@ -162,9 +175,13 @@ class JointEmbedding(Method):
         """That of the loss."""
         return self.loss.target_volatility(before, after)
 
-    def chance_losses(self, batch_size: int, *, num_views: int = 2) -> dict[str, float]:
+    def chance_losses(
+        self, batch_size: int, *, num_views: int = 2, num_channels: int | None = None
+    ) -> dict[str, float]:
         """That of the loss."""
-        value = self.loss.value_for_unrelated(batch_size, num_views=num_views)
+        value = self.loss.value_for_unrelated(
+            batch_size, num_views=num_views, num_channels=num_channels
+        )
         return {} if value is None else {self.loss.alignment or f"loss_{self.name}": value}
 
     def forward(self, views: Sequence[Tensor]) -> Output:
@@ -204,7 +221,9 @@ class SimSiam(Method):
             loss = regression_loss(predictions, z) / 2
         return Output({"loss_simsiam": loss}, z.detach(), features)
 
-    def chance_losses(self, batch_size: int, *, num_views: int = 2) -> dict[str, float]:
+    def chance_losses(
+        self, batch_size: int, *, num_views: int = 2, num_channels: int | None = None
+    ) -> dict[str, float]:
         """1, since the mean cosine is 0."""
         return {"loss_simsiam": 1.0}
 
@@ -279,7 +298,9 @@ class BYOL(MomentumMethod):
             loss = regression_loss(predictions, targets)
         return Output({"loss_byol": loss}, z.detach(), features)
 
-    def chance_losses(self, batch_size: int, *, num_views: int = 2) -> dict[str, float]:
+    def chance_losses(
+        self, batch_size: int, *, num_views: int = 2, num_channels: int | None = None
+    ) -> dict[str, float]:
         """2, since the mean cosine is 0."""
         return {"loss_byol": 2.0}
 
@@ -326,7 +347,11 @@ class MomentumINTL(MomentumMethod):
             losses = self.loss(z, target)
         return Output(losses, z.detach(), features)
 
-    def chance_losses(self, batch_size: int, *, num_views: int = 2) -> dict[str, float]:
+    def chance_losses(
+        self, batch_size: int, *, num_views: int = 2, num_channels: int | None = None
+    ) -> dict[str, float]:
         """That of the loss."""
-        value = self.loss.value_for_unrelated(batch_size, num_views=num_views)
+        value = self.loss.value_for_unrelated(
+            batch_size, num_views=num_views, num_channels=num_channels
+        )
         return {} if value is None else {self.loss.alignment: value}
