@@ -9,6 +9,8 @@ from typing import Any
 from cwrgp.statistics import mean_interval
 
 SCHEMA = 1
+# Curves whose mean over the second half of a run is one of its numbers.
+_AVERAGED = ("monitor/target_volatility", "monitor/whitening_volatility")
 
 
 def collect(
@@ -78,7 +80,7 @@ def _values(result: Mapping[str, Any]) -> dict[str, float]:
         for name, value in found.items()
     }
     for key, (_, records) in result["curves"].items():
-        if key.startswith("volatility/"):
+        if key in _AVERAGED:
             second_half = records[len(records) // 2 :]
             values[key] = sum(second_half) / len(second_half)
     if result["knn"] is not None:
