@@ -46,9 +46,14 @@ def _narrow(method: str, **more: Any) -> dict[str, Any]:
 
 
 def _whitening() -> list[Arm]:
-    methods = {"plain": "plain", "BN": "bn", "PCA": "pca", "ZCA": "zca_bw", "Cholesky": "wmse"}
-    arms = [Arm(series, None, _narrow(method)) for series, method in methods.items()]
-    return [*arms, Arm("CW-RGP", None, {"METHOD.NAME": "cwrgp"})]
+    volatility = {"MONITOR.TARGET_VOLATILITY": True}  # of methods that have whitened targets
+    methods = {"PCA": "pca", "ZCA": "zca_bw", "Cholesky": "wmse"}
+    return [
+        Arm("plain", None, _narrow("plain")),
+        Arm("BN", None, _narrow("bn")),
+        *(Arm(series, None, _narrow(name, **volatility)) for series, name in methods.items()),
+        Arm("CW-RGP", None, {"METHOD.NAME": "cwrgp", **volatility}),
+    ]
 
 
 def _penalty() -> list[Arm]:
