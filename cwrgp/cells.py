@@ -1,4 +1,4 @@
-"""Cells: pieces of work with a folder each, done once their result is there, however often killed."""
+"""Cells: pieces of work with a folder each, done once their result is there."""
 
 from __future__ import annotations
 

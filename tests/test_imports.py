@@ -39,6 +39,7 @@ LAYERS = [
         "config_files",
         "cli",
         "jobs",
+        "cells",
         "statistics",
         "detectron2_wheel",
         "install_detectron2",
@@ -46,7 +47,7 @@ LAYERS = [
     ),
     *("spectrum", "similarity", "indicators", "volatility"),
     *("trackers", "report", "losses", "models", "data", "checkpoints", "engine"),
-    *("evaluation", "builders", "commands"),
+    *("evaluation", "analysis", "builders", "commands"),
 ]
 # What d2_transfer may use of cwrgp.
 SHARED = {

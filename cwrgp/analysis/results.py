@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from cwrgp.analysis.findings import findings
 from cwrgp.statistics import mean_interval
 
 SCHEMA = 1
@@ -30,7 +31,8 @@ def collect(
 
     Returns:
         ``schema``; ``experiment``; ``preview``: whether there is one seed only; ``seeds``;
-        ``settings``; ``environments``; ``cpu_hours`` of the runs' last starts; ``arms``: a list
+        ``settings``; ``environments``; ``hours`` of the runs' last starts; ``findings``: see
+        `cwrgp.analysis.findings.Finding`; ``arms``: a list
         with ``series``, ``x``, ``seeds``, ``values``: name -> ``mean``, ``low`` and ``high`` of the
         95 % interval (null with one seed) and ``runs``, a value for each seed; ``curves``: name ->
         ``x`` and, for each seed, ``y``; ``spectra``: stage -> eigenvalues of the first seed. What
@@ -40,15 +42,17 @@ def collect(
     for series, x, seed, result in runs:
         arms.setdefault((series, x), []).append((seed, result))
     environments = {tuple(result["environment"].items()) for _, _, _, result in runs}
+    found = [_arm(series, x, of_arm) for (series, x), of_arm in arms.items()]
     return {
         "schema": SCHEMA,
         "experiment": experiment,
         "preview": len(seeds) == 1,
         "seeds": list(seeds),
         "settings": dict(settings),
-        "environments": [dict(found) for found in sorted(environments)],
+        "environments": [dict(items) for items in sorted(environments)],
         "hours": round(sum(result["seconds"] for *_, result in runs) / 3600, 3),
-        "arms": [_arm(series, x, found) for (series, x), found in arms.items()],
+        "findings": findings(experiment, found),
+        "arms": found,
     }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -179,6 +179,6 @@ class _Unlabelled(ImageSubset):
         self.labels = self.labels.clip(0)
 
 
-def _of_pairs(first: Tensor, second: Tensor) -> Mapping[str, float]:
+def _of_pairs(first: Tensor, second: Tensor) -> dict[str, float]:
     found = indicators(first, second)
     return {name: found[name] for name in ("alignment", "positive_cosine")}

@@ -144,9 +144,7 @@ def _start(args: argparse.Namespace) -> int:
         cfg = get_cfg()
         merge_file(cfg, find_config(args.config_file))
         merge_pairs(cfg, args.opts)
-        _experiment(
-            cfg, args.data, output, args.experiment, args.seeds, args.jobs, args.restart
-        )
+        _experiment(cfg, args.data, output, args.experiment, args.seeds, args.jobs, args.restart)
     except Preempted as stopped:
         print(f"{stopped}; the same command continues", file=sys.stderr)
         return EXIT_CODE

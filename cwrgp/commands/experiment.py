@@ -90,17 +90,22 @@ def run_experiment(
         Cell(run, _folder(output, run), [*command, run], output / "logs" / f"{run}.txt")
         for run in (run_name(*arm_and_seed) for arm_and_seed in plan.runs)
     ]
-    run_cells(cells, at_once=jobs, noun="runs")
-    return summarize(output, plan)
+    try:
+        run_cells(cells, at_once=jobs, noun="runs")
+    finally:
+        results = summarize(output, plan)  # of what is done, if a run failed or was stopped
+    return results
 
 
 def summarize(output: Path, plan: Plan) -> dict[str, Any]:
-    """Writes the files of the runs that are done."""
+    """Writes the files of the runs that are done; {} where none is."""
     found = [
         (arm.series, arm.x, seed, result)
         for arm, seed in plan.runs
         if (result := read_result(_folder(output, run_name(arm, seed))))
     ]
+    if not found:
+        return {}
     cfg = plan.base
     settings = {
         "data": cfg.DATA.ROOT,
