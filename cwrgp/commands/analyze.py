@@ -14,6 +14,7 @@ from fvcore.common.config import CfgNode
 
 from cwrgp.builders.experiments import EXPERIMENTS
 from cwrgp.cli import make_parser, run_main
+from cwrgp.commands.analysis_weights import analyze_weights
 from cwrgp.commands.experiment import CONFIG, run_experiment, run_one
 from cwrgp.config import get_cfg
 from cwrgp.config_files import find_config, merge_file, merge_pairs, merge_values
@@ -22,10 +23,12 @@ from cwrgp.preemption import EXIT_CODE, Preempted
 _DESCRIPTION = """\
 What a whitening loss does to an embedding: the analysis of the paper on your images.
 
+  %(prog)s --weights ours=model_final.pth moco=moco_v2.pth.tar --data photos --output output/weights
   %(prog)s --experiment whitening --data DATA --output output/whitening
   %(prog)s --experiment groups --data DATA --seeds 3 --output output/groups
 
-DATA holds cifar-10-batches-py, or train/CLASS/*.jpg and test/CLASS/*.jpg. One seed is a preview.
+--weights takes what cwrgp-convert reads, and any folder of more images than channels. For an
+experiment DATA holds cifar-10-batches-py, or train/CLASS/*.jpg and test/CLASS/*.jpg. One seed is a preview.
 The same command goes on where it was stopped. What the figures show: docs/analysis.md."""
 
 
@@ -33,7 +36,9 @@ def analyze(
     *,
     data: str | PathLike[str],
     output: str | PathLike[str],
-    experiment: str,
+    weights: Sequence[str | PathLike[str]] = (),
+    experiment: str | None = None,
+    trials: str | PathLike[str] | None = None,
     seeds: int = 1,
     jobs: int | None = None,
     restart: bool = False,
@@ -45,11 +50,17 @@ def analyze(
     Example::
 
         cwrgp.analyze(experiment="whitening", data="cifar10", output="output/whitening")
+        cwrgp.analyze(weights=["a.pth", "b.pth"], data="photos", output="output/weights")
 
     Args:
         data: folder of the images.
         output: folder of the results. What is finished there is kept.
-        experiment: "whitening", "penalty", "batch-size" or "groups".
+        weights: "NAME=FILE" or files, of any format that the converter reads, to be analysed side
+            by side.
+        experiment: "whitening", "penalty", "batch-size" or "groups"; instead of ``weights``, as is
+            what follows, but for ``trials``.
+        trials: results.json of ``cwrgp-trials`` with arms of the names of ``weights``: does the
+            rank predict AP?
         seeds: runs of each setting. One is a preview, without intervals.
         jobs: runs at once; None: one for each core, or one on a GPU.
         restart: remove what the folder holds of earlier runs.
@@ -57,17 +68,41 @@ def analyze(
         **overrides: keys of the config. Sections are dicts, as in YAML: ``SOLVER={"EPOCHS": 20}``.
 
     Returns:
-        The content of ``results.json``; see `cwrgp.analysis.results.collect`.
+        The content of ``results.json``; see `cwrgp.analysis.results.collect`, and
+        `cwrgp.analysis.checkpoints.collect` for ``weights``.
 
     Raises:
         ValueError: what cannot work, an experiment of another kind in the folder, or a run failed.
-        FileNotFoundError: no such config or data.
+        FileNotFoundError: no such config, weights or data.
         Preempted: a signal stopped it; the same call goes on.
     """
+    if weights or experiment is None:
+        return _weights([str(word) for word in weights], data, output, trials, experiment)
+    if trials is not None:
+        raise ValueError(f"trials {str(trials)!r} belongs to weights")
     cfg = get_cfg()
     merge_file(cfg, find_config(config))
     merge_values(cfg, overrides)
     return _experiment(cfg, data, output, experiment, seeds, jobs, restart)
+
+
+def _weights(
+    weights: Sequence[str],
+    data: str | PathLike[str],
+    output: str | PathLike[str],
+    trials: str | PathLike[str] | None,
+    experiment: str | None,
+) -> dict[str, Any]:
+    if experiment is not None:
+        raise ValueError(f"experiment {experiment!r} trains its own weights; omit one of the two")
+    if not weights:
+        raise ValueError("weights or an experiment is needed: " + ", ".join(EXPERIMENTS))
+    return analyze_weights(
+        weights,
+        Path(data).expanduser().resolve(),
+        Path(output).expanduser().resolve(),
+        trials=None if trials is None else Path(trials).expanduser(),
+    )
 
 
 def _experiment(
@@ -105,6 +140,12 @@ def _jobs() -> int:
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Command-line arguments."""
     parser = make_parser("cwrgp-analyze", _DESCRIPTION)
+    parser.add_argument("--weights", nargs="+", default=[], metavar="NAME=FILE", help="checkpoints")
+    parser.add_argument(
+        "--trials",
+        metavar="FILE",
+        help="results.json of cwrgp-trials with these names: rank and AP",
+    )
     parser.add_argument("--experiment", metavar="NAME", help=", ".join(EXPERIMENTS))
     parser.add_argument("--data", metavar="DIR", help="folder of the images")
     parser.add_argument("--output", metavar="DIR", help="folder of the results")
@@ -138,9 +179,12 @@ def _start(args: argparse.Namespace) -> int:
         if args.run is not None:
             run_one(output.expanduser().resolve(), args.run)
             return 0
-        for option in ("experiment", "data"):
-            if getattr(args, option) is None:
-                raise ValueError(f"--{option} is missing")
+        if args.data is None:
+            raise ValueError("--data is missing: the folder of the images")
+        if args.weights or args.experiment is None:
+            _weights(args.weights, args.data, args.output, args.trials, args.experiment)
+            print(f"\nWritten: {output}/report.html, results.json, figures/")
+            return 0
         cfg = get_cfg()
         merge_file(cfg, find_config(args.config_file))
         merge_pairs(cfg, args.opts)
