@@ -24,7 +24,7 @@ from cwrgp.data.subsets import sample_indices
 from cwrgp.data.views import ProbeImages, Transform
 from cwrgp.engine.precision import Precision
 from cwrgp.evaluation.features import check_finite, extract_features
-from cwrgp.image_files import named_images
+from cwrgp.image_files import name_below, named_images
 from cwrgp.images import decode_rgb
 from cwrgp.indicators import indicators
 from cwrgp.launch import local_device
@@ -78,9 +78,7 @@ def analyze_weights(
     for name, (record, features) in found.items():
         record["path"] = named[name]
         record["neighbours"] = _neighbours(features, queries)
-    names = [
-        str(file.relative_to(data)) if file.is_relative_to(data) else str(file) for file in files
-    ]
+    names = [name_below(file, data) for file in files]
     results = collect(
         {name: record for name, (record, _) in found.items()},
         data=str(data),

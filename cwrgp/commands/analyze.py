@@ -28,8 +28,8 @@ What a whitening loss does to an embedding: the analysis of the paper on your im
   %(prog)s --experiment groups --data DATA --seeds 3 --output output/groups
 
 --weights takes what cwrgp-convert reads, and any folder of more images than channels. For an
-experiment DATA holds cifar-10-batches-py, or train/CLASS/*.jpg and test/CLASS/*.jpg. One seed is a preview.
-The same command goes on where it was stopped. What the figures show: docs/analysis.md."""
+experiment DATA holds cifar-10-batches-py, or train/CLASS/*.jpg and test/CLASS/*.jpg. One seed is a
+preview. The same command goes on where it was stopped. What the figures show: docs/analysis.md."""
 
 
 def analyze(
@@ -144,7 +144,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--trials",
         metavar="FILE",
-        help="results.json of cwrgp-trials with these names: rank and AP",
+        help="results.json of cwrgp-trials: does the rank predict AP?",
     )
     parser.add_argument("--experiment", metavar="NAME", help=", ".join(EXPERIMENTS))
     parser.add_argument("--data", metavar="DIR", help="folder of the images")
