@@ -36,7 +36,7 @@ class Cell:
     Attributes:
         name: for messages.
         folder: of its result; what it works in is ``folder/run``.
-        command: that does the work, by calling :func:`run_cell`, or goes on with it.
+        command: that does the work, by calling :func:`run_once`, or goes on with it.
         log: what the command prints.
     """
 
@@ -46,7 +46,7 @@ class Cell:
     log: Path
 
 
-def state_of(folder: Path) -> tuple[State, str]:
+def folder_state(folder: Path) -> tuple[State, str]:
     """The state of a cell, and who works on it or why it failed."""
     if (folder / RESULT).is_file():
         return State.DONE, ""
@@ -57,7 +57,7 @@ def state_of(folder: Path) -> tuple[State, str]:
     return (State.STARTED if (folder / RUN).is_dir() else State.WAITING), ""
 
 
-def run_cell(folder: Path, work: Callable[[], Mapping[str, Any]]) -> None:
+def run_once(folder: Path, work: Callable[[], Mapping[str, Any]]) -> None:
     """Does the work of a cell and writes its result; does nothing if that is there.
 
     Args:
@@ -82,8 +82,8 @@ def run_cell(folder: Path, work: Callable[[], Mapping[str, Any]]) -> None:
         write_text(folder / RESULT, json.dumps({**result, "seconds": seconds}))
 
 
-def read_result(folder: Path) -> dict[str, Any] | None:
-    """What :func:`run_cell` wrote; None if the cell is not done."""
+def folder_result(folder: Path) -> dict[str, Any] | None:
+    """What :func:`run_once` wrote; None if the cell is not done."""
     path = folder / RESULT
     return json.loads(path.read_text()) if path.is_file() else None
 

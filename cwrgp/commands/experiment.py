@@ -22,7 +22,7 @@ from cwrgp.builders.data import build_pretraining_images
 from cwrgp.builders.experiments import Arm, arm_config, experiment_arms
 from cwrgp.builders.methods import build_method
 from cwrgp.builders.solver import build_learning_rate, build_plan
-from cwrgp.cells import RUN, Cell, read_result, run_cell, run_cells
+from cwrgp.cells import RUN, Cell, folder_result, run_cells, run_once
 from cwrgp.commands.analysis_run import check_enough, held_out_images, pretrain_and_measure
 from cwrgp.config import get_cfg, validate_cfg
 from cwrgp.file_io.atomic import write_text
@@ -102,7 +102,7 @@ def summarize(output: Path, plan: Plan) -> dict[str, Any]:
     found = [
         (arm.series, arm.x, seed, result)
         for arm, seed in plan.runs
-        if (result := read_result(_folder(output, run_name(arm, seed))))
+        if (result := folder_result(_folder(output, run_name(arm, seed))))
     ]
     if not found:
         return {}
@@ -138,7 +138,7 @@ def run_one(output: Path, name: str) -> None:
     folder = _folder(output, name)
     cfg = arm_config(plan.base, *runs[name], str(folder / RUN))
     with stop_request() as stop:
-        run_cell(folder, lambda: pretrain_and_measure(cfg, stop))
+        run_once(folder, lambda: pretrain_and_measure(cfg, stop))
 
 
 def run_name(arm: Arm, seed: int) -> str:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import enum
 import json
 import platform
-import time
 from pathlib import Path
 from typing import Any
 
@@ -13,26 +11,12 @@ import detectron2
 import torch
 from detectron2.config import CfgNode
 
-from cwrgp.errors import USER_ERRORS
-from cwrgp.file_io.atomic import write_text
-from cwrgp.jobs import holder, locked
+from cwrgp.cells import RUN, State, folder_result, folder_state, run_once
 from cwrgp.version import __version__
 from d2_transfer.config import get_cfg
 from d2_transfer.evaluators import DETECTIONS, SCORES, inference_folder
 from d2_transfer.fine_tuning import RunOptions, fine_tune
 from d2_transfer.trials.plan import Cell, Plan
-
-RESULT, ERROR = "result.json", "error.txt"
-
-
-class State(str, enum.Enum):
-    """What has become of a cell."""
-
-    DONE = "done"
-    RUNNING = "running"
-    FAILED = "failed"
-    STARTED = "started"  # and stopped before its end
-    WAITING = "waiting"
 
 
 def cell_folder(output: Path, cell: Cell) -> Path:
@@ -42,14 +26,7 @@ def cell_folder(output: Path, cell: Cell) -> Path:
 
 def state_of(output: Path, cell: Cell) -> tuple[State, str]:
     """The state of a cell, and who works on it or why it failed."""
-    folder = cell_folder(output, cell)
-    if (folder / RESULT).is_file():
-        return State.DONE, ""
-    if who := holder(folder):
-        return State.RUNNING, who
-    if (folder / ERROR).is_file():
-        return State.FAILED, (folder / ERROR).read_text()
-    return (State.STARTED if (folder / "run").is_dir() else State.WAITING), ""
+    return folder_state(cell_folder(output, cell))
 
 
 def cell_config(plan: Plan, cell: Cell, output: Path) -> CfgNode:
@@ -57,7 +34,7 @@ def cell_config(plan: Plan, cell: Cell, output: Path) -> CfgNode:
     cfg = get_cfg()
     cfg.merge_from_other_cfg(CfgNode.load_cfg(plan.config))
     cfg.MODEL.WEIGHTS, cfg.SEED = cell.weights, cell.seed
-    cfg.OUTPUT_DIR = str(cell_folder(output, cell) / "run")
+    cfg.OUTPUT_DIR = str(cell_folder(output, cell) / RUN)
     return cfg
 
 
@@ -69,29 +46,21 @@ def run_cell(output: Path, plan: Plan, cell: Cell, *, num_gpus: int) -> None:
         Preempted: a signal stopped it; the next call goes on.
     """
     folder = cell_folder(output, cell)
-    with locked(folder):
-        if (folder / RESULT).is_file():
-            return
-        (folder / ERROR).unlink(missing_ok=True)
-        cfg = cell_config(plan, cell, output)
-        start = time.monotonic()
-        try:
-            options = RunOptions(resume=True, or_start=True, stoppable=True, num_gpus=num_gpus)
-            fine_tune(cfg, options)
-        except USER_ERRORS as error:
-            (folder / ERROR).write_text(" ".join(str(error).split()))
-            raise
+    cfg = cell_config(plan, cell, output)
+
+    def work() -> dict[str, Any]:
+        options = RunOptions(resume=True, or_start=True, stoppable=True, num_gpus=num_gpus)
+        fine_tune(cfg, options)
         found = inference_folder(Path(cfg.OUTPUT_DIR), cfg.DATASETS.TEST[0])
-        result = {
+        return {
             "arm": cell.arm,
             "seed": cell.seed,
             "scores": json.loads((found / SCORES).read_text()),
             "detections": str((found / DETECTIONS).relative_to(folder)),
-            # Of the last start; an interrupted cell took longer.
-            "seconds": round(time.monotonic() - start, 1),
             "environment": environment(cfg),
         }
-        write_text(folder / RESULT, json.dumps(result))
+
+    run_once(folder, work)
 
 
 def environment(cfg: CfgNode) -> dict[str, str]:
@@ -110,5 +79,4 @@ def environment(cfg: CfgNode) -> dict[str, str]:
 
 def read_result(output: Path, cell: Cell) -> dict[str, Any] | None:
     """What `run_cell` wrote; None if the cell is not done."""
-    path = cell_folder(output, cell) / RESULT
-    return json.loads(path.read_text()) if path.is_file() else None
+    return folder_result(cell_folder(output, cell))
