@@ -12,8 +12,8 @@ from dataclasses import dataclass
 _COLLAPSED_STD = 0.05
 # An effective rank below which one dimension has nearly all variance.
 _ONE_DIMENSION = 1.5
-# Of the rank that a loss which whitens the batch demands; and of any embedding, at which a loss that
-# falls does so by the collapse, as with shrinkage of the covariance.
+# Of the rank that a loss which whitens the batch demands; and of any embedding, below which a loss
+# that falls does so by the collapse, as with shrinkage of the covariance.
 _LOST_RANK, _LEFT_RANK = 0.9, 0.1
 # (steps, share of the loss of unrelated embeddings): after so many steps a run below this share
 # learns, whatever its ranks do: they fall at first in healthy runs, too.
