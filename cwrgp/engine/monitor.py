@@ -64,7 +64,8 @@ class TrainingMonitor:
         self._states: set[State] = set()
         self._warned_of_data = False
         self._started = False
-        self._first: float | None = None
+        self._first_embeddings: Tensor | None = None
+        self._first_rank: float | None = None
         self._shares: dict[int, float] = {}
         self.smallest_eigenvalue = math.nan
 
@@ -93,9 +94,11 @@ class TrainingMonitor:
         return values
 
     def start(self, embeddings: Tensor) -> None:
-        """Keeps the effective rank of the embeddings (V, B, D) of the first step, to compare."""
-        spectrum = covariance_spectrum(embeddings[0, :_SAMPLES].cpu())
-        self._first = float(effective_rank(spectrum))
+        """Keeps the embeddings (V, B, D) of the first step, to compare their rank.
+
+        The rank is computed at the first record: by then it is known that the step was finite.
+        """
+        self._first_embeddings = embeddings[0, :_SAMPLES].clone()
 
     def verdict(
         self,
@@ -119,6 +122,9 @@ class TrainingMonitor:
         Returns:
             The state; None where it is too early or too close to tell.
         """
+        if self._first_embeddings is not None:
+            spectrum = covariance_spectrum(self._first_embeddings.cpu())
+            self._first_rank, self._first_embeddings = float(effective_rank(spectrum)), None
         loss = sum(losses[name] for name in chance_losses)
         chance = sum(chance_losses.values())
         samples, width = min(embeddings.shape[1], _SAMPLES), embeddings.shape[2]
@@ -126,7 +132,7 @@ class TrainingMonitor:
             step=step,
             std=values["embedding/std"],
             effective_rank=values["embedding/effective_rank"],
-            first_effective_rank=self._first,
+            first_effective_rank=self._first_rank,
             numerical_rank=values["embedding/numerical_rank"],
             full_rank=min(samples - 1, width),
             needs_full_rank=method.needs_full_rank,

@@ -12,17 +12,18 @@ from dataclasses import dataclass
 _COLLAPSED_STD = 0.05
 # An effective rank below which one dimension has nearly all variance.
 _ONE_DIMENSION = 1.5
-# Of the rank that a loss which whitens the batch demands.
-_LOST_RANK = 0.9
-# A share of the loss of unrelated embeddings below which a run learns, whatever its ranks do: they
-# fall at first in healthy runs, too.
-_LEARNING = 0.92
+# Of the rank that a loss which whitens the batch demands; and of any embedding, below which a loss
+# that falls does so by the collapse, as with shrinkage of the covariance.
+_LOST_RANK, _LEFT_RANK = 0.9, 0.1
+# (steps, share of the loss of unrelated embeddings): after so many steps a run below this share
+# learns, whatever its ranks do: they fall at first in healthy runs, too.
+_LEARNING = ((200, 0.9), (0, 0.92))
 # (steps, share): after so many steps a run above this share has learnt nothing, once the effective
 # rank has fallen to half of the first one; nor has it above the share before, once a tenth is left.
 _CHANCE = ((60, 0.95), (40, 0.97))
 _FALLEN_RANK, _LITTLE_RANK = 0.5, 0.1
-# Steps after which a run is called healthy.
-_SETTLED_STEPS = 80
+# Steps after which, and a share below which, a run is called healthy.
+_SETTLED_STEPS, _HEALTHY = 80, 0.9
 
 
 class State(enum.Enum):
@@ -64,7 +65,9 @@ def judge(evidence: Evidence) -> State | None:
     e = evidence
     if e.std < _COLLAPSED_STD:
         return State.COMPLETE_COLLAPSE
-    learns = e.share is not None and e.share < _LEARNING
+    if e.numerical_rank < _LEFT_RANK * e.full_rank:
+        return State.DIMENSIONAL_COLLAPSE
+    learns = e.share is not None and e.share < _bound(_LEARNING, e.step)
     if not learns:
         if e.needs_full_rank and e.numerical_rank < _LOST_RANK * e.full_rank:
             return State.DIMENSIONAL_COLLAPSE
@@ -72,15 +75,17 @@ def judge(evidence: Evidence) -> State | None:
             return State.CHANCE
         if e.effective_rank < _ONE_DIMENSION:
             return State.DIMENSIONAL_COLLAPSE
-    known = learns or e.share is None
-    return State.HEALTHY if known and e.step + 1 >= _SETTLED_STEPS else None
+    healthy = e.share is None or e.share < _HEALTHY
+    return State.HEALTHY if healthy and e.step + 1 >= _SETTLED_STEPS else None
 
 
 def _is_at_chance(e: Evidence) -> bool:
-    if e.share is None or e.first_effective_rank is None:
-        return False
-    bound = next((share for steps, share in _CHANCE if e.step + 1 >= steps), None)
-    if bound is None:
+    if e.share is None or e.first_effective_rank is None or e.step + 1 < _CHANCE[-1][0]:
         return False
     left = e.effective_rank / e.first_effective_rank
-    return left < (_FALLEN_RANK if e.share > bound else _LITTLE_RANK)
+    return left < (_FALLEN_RANK if e.share > _bound(_CHANCE, e.step) else _LITTLE_RANK)
+
+
+def _bound(bounds: tuple[tuple[int, float], ...], step: int) -> float:
+    """The share that holds at a step."""
+    return next(share for steps, share in bounds if step + 1 >= steps)

@@ -149,3 +149,7 @@ def test_a_healthy_run_says_so_once_and_is_not_warned_of(warnings):
     for step in range(0, 200, 20):
         say(monitor, low_rank(8), step=step, losses={"a": 1.5}, chance={"a": 2.0})
     assert len(warnings) == 1 and warnings[0].startswith("healthy: loss 1.5, 75 % of that")
+
+
+def test_a_first_step_that_is_not_finite_is_left_to_the_loop():
+    TrainingMonitor().start(torch.full((2, 8, 32), math.nan))
