@@ -94,6 +94,7 @@ EXTRAS_REQUIRE = {
 }
 
 CONSOLE_SCRIPTS = [
+    "cwrgp-analyze = cwrgp.commands.analyze:main",
     "cwrgp-check-data = d2_transfer.commands.check_data:main",
     "cwrgp-convert = d2_transfer.commands.convert:main",
     "cwrgp-embed = cwrgp.commands.embed:main",
@@ -112,6 +113,7 @@ CONSOLE_SCRIPTS = [
 PACKAGE_DIR = {"cwrgp.configs": "configs"}
 PACKAGE_DATA = {
     "cwrgp": ["py.typed"],
+    "cwrgp.analysis": ["*.j2"],
     "cwrgp.configs": ["*/*.yaml"],
     "cwrgp.report": ["templates/*"],
     "d2_transfer": ["py.typed"],

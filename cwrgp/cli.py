@@ -42,6 +42,9 @@ _OPTIONS = {
     "pixel_range": "--pixel-range",
     "ims_per_batch": "--ims-per-batch",
     "trials": "--trials",
+    "seeds": "--seeds",
+    "experiment": "--experiment",
+    "data": "--data",
     "jobs": "--jobs",
     "reference": "--reference",
 }

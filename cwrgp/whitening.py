@@ -124,19 +124,32 @@ def _zca(x: Tensor, eps: float, ddof: int) -> Tensor:
     return _ZCA.apply(x, eps, ddof)
 
 
-def _pca(x: Tensor, eps: float, ddof: int) -> Tensor:
+def _pca_matrix(s: Tensor) -> Tensor:
     # This uses the eigenvectors themselves, whose gradient does have 1 / (l_i - l_j) terms. They
     # and the order of the axes, which changes from batch to batch, are the paper's objections to
     # PCA whitening.
-    eigenvalues, u = _eigh(_covariance(x, eps, ddof))
-    return x @ (u * eigenvalues.rsqrt().unsqueeze(-2)).flip(-1)
+    eigenvalues, u = _eigh(s)
+    return (u * eigenvalues.rsqrt().unsqueeze(-2)).flip(-1)
+
+
+def _pca(x: Tensor, eps: float, ddof: int) -> Tensor:
+    return x @ _pca_matrix(_covariance(x, eps, ddof))
+
+
+def _cholesky_root(s: Tensor) -> Tensor:
+    # torch.linalg.cholesky raises for the whole batch
+    root, failed = torch.linalg.cholesky_ex(s)
+    return root.masked_fill((failed != 0)[..., None, None], torch.nan)
 
 
 def _cholesky(x: Tensor, eps: float, ddof: int) -> Tensor:
-    # torch.linalg.cholesky raises for the whole batch
-    root, failed = torch.linalg.cholesky_ex(_covariance(x, eps, ddof))
-    root = root.masked_fill((failed != 0)[..., None, None], torch.nan)
+    root = _cholesky_root(_covariance(x, eps, ddof))
     return torch.linalg.solve_triangular(root, x.mT, upper=False).mT
+
+
+def _cholesky_matrix(s: Tensor) -> Tensor:
+    identity = torch.eye(s.shape[-1], dtype=s.dtype, device=s.device)
+    return torch.linalg.solve_triangular(_cholesky_root(s), identity, upper=False).mT
 
 
 # Functions of (..., O, M), O observations of M variables, and of eps and ddof.
@@ -144,6 +157,13 @@ _METHODS: dict[str, Callable[[Tensor, float, int], Tensor]] = {
     "zca": _zca,
     "pca": _pca,
     "cholesky": _cholesky,
+}
+
+# The same as functions of the covariance: W, by which the observations are multiplied.
+_MATRICES: dict[str, Callable[[Tensor], Tensor]] = {
+    "zca": inverse_sqrt,
+    "pca": _pca_matrix,
+    "cholesky": _cholesky_matrix,
 }
 
 
@@ -240,13 +260,7 @@ def whiten(
     Raises:
         ValueError: unknown axis or method, D not divisible, or a covariance that must be singular.
     """
-    if method not in _METHODS:
-        raise ValueError(
-            f"whitening method {method!r} is unknown; choose one of {sorted(_METHODS)}"
-        )
-    num_samples, num_channels = x.shape[-2:]
-    check_whitening(num_samples, num_channels, axis=axis, num_groups=num_groups, eps=eps, ddof=ddof)
-
+    _check(x, axis, method, num_groups, eps, ddof)
     with torch.autocast(x.device.type, enabled=False):
         h = _centred(x, axis).mT  # (..., D, N): whole rows of it are permuted
         if permutation is not None:
@@ -257,6 +271,41 @@ def whiten(
         if permutation is not None:
             z = _permute_rows(z, inverse, permutation)
         return z.mT
+
+
+def whitening_matrix(
+    x: Tensor,
+    *,
+    axis: str = "channel",
+    method: str = "zca",
+    num_groups: int = 1,
+    permutation: Tensor | None = None,
+    eps: float = 0.0,
+    ddof: int = 1,
+) -> Tensor:
+    """The matrices W_g that :func:`whiten` whitens with: rows are observations, Z_g = X_g W_g.
+
+    Args:
+        x: embeddings, (..., N, D).
+        axis: as for :func:`whiten`, like all that follow.
+        method: "zca" (S^(-1/2)), "pca" (U L^(-1/2)) or "cholesky" (the transpose of L^-1).
+        num_groups: G.
+        permutation: int64, (..., D) or broadcastable to it.
+        eps: S <- (1 - eps) S + eps I.
+        ddof: subtracted from the number of observations in the covariance.
+
+    Returns:
+        (..., G, M, M), M = N for the channel axis and D / G for the batch axis.
+
+    Raises:
+        ValueError: as for :func:`whiten`.
+    """
+    _check(x, axis, method, num_groups, eps, ddof)
+    with torch.autocast(x.device.type, enabled=False):
+        h = _centred(x, axis).mT
+        if permutation is not None:
+            h = _permute_rows(h, permutation, permutation.argsort(-1))
+        return _MATRICES[method](_covariance(_observations(h, axis, num_groups), eps, ddof))
 
 
 @torch.no_grad()
@@ -280,6 +329,14 @@ def smallest_eigenvalue(
     with torch.autocast(x.device.type, enabled=False):
         h = _centred(x, axis).mT
         return _eigh(_covariance(_observations(h, axis, num_groups), eps, ddof))[0].min()
+
+
+def _check(x: Tensor, axis: str, method: str, num_groups: int, eps: float, ddof: int) -> None:
+    if method not in _METHODS:
+        raise ValueError(
+            f"whitening method {method!r} is unknown; choose one of {sorted(_METHODS)}"
+        )
+    check_whitening(*x.shape[-2:], axis=axis, num_groups=num_groups, eps=eps, ddof=ddof)
 
 
 def _centred(x: Tensor, axis: str) -> Tensor:

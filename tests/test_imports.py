@@ -40,13 +40,15 @@ LAYERS = [
         "config_files",
         "cli",
         "jobs",
+        "cells",
         "statistics",
         "detectron2_wheel",
         "install_detectron2",
         "whitening",
     ),
-    *("spectrum", "trackers", "report", "losses", "models", "data", "checkpoints", "engine"),
-    *("evaluation", "builders", "commands"),
+    *("spectrum", "similarity", "indicators", "volatility"),
+    *("trackers", "report", "losses", "models", "data", "checkpoints", "engine"),
+    *("evaluation", "analysis", "builders", "commands"),
 ]
 # What d2_transfer may use of cwrgp.
 SHARED = {
@@ -152,7 +154,8 @@ def test_modules_are_imported_by_their_full_names():
 def test_the_losses_need_torch_only(run_tool):
     loaded = json.loads(run_tool("-c", LOSSES, check=True).stdout)
     own = {name for name in loaded if name.partition(".")[0] == "cwrgp"}
-    assert own - {"cwrgp", "cwrgp.comm", "cwrgp.version", "cwrgp.whitening"} == {
+    shared = {f"cwrgp.{name}" for name in ("comm", "version", "volatility", "whitening")}
+    assert own - {"cwrgp"} - shared == {
         name for name in module_files("cwrgp") if f"{name}.".startswith("cwrgp.losses.")
     }
     rest = {name.partition(".")[0] for name in loaded} - {"cwrgp"}

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from cwrgp.whitening import inverse_sqrt, smallest_eigenvalue, whiten
+from cwrgp.whitening import inverse_sqrt, smallest_eigenvalue, whiten, whitening_matrix
 
 
 def oracle(
@@ -296,3 +296,19 @@ def test_a_permutation_is_shared_by_leading_dimensions():
     found = whiten(x, permutation=permutation, num_groups=2)
     for part, expected in zip(x, found, strict=True):
         torch.testing.assert_close(whiten(part, permutation=permutation, num_groups=2), expected)
+
+
+@pytest.mark.parametrize("method", ["zca", "pca", "cholesky"])
+@pytest.mark.parametrize("axis", ["channel", "batch"])
+def test_the_whitening_matrix_is_what_whitens(axis, method):
+    torch.manual_seed(0)
+    x, permutation = torch.randn(3, 10, 16, dtype=torch.float64), torch.randperm(16)
+    options = {"axis": axis, "method": method, "num_groups": 2, "eps": 0.1}
+    w = whitening_matrix(x, permutation=permutation, **options)
+    h = (x - x.mean(-1 if axis == "channel" else -2, keepdim=True))[..., permutation]
+    groups = torch.stack(h.chunk(2, -1), 1)
+    z = (w.mT @ groups) if axis == "channel" else (groups @ w)
+    whitened = whiten(x, permutation=permutation, **options)[..., permutation]
+    torch.testing.assert_close(torch.cat(z.unbind(1), -1), whitened)
+    with pytest.raises(ValueError, match="whitening method 'qr' is unknown"):
+        whitening_matrix(x, method="qr")

@@ -139,7 +139,7 @@ def embed(
     image_size, resize = image_size or sizes[0], resize or max(sizes[1], image_size or 0)
     if resize < image_size:
         raise ValueError(f"resize {resize} is less than image_size {image_size}")
-    readable, unreadable = _inspect(files, pixel_range)
+    readable, unreadable = readable_images(files, pixel_range)
     for warning in network.origin.warnings:
         logger.warning("%s: %s", weights, warning)
     if network.origin.pixels is None:
@@ -157,7 +157,7 @@ def embed(
         features, numbers = extract_features(
             precision.prepare(network.encoder),
             probe,
-            normalize=_normalize(network).to(precision.device),
+            normalize=normalize_of(network).to(precision.device),
             batch_size=batch_size,
             num_workers=min(num_workers, math.ceil(len(readable) / batch_size)),
             device=precision.device,
@@ -184,7 +184,7 @@ def _checked_output(output: str | PathLike[str]) -> Path:
     return path
 
 
-def _inspect(
+def readable_images(
     files: Sequence[Path], pixel_range: Sequence[float] | None
 ) -> tuple[list[Path], dict[str, str]]:
     """The images that can be read as far as their headers show, and why the others cannot."""
@@ -204,7 +204,7 @@ def _inspect(
     return readable, unreadable
 
 
-def _normalize(network: Network) -> Normalize:
+def normalize_of(network: Network) -> Normalize:
     pixels = network.origin.pixels or IMAGENET
     mean, std = ([value / 255 for value in values] for values in (pixels.mean, pixels.std))
     return Normalize((mean[0], mean[1], mean[2]), (std[0], std[1], std[2]))

@@ -20,6 +20,7 @@ from cwrgp.builders.data import build_batches, build_normalize, build_pretrainin
 from cwrgp.builders.photos import UNREADABLE_FILE, check_photos, list_unreadable
 from cwrgp.builders.run import Run, build_run
 from cwrgp.builders.solver import build_precision
+from cwrgp.builders.target_probe import build_target_probe
 from cwrgp.builders.weights import report_weights
 from cwrgp.checkpoints.own import unpack
 from cwrgp.comm import get_rank, get_world_size
@@ -51,6 +52,9 @@ ADVICE_KEYS = {
     "eps": "METHOD.CWRGP.EPS or METHOD.WHITENING.EPS",
     "num_workers": "DATA.NUM_WORKERS",
     "crop scale": "AUGMENT.CROP_SCALE",
+    "warm-up": "SOLVER.WARMUP_ITERS",
+    "method": "METHOD.NAME",
+    "embedding width": "MODEL.PROJECTOR.OUT",
 }
 
 
@@ -220,6 +224,7 @@ def _train(
         world_size=get_world_size(),
     )
     batches = build_batches(cfg, run.views, sampler, device)
+    probe = build_target_probe(run)
     writer = _open_writer(run, start) if get_rank() == 0 else None
     # By now everything is built. The sections of other commands may stand in the same file.
     unused = unused_keys(cfg, pairs_only=("EVAL.LINEAR.", "EVAL.FINETUNE."))
@@ -246,6 +251,7 @@ def _train(
             writer=writer,
             monitor=TrainingMonitor(num_workers=_num_workers(cfg), keys=ADVICE_KEYS),
             evaluate=evaluate,
+            probe=probe,
             stop=stop,
             profiler=profiler,
         )

@@ -332,6 +332,11 @@ KEYS: dict[str, Key] = {
         items=str,
     ),
     "LOG_PERIOD": Key(20, "Iterations between records of the losses.", at_least(1)),
+    "MONITOR.TARGET_VOLATILITY": Key(
+        False,
+        "Record how far the whitened targets of a fixed batch move in the step of a record, for"
+        " methods that whiten by a covariance. It embeds one sub-batch of one view twice.",
+    ),
     "CHECKPOINT_PERIOD": Key(10, "Epochs between checkpoints; 0: at the end only.", at_least(0)),
     "CHECKPOINTS_TO_KEEP": Key(2, "Periodic checkpoints to keep on disk; 0: all.", at_least(0)),
     "SEED": Key(

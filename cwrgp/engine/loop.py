@@ -25,6 +25,7 @@ from cwrgp.engine.step import (
     gradients_to_check,
     update,
 )
+from cwrgp.engine.target_probe import TargetProbe
 from cwrgp.engine.timer import StepTimer
 from cwrgp.models.methods import Method, Output
 from cwrgp.preemption import Preempted, StopRequest
@@ -46,6 +47,7 @@ def train(
     monitor: TrainingMonitor,
     evaluate: Callable[[], dict[str, float]],
     stop: StopRequest,
+    probe: TargetProbe | None = None,
     profiler: StepProfiler | None = None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> None:
@@ -67,6 +69,7 @@ def train(
         monitor: computes statistics of the embeddings and gives warnings and advice.
         evaluate: gives named numbers; called on every process.
         stop: asked after every step, and before the first.
+        probe: asked, with a record, how far targets move in that step; None: that is not recorded.
         profiler: told of the end of every step; None: the steps are not profiled.
         clock: gives seconds.
 
@@ -77,7 +80,7 @@ def train(
     """
     run = _Run(
         *(method, optimizer, plan, step_config, checkpoints, config, writer, monitor, evaluate),
-        *(profiler, clock),
+        *(probe, profiler, clock),
     )
     method.train()
     if start_step == 0 and plan.eval_period:
@@ -117,6 +120,7 @@ class _Run:
     writer: MetricWriter | None
     monitor: TrainingMonitor
     evaluate: Callable[[], dict[str, float]]
+    probe: TargetProbe | None
     profiler: StepProfiler | None
     clock: InitVar[Callable[[], float]]
 
@@ -134,14 +138,18 @@ class _Run:
         logged, saved = plan.due(plan.log_period, step), stopping or plan.saves(step)
         evaluated = plan.due(plan.eval_period, step)
         result = self.forward_backward(step, views, look=logged or saved)
+        probe = self.probe if logged and self.writer is not None else None
+        if probe is not None:
+            probe.before_update(self.method)
         with part("optimizer"):
             update(self.method, self.optimizer, self.step_config.scaler, self.guard)
         self.timer.count()
+        volatility = {} if probe is None else probe.after_update(self.method)
         if saved:
             self.check_weights(step, result.output)
         if logged:
             with part("logging"):
-                self.record(step, result)
+                self.record(step, result, volatility)
         if saved or evaluated:
             with self.paused(), part("evaluation, saving"):
                 if evaluated:
@@ -204,7 +212,7 @@ class _Run:
             advice = self.monitor.advice(self.method, output.embeddings)
             raise FloatingPointError(f"{error} and are not saved. {advice}") from error
 
-    def record(self, step: int, result: _Result) -> None:
+    def record(self, step: int, result: _Result, volatility: dict[str, float]) -> None:
         """Writes the losses, the statistics and the times since the last record."""
         parts = {name: _mean_over_processes(part) for name, part in result.losses.items()}
         if self.writer is not None:
@@ -212,10 +220,15 @@ class _Run:
             embeddings = result.output.embeddings
             line, eta = self.writer.progress(step)
             values = {"total_loss": result.mean_loss, "lr": self.step_config.learning_rate(step)}
-            values |= parts | self.monitor.statistics(self.method, embeddings)
-            num_views, batch_size = embeddings.shape[:2]
-            chance = self.method.chance_losses(batch_size * get_world_size(), num_views=num_views)
-            self.monitor.learning(step, parts, values["embedding/effective_rank"], chance)
+            values |= parts | self.monitor.statistics(self.method, *result.output[1:])
+            values |= volatility
+            num_views, batch_size, num_channels = embeddings.shape
+            chance = self.method.chance_losses(
+                batch_size * get_world_size(), num_views=num_views, num_channels=num_channels
+            )
+            # The mean over the steps is known of the sum of the parts only.
+            mean = {next(iter(parts)): result.mean_loss} if len(parts) == 1 else parts
+            self.monitor.verdict(step, self.method, embeddings, values, mean, chance)
             values["time"], values["data_time"] = self.timer.means()
             self.monitor.timing(values["time"], values["data_time"])
             if self.device.type == "cuda":

@@ -1,39 +1,59 @@
-"""Monitors a run: collapse, waiting for images, and advice when it diverges."""
+"""Monitors a run: its state in words, waiting for images, and advice when it diverges."""
 
 from __future__ import annotations
 
 import logging
 import math
 import os
+import re
 from collections.abc import Mapping
 
 from torch import Tensor
 
+from cwrgp.engine.verdict import Evidence, State, judge
 from cwrgp.models.methods import Method
-from cwrgp.spectrum import embedding_statistics
+from cwrgp.similarity import feature_std, negative_cosine, positive_cosine
+from cwrgp.spectrum import (
+    covariance_spectrum,
+    effective_rank,
+    normalized_stable_rank,
+    numerical_rank,
+)
 
 logger = logging.getLogger("cwrgp")
 
-# A healthy embedding has a standard deviation near 1 and tens of dimensions.
-_COLLAPSED_STD = 0.05
-_COLLAPSED_RANK = 1.5
-# A loss above this share of that of unrelated embeddings, with an effective rank below this share
-# of the first one: nothing is learnt, and the embedding is on its way to a collapse.
-_CHANCE_LOSS = 0.95
-_FALLEN_RANK = 0.5
-# Steps before which both are normal.
-_SETTLING_STEPS = 40
+# Samples of a batch that the statistics are of.
+_SAMPLES = 256
+# Steps over which the loss is averaged: that of one step is noisy.
+_WINDOW = 20
 # Share of the time spent waiting for images.
 _DATA_BOUND = 0.3
 
+# What to change, for the states that are warned of.
+_ADVICE = {
+    State.COMPLETE_COLLAPSE: (
+        "All embeddings are nearly equal. Usual causes are too large a {learning rate} and too "
+        "short a {warm-up}; some data need another {method}"
+    ),
+    State.DIMENSIONAL_COLLAPSE: (
+        "The embedding has lost dimensions. Usual causes are too large a {learning rate}, PCA "
+        "whitening (change the {method}) and an embedding that is too wide (lower the "
+        "{embedding width})"
+    ),
+    State.CHANCE: (
+        "Nothing is learnt. Crops that are too small to share anything (raise {crop scale}) and "
+        "too large or far too small a {learning rate} are the usual causes"
+    ),
+}
+
 
 class TrainingMonitor:
-    """Statistics of the embeddings, and warnings, each given once.
+    """Statistics of embeddings and encoder output, and what they say, each once.
 
     Args:
         num_workers: processes that load images; None: no worker processes.
-        keys: what the user sets to change "learning rate", "eps", "num_workers" or "crop scale",
-            for the advice.
+        keys: what the user sets to change "learning rate", "warm-up", "method", "crop scale",
+            "embedding width", "eps" or "num_workers", for the advice.
     """
 
     def __init__(
@@ -41,65 +61,115 @@ class TrainingMonitor:
     ) -> None:
         self._num_workers = num_workers
         self._keys = keys or {}
-        self._warned: set[str] = set()
+        self._states: set[State] = set()
+        self._warned_of_data = False
         self._started = False
-        self._first: Tensor | None = None
+        self._first_embeddings: Tensor | None = None
+        self._first_rank: float | None = None
+        self._shares: dict[int, float] = {}
         self.smallest_eigenvalue = math.nan
 
-    def statistics(self, method: Method, embeddings: Tensor) -> dict[str, float]:
-        """Standard deviation and ranks of a view's embeddings, and the smallest eigenvalue of the
-        covariances that are inverted; warns of a collapse.
+    def statistics(
+        self, method: Method, embeddings: Tensor, features: Tensor | None = None
+    ) -> dict[str, float]:
+        """Indicators of the embeddings and of the encoder's output, of at most 256 samples, and the
+        smallest eigenvalue of the covariances that are inverted.
 
         Args:
             method: computes that eigenvalue.
             embeddings: (V, B, D).
+            features: (B, F), of the encoder; None: left out.
         """
-        values = {k: float(v) for k, v in embedding_statistics(embeddings[0]).items()}
+        # fp64 is slow on most GPUs, and the samples of a batch are in random order.
+        sample = embeddings[:2, :_SAMPLES].cpu()
+        values = _statistics("embedding", sample[0])
+        values["embedding/negative_cosine"] = float(negative_cosine(sample[0]))
+        if len(sample) > 1:
+            values["embedding/positive_cosine"] = float(positive_cosine(*sample))
+        if features is not None:
+            values |= _statistics("encoder", features[:_SAMPLES].cpu())
         smallest = method.smallest_eigenvalue(embeddings)
         if smallest is not None:
             self.smallest_eigenvalue = values["embedding/smallest_eigenvalue"] = float(smallest)
-        std, rank = values["embedding/std"], values["embedding/effective_rank"]
-        if std < _COLLAPSED_STD or rank < _COLLAPSED_RANK:
-            self._warn(
-                "collapse",
-                f"the embedding has collapsed or is about to: standard deviation {std:.3g} "
-                f"(1 is healthy), effective rank {rank:.3g} of {embeddings.shape[-1]}",
-            )
         return values
 
     def start(self, embeddings: Tensor) -> None:
-        """Keeps the embeddings (V, B, D) of the first step, to compare their rank."""
-        self._first = embeddings[0]
+        """Keeps the embeddings (V, B, D) of the first step, to compare their rank.
 
-    def learning(
+        The rank is computed at the first record: by then it is known that the step was finite.
+        """
+        self._first_embeddings = embeddings[0, :_SAMPLES].clone()
+
+    def verdict(
         self,
         step: int,
+        method: Method,
+        embeddings: Tensor,
+        values: Mapping[str, float],
         losses: Mapping[str, float],
-        effective_rank: float,
         chance_losses: Mapping[str, float],
-    ) -> None:
-        """Warns if the loss stays at chance while the effective rank falls.
+    ) -> State | None:
+        """Says in words which state the run is in, once for each state.
 
         Args:
             step: number of the step.
-            losses: of this step, by name.
-            effective_rank: of the embeddings of this step.
+            method: knows whether it needs full rank.
+            embeddings: (V, B, D), of this step.
+            values: :meth:`statistics` of this step.
+            losses: mean since the last record, by name.
             chance_losses: of unrelated embeddings, for those of the losses where it is known.
+
+        Returns:
+            The state; None where it is too early or too close to tell.
         """
-        # A resumed run has no first step, and is past the beginning.
-        if not chance_losses or self._first is None or step + 1 < _SETTLING_STEPS:
-            return
-        loss, chance_loss = sum(losses[name] for name in chance_losses), sum(chance_losses.values())
-        first = float(embedding_statistics(self._first)["embedding/effective_rank"])
-        if loss > _CHANCE_LOSS * chance_loss and effective_rank < _FALLEN_RANK * first:
-            self._warn(
-                "chance",
-                f"nothing is learnt: the loss, {loss:.3g}, is near that of unrelated embeddings, "
-                f"{chance_loss:.3g}, and the effective rank has fallen from {first:.3g} to "
-                f"{effective_rank:.3g}. Crops that are too small to share anything (raise "
-                f"{self._named('crop scale')}) and too large a {self._named('learning rate')} are "
-                "the usual causes",
-            )
+        if self._first_embeddings is not None:
+            spectrum = covariance_spectrum(self._first_embeddings.cpu())
+            self._first_rank, self._first_embeddings = float(effective_rank(spectrum)), None
+        loss = sum(losses[name] for name in chance_losses)
+        chance = sum(chance_losses.values())
+        samples, width = min(embeddings.shape[1], _SAMPLES), embeddings.shape[2]
+        evidence = Evidence(
+            step=step,
+            std=values["embedding/std"],
+            effective_rank=values["embedding/effective_rank"],
+            first_effective_rank=self._first_rank,
+            numerical_rank=values["embedding/numerical_rank"],
+            full_rank=min(samples - 1, width),
+            needs_full_rank=method.needs_full_rank,
+            share=self._mean_share(step, loss / chance) if chance_losses else None,
+        )
+        state = judge(evidence)
+        if state is None or (state is State.HEALTHY and self._states):
+            return state
+        if state not in self._states:
+            self._states.add(state)
+            level = logging.INFO if state is State.HEALTHY else logging.WARNING
+            logger.log(level, self._in_words(state, evidence, loss, chance))
+        return state
+
+    def _mean_share(self, step: int, share: float) -> float:
+        self._shares[step] = share
+        self._shares = {s: x for s, x in self._shares.items() if s > step - _WINDOW}
+        return sum(self._shares.values()) / len(self._shares)
+
+    def _in_words(self, state: State, e: Evidence, loss: float, chance: float) -> str:
+        facts = [
+            f"standard deviation {e.std:.3g} (1 is isotropic)",
+            f"effective rank {e.effective_rank:.3g}",
+            f"numerical rank {e.numerical_rank:.0f} of {e.full_rank}",
+        ]
+        if e.first_effective_rank is not None:
+            facts[1] += f", at first {e.first_effective_rank:.3g}"
+        if e.share is not None:
+            unrelated = f"{100 * e.share:.0f} % of that of unrelated embeddings, {chance:.3g}"
+            facts.insert(0, f"loss {loss:.3g}, {unrelated}")
+        text = f"{state.value}: {'; '.join(facts)}"
+        if state is State.HEALTHY:
+            return text
+        advice = _ADVICE[state]
+        if state is State.CHANCE and e.needs_full_rank:
+            advice += "; with PCA whitening, the {method} is"
+        return text + ". " + re.sub("{(.*?)}", lambda found: self._named(found[1]), advice)
 
     def advice(self, method: Method, embeddings: Tensor) -> str:
         """What to do about a step that is not finite, and the smallest eigenvalue as evidence.
@@ -130,9 +200,11 @@ class TrainingMonitor:
         The first record does not count: the workers start during it.
         """
         started, self._started = self._started, True
-        if self._num_workers is not None and started and data_seconds > _DATA_BOUND * step_seconds:
-            self._warn(
-                "data",
+        if self._num_workers is None or not started or self._warned_of_data:
+            return
+        if data_seconds > _DATA_BOUND * step_seconds:
+            self._warned_of_data = True
+            logger.warning(
                 f"{100 * data_seconds / step_seconds:.0f} % of the time is spent waiting for "
                 f"images: raise {self._named('num_workers')} (now {self._num_workers}; there are "
                 f"{os.cpu_count()} cores), store smaller images, or use a faster disk",
@@ -141,7 +213,12 @@ class TrainingMonitor:
     def _named(self, what: str) -> str:
         return f"{what} ({self._keys[what]})" if what in self._keys else what
 
-    def _warn(self, what: str, message: str) -> None:
-        if what not in self._warned:
-            self._warned.add(what)
-            logger.warning(message)
+
+def _statistics(stage: str, x: Tensor) -> dict[str, float]:
+    spectrum = covariance_spectrum(x)
+    return {
+        f"{stage}/std": float(feature_std(x)),
+        f"{stage}/effective_rank": float(effective_rank(spectrum)),
+        f"{stage}/numerical_rank": float(numerical_rank(spectrum)),
+        f"{stage}/stable_rank": float(normalized_stable_rank(x)),
+    }

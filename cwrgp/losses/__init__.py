@@ -3,6 +3,7 @@
 They need torch only and can be used in any training loop.
 """
 
+from cwrgp.losses.asymmetric import asymmetric_losses
 from cwrgp.losses.barlow_twins import BarlowTwinsLoss, barlow_twins_loss
 from cwrgp.losses.base import Loss
 from cwrgp.losses.batch_whitening import WhiteningLoss, WMSELoss, whitening_loss
@@ -21,6 +22,7 @@ __all__ = [
     "VICRegLoss",
     "WMSELoss",
     "WhiteningLoss",
+    "asymmetric_losses",
     "barlow_twins_loss",
     "covariance_penalty",
     "cwrgp_loss",

@@ -50,3 +50,19 @@ class BarlowTwinsLoss(GatheredLoss):
         super().__init__(
             functools.partial(barlow_twins_loss, off_diagonal=off_diagonal, scale=scale)
         )
+        self.off_diagonal, self.scale = off_diagonal, scale
+
+    def value_for_unrelated(
+        self, num_samples: int, *, num_views: int = 2, num_channels: int | None = None
+    ) -> float | None:
+        """scale (D (1 + r) + lambda D (D - 1) r), r = 1 / (N - 1), up to eps.
+
+        A correlation over N samples that are independent between the views has mean 0 and mean
+        square r, whatever the distributions: that is the cosine of two centred vectors, averaged
+        over the permutations of one of them.
+        """
+        if num_channels is None:
+            return None
+        square = 1 / (num_samples - 1)
+        off = self.off_diagonal * (num_channels - 1) * square
+        return self.scale * num_channels * (1 + square + off)

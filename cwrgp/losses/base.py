@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cwrgp.comm import gather_with_gradient
+from cwrgp.volatility import Volatility
 from cwrgp.whitening import at_least_float32
 
 P = ParamSpec("P")
@@ -29,9 +30,16 @@ class Loss(nn.Module):
 
     Attributes:
         alignment: name of the part that compares views, for a loss of several named parts.
+        inverts_covariance: whether the loss whitens by the inverse root of a covariance.
     """
 
     alignment = ""
+    inverts_covariance = False
+
+    @property
+    def needs_full_rank(self) -> bool:
+        """Whether the loss is defined for embeddings (n, D) of rank D only."""
+        return False
 
     def set_progress(self, *, step: int, total_steps: int, steps_per_epoch: int) -> None:
         """Called before every step, for losses that change in the course of a run.
@@ -64,7 +72,22 @@ class Loss(nn.Module):
         """
         return None
 
-    def value_for_unrelated(self, num_samples: int, *, num_views: int = 2) -> float | None:
+    def target_volatility(self, before: Tensor, after: Tensor) -> Volatility | None:
+        """How far the whitened targets of a batch move when the network is updated.
+
+        Args:
+            before: (N, D), embeddings of samples that can be whitened together.
+            after: of the same samples after the update, likewise.
+
+        Returns:
+            See :func:`cwrgp.volatility.target_volatility`; None where the loss inverts no
+            covariance.
+        """
+        return None
+
+    def value_for_unrelated(
+        self, num_samples: int, *, num_views: int = 2, num_channels: int | None = None
+    ) -> float | None:
         """The value of the loss when the views of a sample have nothing in common.
 
         That is its expectation for embeddings that are independent of each other and symmetric
@@ -73,6 +96,7 @@ class Loss(nn.Module):
         Args:
             num_samples: N, samples of the global batch.
             num_views: V.
+            num_channels: D; None: not known.
 
         Returns:
             The value, for a loss of several parts that of :attr:`alignment`; None where it depends

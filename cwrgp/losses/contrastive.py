@@ -53,7 +53,9 @@ class NTXentLoss(GatheredLoss):
             raise ValueError(f"temperature {temperature} is not positive")
         super().__init__(functools.partial(nt_xent_loss, temperature=temperature))
 
-    def value_for_unrelated(self, num_samples: int, *, num_views: int = 2) -> float | None:
+    def value_for_unrelated(
+        self, num_samples: int, *, num_views: int = 2, num_channels: int | None = None
+    ) -> float | None:
         """log(V N - 1): each of the V N - 1 other embeddings is as likely as the positive.
 
         The limit of wide embeddings, whose cosines vanish. In D channels the loss is about

@@ -127,11 +127,15 @@ class CWRGPLoss(SubbatchWhiteningLoss):
         over = 0 < self.covariance_epochs <= step // steps_per_epoch
         self.current_weight = 0.0 if over else self.covariance_weight
 
-    def value_for_unrelated(self, num_samples: int, *, num_views: int = 2) -> float | None:
+    def value_for_unrelated(
+        self, num_samples: int, *, num_views: int = 2, num_channels: int | None = None
+    ) -> float | None:
         """2 in the cosine form; None with the penalty, which depends on the embedding's scale."""
         if self.current_weight:
             return None
-        return super().value_for_unrelated(num_samples, num_views=num_views)
+        return super().value_for_unrelated(
+            num_samples, num_views=num_views, num_channels=num_channels
+        )
 
     def compute(self, views: Tensor, split: Tensor, generator: Generator | None) -> Tensor:
         """Draws the partitions, and adds the covariance penalty where it has a weight."""

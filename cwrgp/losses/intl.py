@@ -127,7 +127,9 @@ class INTLLoss(GatheredLoss):
         super().__init__(functools.partial(intl_loss, iterations=iterations, weight=weight))
         self.weight = weight
 
-    def value_for_unrelated(self, num_samples: int, *, num_views: int = 2) -> float | None:
+    def value_for_unrelated(
+        self, num_samples: int, *, num_views: int = 2, num_channels: int | None = None
+    ) -> float | None:
         """2, of ``loss_intl``: whitening keeps the symmetry about zero; the mean cosine is 0."""
         return 2.0
 

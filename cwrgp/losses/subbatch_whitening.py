@@ -12,6 +12,7 @@ import torch
 from torch import Generator, Tensor
 
 from cwrgp.losses.base import Loss, stack_views
+from cwrgp.volatility import Volatility, target_volatility
 from cwrgp.whitening import check_whitening, smallest_eigenvalue
 
 
@@ -63,6 +64,10 @@ class SubbatchWhiteningLoss(Loss):
 
     A subclass implements :meth:`compute`.
 
+    Attributes:
+        method: of the whitening, as for :func:`cwrgp.whitening.whiten`.
+        random_partition: whether channels are permuted before they are cut into groups.
+
     Args:
         axis: "channel" or "batch", as for :func:`cwrgp.whitening.whiten`.
         num_groups: G, groups of channels that are whitened separately.
@@ -77,6 +82,8 @@ class SubbatchWhiteningLoss(Loss):
     """
 
     inverts_covariance = True
+    method = "zca"
+    random_partition = False
 
     def __init__(
         self,
@@ -102,6 +109,11 @@ class SubbatchWhiteningLoss(Loss):
         self.normalize = normalize
         self.eps = eps
 
+    @property
+    def needs_full_rank(self) -> bool:
+        """Whether batches whose channels are linearly dependent cannot be whitened."""
+        return self.inverts_covariance and self.axis == "batch" and self.num_groups == 1
+
     def size(self, batch_size: int) -> int:
         """N, of a batch of this size on a process."""
         return self.subbatch_size or batch_size
@@ -122,7 +134,29 @@ class SubbatchWhiteningLoss(Loss):
         h = cut_subbatches(views, self.size(views.shape[1]))
         return smallest_eigenvalue(h, axis=self.axis, num_groups=self.num_groups, eps=self.eps)
 
-    def value_for_unrelated(self, num_samples: int, *, num_views: int = 2) -> float | None:
+    def target_volatility(self, before: Tensor, after: Tensor) -> Volatility | None:
+        """With one fixed partition of the channels; see :meth:`Loss.target_volatility`."""
+        if not self.inverts_covariance:
+            return None
+        permutation = None
+        if self.random_partition:
+            generator = torch.Generator(before.device).manual_seed(0)
+            permutation = random_permutations(
+                before.shape[-1], generator=generator, device=before.device
+            )
+        return target_volatility(
+            before,
+            after,
+            axis=self.axis,
+            method=self.method,
+            num_groups=self.num_groups,
+            permutation=permutation,
+            eps=self.eps,
+        )
+
+    def value_for_unrelated(
+        self, num_samples: int, *, num_views: int = 2, num_channels: int | None = None
+    ) -> float | None:
         """2 in the cosine form: whitening keeps the symmetry about zero; the mean cosine is 0."""
         return 2.0 if self.normalize else None
 

@@ -52,7 +52,11 @@ def vicreg_loss(
 
 
 class VICRegLoss(GatheredLoss):
-    """:func:`vicreg_loss` of the embeddings of all processes."""
+    """:func:`vicreg_loss` of the embeddings of all processes.
+
+    It has no value for unrelated views: two of its terms weigh the scale of the embedding against
+    each other, so that a smaller scale lowers the loss of views that have nothing in common.
+    """
 
     def __init__(
         self, invariance: float = 25.0, variance: float = 25.0, covariance: float = 1.0

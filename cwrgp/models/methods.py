@@ -16,6 +16,7 @@ from cwrgp.losses.base import Loss
 from cwrgp.losses.regression import regression_loss
 from cwrgp.models.momentum import frozen_copy, momentum_at, move_towards
 from cwrgp.profiling import part
+from cwrgp.volatility import Volatility
 from cwrgp.whitening import at_least_float32
 
 
@@ -25,10 +26,12 @@ class Output(NamedTuple):
     Attributes:
         losses: named scalars; their sum is minimised.
         embeddings: (V, B, D), detached, for monitoring.
+        features: (B, F), of the encoder for the first of these views, likewise; None: not known.
     """
 
     losses: dict[str, Tensor]
     embeddings: Tensor
+    features: Tensor | None = None
 
 
 class Method(nn.Module):
@@ -36,6 +39,11 @@ class Method(nn.Module):
 
     encoder: nn.Module
     projector: nn.Module
+
+    @property
+    def needs_full_rank(self) -> bool:
+        """Whether the loss is defined for embeddings (n, D) of rank D only."""
+        return False
 
     def set_progress(self, *, step: int, total_steps: int, steps_per_epoch: int) -> None:
         """Called exactly once before every step, for what changes in the course of a run.
@@ -62,12 +70,28 @@ class Method(nn.Module):
         """
         return None
 
-    def chance_losses(self, batch_size: int, *, num_views: int = 2) -> dict[str, float]:
+    def target_volatility(self, before: Tensor, after: Tensor) -> Volatility | None:
+        """How far the whitened targets of a batch move when the network is updated.
+
+        Args:
+            before: (N, D), embeddings of samples that can be whitened together.
+            after: of the same samples after the update, likewise.
+
+        Returns:
+            See :meth:`cwrgp.losses.base.Loss.target_volatility`; None where the loss inverts no
+            covariance.
+        """
+        return None
+
+    def chance_losses(
+        self, batch_size: int, *, num_views: int = 2, num_channels: int | None = None
+    ) -> dict[str, float]:
         """The losses when the views of a sample have nothing in common.
 
         Args:
             batch_size: samples that the loss sees, over all processes.
             num_views: V.
+            num_channels: D, of the embedding; None: not known.
 
         Returns:
             Name -> value, for the losses whose value depends on the arguments only, see
@@ -76,10 +100,22 @@ class Method(nn.Module):
         return {}
 
 
+class Embedded(NamedTuple):
+    """What :func:`embed` computes, in fp32 at least.
+
+    Attributes:
+        embeddings: (V, B, D).
+        features: (B, F), of the encoder for the first view, detached.
+    """
+
+    embeddings: Tensor
+    features: Tensor
+
+
 def embed(
     encoder: nn.Module, projector: nn.Module, views: Sequence[Tensor], *, joint: bool
-) -> Tensor:
-    """Embeddings (V, B, D), in fp32 at least, of V image batches (B, 3, H, W).
+) -> Embedded:
+    """Embeds V image batches (B, 3, H, W).
 
     Args:
         encoder: (B, 3, H, W) -> (B, F), run on each view.
@@ -93,7 +129,7 @@ def embed(
         z = projector(torch.cat(features)).unflatten(0, (len(views), -1))
     else:
         z = torch.stack([projector(feature) for feature in features])
-    return at_least_float32(z)
+    return Embedded(at_least_float32(z), at_least_float32(features[0].detach()))
 
 
 class JointEmbedding(Method):
@@ -122,6 +158,11 @@ class JointEmbedding(Method):
         self.name = name
         self.joint_projector = joint_projector
 
+    @property
+    def needs_full_rank(self) -> bool:
+        """That of the loss."""
+        return self.loss.needs_full_rank
+
     def set_progress(self, *, step: int, total_steps: int, steps_per_epoch: int) -> None:
         """Passes the progress of the run on to the loss."""
         self.loss.set_progress(step=step, total_steps=total_steps, steps_per_epoch=steps_per_epoch)
@@ -130,9 +171,17 @@ class JointEmbedding(Method):
         """That of the loss."""
         return self.loss.smallest_eigenvalue(embeddings)
 
-    def chance_losses(self, batch_size: int, *, num_views: int = 2) -> dict[str, float]:
+    def target_volatility(self, before: Tensor, after: Tensor) -> Volatility | None:
         """That of the loss."""
-        value = self.loss.value_for_unrelated(batch_size, num_views=num_views)
+        return self.loss.target_volatility(before, after)
+
+    def chance_losses(
+        self, batch_size: int, *, num_views: int = 2, num_channels: int | None = None
+    ) -> dict[str, float]:
+        """That of the loss."""
+        value = self.loss.value_for_unrelated(
+            batch_size, num_views=num_views, num_channels=num_channels
+        )
         return {} if value is None else {self.loss.alignment or f"loss_{self.name}": value}
 
     def forward(self, views: Sequence[Tensor]) -> Output:
@@ -141,10 +190,11 @@ class JointEmbedding(Method):
         Args:
             views: V normalised image batches (B, 3, H, W) of the same B samples.
         """
-        z = embed(self.encoder, self.projector, views, joint=self.joint_projector)
+        z, features = embed(self.encoder, self.projector, views, joint=self.joint_projector)
         with part("loss"):
             loss = self.loss(z)
-        return Output(loss if isinstance(loss, dict) else {f"loss_{self.name}": loss}, z.detach())
+        losses = loss if isinstance(loss, dict) else {f"loss_{self.name}": loss}
+        return Output(losses, z.detach(), features)
 
 
 class SimSiam(Method):
@@ -164,14 +214,16 @@ class SimSiam(Method):
 
     def forward(self, views: Sequence[Tensor]) -> Output:
         """Computes the loss of V image batches (B, 3, H, W)."""
-        z = embed(self.encoder, self.projector, views, joint=False)
+        z, features = embed(self.encoder, self.projector, views, joint=False)
         predictions = torch.stack([self.predictor(view) for view in z])
         with part("loss"):
             # Halved: the gradient is that of the paper's -cos, to which its learning rates belong.
             loss = regression_loss(predictions, z) / 2
-        return Output({"loss_simsiam": loss}, z.detach())
+        return Output({"loss_simsiam": loss}, z.detach(), features)
 
-    def chance_losses(self, batch_size: int, *, num_views: int = 2) -> dict[str, float]:
+    def chance_losses(
+        self, batch_size: int, *, num_views: int = 2, num_channels: int | None = None
+    ) -> dict[str, float]:
         """1, since the mean cosine is 0."""
         return {"loss_simsiam": 1.0}
 
@@ -208,7 +260,8 @@ class MomentumMethod(Method):
     @torch.no_grad()
     def targets(self, views: Sequence[Tensor]) -> Tensor:
         """Embeddings (V, B, D) of the momentum networks, without gradient."""
-        return embed(self.momentum_encoder, self.momentum_projector, views, joint=False)
+        networks = self.momentum_encoder, self.momentum_projector
+        return embed(*networks, views, joint=False).embeddings
 
 
 class BYOL(MomentumMethod):
@@ -238,14 +291,16 @@ class BYOL(MomentumMethod):
 
     def forward(self, views: Sequence[Tensor]) -> Output:
         """Computes the loss of V image batches (B, 3, H, W)."""
-        z = embed(self.encoder, self.projector, views, joint=False)
+        z, features = embed(self.encoder, self.projector, views, joint=False)
         predictions = torch.stack([self.predictor(view) for view in z])
         targets = self.targets(views)
         with part("loss"):
             loss = regression_loss(predictions, targets)
-        return Output({"loss_byol": loss}, z.detach())
+        return Output({"loss_byol": loss}, z.detach(), features)
 
-    def chance_losses(self, batch_size: int, *, num_views: int = 2) -> dict[str, float]:
+    def chance_losses(
+        self, batch_size: int, *, num_views: int = 2, num_channels: int | None = None
+    ) -> dict[str, float]:
         """2, since the mean cosine is 0."""
         return {"loss_byol": 2.0}
 
@@ -286,13 +341,17 @@ class MomentumINTL(MomentumMethod):
 
     def forward(self, views: Sequence[Tensor]) -> Output:
         """Computes the losses of V >= 2 image batches (B, 3, H, W); V - 1 embeddings to monitor."""
-        z = embed(self.encoder, self.projector, views[1:], joint=False)
+        z, features = embed(self.encoder, self.projector, views[1:], joint=False)
         target = self.targets(views[:1])[0]
         with part("loss"):
             losses = self.loss(z, target)
-        return Output(losses, z.detach())
+        return Output(losses, z.detach(), features)
 
-    def chance_losses(self, batch_size: int, *, num_views: int = 2) -> dict[str, float]:
+    def chance_losses(
+        self, batch_size: int, *, num_views: int = 2, num_channels: int | None = None
+    ) -> dict[str, float]:
         """That of the loss."""
-        value = self.loss.value_for_unrelated(batch_size, num_views=num_views)
+        value = self.loss.value_for_unrelated(
+            batch_size, num_views=num_views, num_channels=num_channels
+        )
         return {} if value is None else {self.loss.alignment: value}

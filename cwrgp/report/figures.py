@@ -15,6 +15,7 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
@@ -124,6 +125,8 @@ def line_chart(
     log_x: bool = False,
     log_y: bool = False,
     y_zero: bool = True,
+    x_names: Sequence[str] = (),
+    files: Sequence[Path] = (),
 ) -> Markup:
     """Draws lines over a common x axis.
 
@@ -135,6 +138,8 @@ def line_chart(
         log_x: logarithmic x axis with a tick at each value.
         log_y: logarithmic y axis; values that are not positive are gaps.
         y_zero: start a linear y axis at zero if no value is negative.
+        x_names: what stands below x = 0, 1, 2, ...; (): the numbers.
+        files: the chart is written to these as well, such as .png and .svg.
 
     Returns:
         An ``<svg>`` element; a paragraph that says so if there is nothing to draw.
@@ -151,12 +156,16 @@ def line_chart(
     axes.margins(x=0.02)
     axes.set(xlabel=x_label, title=y_label)
     draw_series(axes, series)
-    axes.xaxis.set_major_locator(MaxNLocator(5, steps=_STEPS, integer=True))
-    if log_x:
-        axes.set_xscale("log")
-        axes.minorticks_off()
-        axes.xaxis.set_major_locator(FixedLocator(sorted({x for s in series for x in s.x})))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: tick(value)))
+    if x_names:
+        axes.set_xticks(range(len(x_names)), x_names)
+        axes.set_xlim(-0.25, len(x_names) - 0.75)
+    else:
+        axes.xaxis.set_major_locator(MaxNLocator(5, steps=_STEPS, integer=True))
+        if log_x:
+            axes.set_xscale("log")
+            axes.minorticks_off()
+            axes.xaxis.set_major_locator(FixedLocator(sorted({x for s in series for x in s.x})))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: tick(value)))
     if log_y:
         axes.set_yscale("log", nonpositive="mask")
         axes.minorticks_off()
@@ -170,7 +179,7 @@ def line_chart(
             axes.set_ylim(bottom=0)
     if len(series) > 1:
         figure.legend(loc="outside upper right", ncols=columns)
-    return _svg(figure, alt, [_tips(s) for s in series])
+    return _svg(figure, alt, [_tips(s, x_names) for s in series], files)
 
 
 def _with_gaps(s: Series, log_y: bool) -> Series:
@@ -180,13 +189,22 @@ def _with_gaps(s: Series, log_y: bool) -> Series:
     return replace(s, y=y.tolist())
 
 
-def _tips(s: Series) -> list[str]:
+def _tips(s: Series, x_names: Sequence[str] = ()) -> list[str]:
     points = zip(s.x, s.y, strict=True) if s.markers else ()
-    return [f"{s.label}: {y:.4g} at {tick(x)}" for x, y in points if math.isfinite(y)]
+    return [
+        f"{s.label}: {y:.4g} at {x_names[int(x)] if x_names else tick(x)}"
+        for x, y in points
+        if math.isfinite(y)
+    ]
 
 
 def spectrum_chart(
-    spectra: Sequence[tuple[str, int, Sequence[float]]], *, x_label: str, y_label: str, alt: str
+    spectra: Sequence[tuple[str, int, Sequence[float]]],
+    *,
+    x_label: str,
+    y_label: str,
+    alt: str,
+    files: Sequence[Path] = (),
 ) -> Markup:
     """Draws each eigenvalue's share of the variance, largest first, on a logarithmic axis.
 
@@ -194,7 +212,7 @@ def spectrum_chart(
 
     Args:
         spectra: (label, style number, eigenvalues in any order).
-        x_label, y_label, alt: as for :func:`line_chart`.
+        x_label, y_label, alt, files: as for :func:`line_chart`.
     """
     series = []
     for label, style, eigenvalues in spectra:
@@ -202,7 +220,7 @@ def spectrum_chart(
         kept = values[values > 1e-7 * values.max(initial=0)]
         shares = (kept / values.sum()).tolist()
         series.append(Series(label, range(1, len(kept) + 1), shares, style))
-    return line_chart(series, x_label=x_label, y_label=y_label, alt=alt, log_y=True)
+    return line_chart(series, x_label=x_label, y_label=y_label, alt=alt, log_y=True, files=files)
 
 
 @matplotlib.rc_context(_STYLE)
@@ -212,6 +230,7 @@ def strip_chart(
     x_label: str,
     alt: str,
     x_zero: bool = True,
+    files: Sequence[Path] = (),
 ) -> Markup:
     """Draws every single value as a dot on its row and the mean as an upright bar.
 
@@ -220,6 +239,7 @@ def strip_chart(
         x_label: what the values are, with their unit.
         alt: the alternative text.
         x_zero: let the axis include zero.
+        files: as for :func:`line_chart`.
 
     Returns:
         An ``<svg>`` element; a paragraph that says so if there is nothing to draw.
@@ -258,7 +278,7 @@ def strip_chart(
     axes.set_xlim(start if start == 0 else start - margin, high + margin)
     axes.xaxis.set_major_locator(MaxNLocator(6, steps=_STEPS))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: tick(value)))
-    return _svg(figure, alt, tips)
+    return _svg(figure, alt, tips, files)
 
 
 def curves(panels: Sequence[tuple[str, Sequence[Series]]], *, x_label: str) -> Figure:
@@ -311,18 +331,25 @@ def standalone(chart: Markup) -> str:
     return ElementTree.tostring(root, encoding="unicode") + "\n"
 
 
-def _svg(figure: Figure, alt: str, tips: Sequence[Sequence[str]]) -> Markup:
+def _svg(
+    figure: Figure, alt: str, tips: Sequence[Sequence[str]], files: Sequence[Path] = ()
+) -> Markup:
     """The figure as an element of a page, small, with the colours and fonts of the style sheet.
 
     Args:
         figure: what was drawn.
         alt: the alternative text.
         tips: for the line with the gid ``tips0``, ``tips1``, ...: the text of each marker.
+        files: it is written to these first, on white.
     """
+    nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+    for file in files:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        metadata = nothing if file.suffix == ".svg" else None
+        figure.savefig(file, dpi=160, facecolor="white", metadata=metadata)
     for patch in (figure.patch, *(axes.patch for axes in figure.axes)):
         patch.set_visible(False)
     buffer = io.StringIO()
-    nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
     figure.savefig(buffer, format="svg", metadata=nothing)
     root = ElementTree.fromstring(buffer.getvalue())
     used = set(re.findall(r'="(?:url\()?#(\w+)', buffer.getvalue()))

@@ -2,52 +2,30 @@
 
 from __future__ import annotations
 
-import enum
 import json
 import platform
-import time
 from pathlib import Path
+from typing import Any
 
 import detectron2
 import torch
 from detectron2.config import CfgNode
 
-from cwrgp.errors import USER_ERRORS
-from cwrgp.file_io.atomic import write_text
-from cwrgp.jobs import holder, locked
+from cwrgp.cells import RUN, State, folder_state, run_once
 from cwrgp.provenance import source_commit
 from cwrgp.version import __version__
 from d2_transfer.config import get_cfg
 from d2_transfer.evaluators import DETECTIONS, SCORES, inference_folder
 from d2_transfer.fine_tuning import RunOptions, fine_tune
 from d2_transfer.trials.plan import Cell, Plan
-from d2_transfer.trials.result_files import RESULT, cell_folder
+from d2_transfer.trials.result_files import cell_folder
 from d2_transfer.trials.scaling import use_fraction
 from d2_transfer.trials.sweep import rate_of, use_sweep
-
-ERROR = "error.txt"
-
-
-class State(str, enum.Enum):
-    """What has become of a cell."""
-
-    DONE = "done"
-    RUNNING = "running"
-    FAILED = "failed"
-    STARTED = "started"  # and stopped before its end
-    WAITING = "waiting"
 
 
 def state_of(output: Path, cell: Cell) -> tuple[State, str]:
     """The state of a cell, and who works on it or why it failed."""
-    folder = cell_folder(output, cell)
-    if (folder / RESULT).is_file():
-        return State.DONE, ""
-    if who := holder(folder):
-        return State.RUNNING, who
-    if (folder / ERROR).is_file():
-        return State.FAILED, (folder / ERROR).read_text()
-    return (State.STARTED if (folder / "run").is_dir() else State.WAITING), ""
+    return folder_state(cell_folder(output, cell))
 
 
 def base_config(plan: Plan) -> CfgNode:
@@ -65,7 +43,7 @@ def cell_config(plan: Plan, cell: Cell, output: Path) -> CfgNode:
     """
     cfg = base_config(plan)
     cfg.MODEL.WEIGHTS, cfg.SEED = cell.weights, cell.seed
-    cfg.OUTPUT_DIR = str(cell_folder(output, cell) / "run")
+    cfg.OUTPUT_DIR = str(cell_folder(output, cell) / RUN)
     if cell.rate is not None:
         use_sweep(cfg, cell.rate, cell.seed)
         return cfg
@@ -83,35 +61,29 @@ def run_cell(output: Path, plan: Plan, cell: Cell, *, num_gpus: int) -> None:
         Preempted: a signal stopped it; the next call goes on.
     """
     folder = cell_folder(output, cell)
-    with locked(folder):
-        if (folder / RESULT).is_file():
-            return
-        (folder / ERROR).unlink(missing_ok=True)
-        cfg = cell_config(plan, cell, output)
-        start = time.monotonic()
+    cfg = cell_config(plan, cell, output)
+
+    def work() -> dict[str, Any]:
+        options = RunOptions(resume=True, or_start=True, stoppable=True, num_gpus=num_gpus)
         try:
-            options = RunOptions(resume=True, or_start=True, stoppable=True, num_gpus=num_gpus)
             fine_tune(cfg, options)
-        except USER_ERRORS as error:
-            if cell.rate is not None and isinstance(error, FloatingPointError):
-                # The rate is too high, which is what the sweep is there to find out.
-                write_text(folder / RESULT, json.dumps({"scores": None, "diverged": str(error)}))
-                return
-            (folder / ERROR).write_text(" ".join(str(error).split()))
-            raise
+        except FloatingPointError as error:
+            if cell.rate is None:
+                raise
+            # The rate is too high, which is what the sweep is there to find out.
+            return {"scores": None, "diverged": str(error)}
         found = inference_folder(Path(cfg.OUTPUT_DIR), cfg.DATASETS.TEST[0])
-        result = {
+        return {
             "arm": cell.arm,
             "seed": cell.seed,
             "rate": cfg.SOLVER.BASE_LR,
             "percent": cell.percent,
             "scores": json.loads((found / SCORES).read_text()),
             "detections": str((found / DETECTIONS).relative_to(folder)),
-            # Of the last start; an interrupted cell took longer.
-            "seconds": round(time.monotonic() - start, 1),
             "environment": environment(cfg),
         }
-        write_text(folder / RESULT, json.dumps(result))
+
+    run_once(folder, work)
 
 
 def environment(cfg: CfgNode) -> dict[str, str]:

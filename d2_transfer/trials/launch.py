@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import os
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
-from cwrgp.jobs import Job, run_jobs
-from cwrgp.preemption import EXIT_CODE, Preempted
-from d2_transfer.trials.cell import ERROR, State, state_of
+from cwrgp.cells import Cell as Work
+from cwrgp.cells import State, run_cells
+from cwrgp.preemption import EXIT_CODE
+from d2_transfer.trials.cell import state_of
 from d2_transfer.trials.plan import Cell, Plan
 from d2_transfer.trials.result_files import cell_folder
 from d2_transfer.trials.slurm import array_script, submit
@@ -31,33 +31,17 @@ def run_here(output: Path, plan: Plan, *, num_gpus: int, jobs: int) -> None:
         ValueError: too few GPUs, or a cell failed.
         Preempted: a signal stopped the cells.
     """
-    states = {cell.name: state_of(output, cell)[0] for cell in plan.cells}
-    codes = {name: 0 for name, state in states.items() if state is State.DONE}
-    waiting = [cell for cell in plan.cells if cell.name not in codes]
-    if codes:
-        print(f"{len(codes)} of {len(plan.cells)} cells are done already", flush=True)
-    start, seconds = time.monotonic(), list[float]()
-
-    def ended(job: Job, code: int, took: float) -> None:
-        seconds.append(took)
-        word = {0: "done", EXIT_CODE: "stopped"}.get(code, "failed")
-        left = len(waiting) - len(seconds)
-        eta = (time.monotonic() - start) / len(seconds) * left
-        rest = f"; {left} left, about {eta / 60:.0f} min" if left else ""
-        print(f"{job.name}: {word} in {took:.0f} s{rest}", flush=True)
-
     names = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
     count = torch.cuda.device_count()
     gpus = names if len(names) == count else [str(n) for n in range(count)]
-    env = dict(os.environ)
-    if not gpus:
-        env.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // jobs)))
-    for phase in _phases(waiting):
-        codes |= run_jobs(
+    command = _command(output, num_gpus)
+    for phase in _phases(plan.cells):
+        run_cells(
             [
-                Job(
+                Work(
                     cell.name,
-                    [*_command(output, num_gpus), "--cell", str(cell.number)],
+                    cell_folder(output, cell),
+                    [*command, "--cell", str(cell.number)],
                     output / "logs" / f"{cell.name}.txt",
                 )
                 for cell in phase
@@ -65,13 +49,8 @@ def run_here(output: Path, plan: Plan, *, num_gpus: int, jobs: int) -> None:
             at_once=jobs,
             gpus=gpus,
             gpus_each=max(num_gpus, 1) if gpus and num_gpus else 0,
-            env=env,
-            ended=ended,
+            noun="cells" if phase[0].rate is None else "cells of the sweep",
         )
-        if EXIT_CODE in codes.values() or not codes.keys() >= {cell.name for cell in phase}:
-            raise Preempted("stop requested: what was finished is kept")
-        if failed := [name for name, code in codes.items() if code]:
-            raise ValueError(_failures(output, plan, failed))
 
 
 def _phases(cells: Sequence[Cell]) -> list[list[Cell]]:
@@ -112,13 +91,3 @@ def _command(output: Path, num_gpus: int) -> list[str]:
     """Runs a cell, with its number after ``--cell``."""
     module = ["-m", "d2_transfer.commands.trials"]
     return [sys.executable, *module, "--output", str(output), "--num-gpus", str(num_gpus)]
-
-
-def _failures(output: Path, plan: Plan, failed: Sequence[str]) -> str:
-    cell = next(cell for cell in plan.cells if cell.name == failed[0])
-    error = cell_folder(output, cell) / ERROR
-    why = error.read_text() if error.exists() else "see its log"
-    return (
-        f"{len(failed)} of {len(plan.cells)} cells failed, the first {cell.name}: {why}"
-        f" (the whole log is {output / 'logs' / f'{cell.name}.txt'})"
-    )

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
+from cwrgp.cells import folder_result
 from d2_transfer.trials.plan import Cell
-
-RESULT = "result.json"
 
 
 def cell_folder(output: Path, cell: Cell) -> Path:
@@ -18,5 +16,4 @@ def cell_folder(output: Path, cell: Cell) -> Path:
 
 def read_result(output: Path, cell: Cell) -> dict[str, Any] | None:
     """What `d2_transfer.trials.cell.run_cell` wrote; None if the cell is not done."""
-    path = cell_folder(output, cell) / RESULT
-    return json.loads(path.read_text()) if path.is_file() else None
+    return folder_result(cell_folder(output, cell))

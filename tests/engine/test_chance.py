@@ -27,8 +27,10 @@ class Shrinking(Method):
         super().__init__()
         self.weight, self.learns, self.steps = nn.Parameter(torch.ones(())), learns, 0
 
-    def chance_losses(self, batch_size: int, *, num_views: int = 2) -> dict[str, float]:
-        assert batch_size == 64
+    def chance_losses(
+        self, batch_size: int, *, num_views: int = 2, num_channels: int | None = None
+    ) -> dict[str, float]:
+        assert (batch_size, num_views, num_channels) == (64, 2, 32)
         return {"loss_shrinking": 2.0}
 
     def forward(self, views: list[Tensor]) -> Output:
@@ -70,7 +72,7 @@ def warnings_of(monkeypatch, *, learns: bool, start_step: int = 0) -> list[int]:
         evaluate=dict,
         stop=StopRequest(),
     )  # fmt: skip
-    return [step for step, text in found if text.startswith("nothing is learnt")]
+    return [step for step, text in found if text.startswith("loss at chance level")]
 
 
 @pytest.mark.parametrize(("learns", "steps"), [(False, [40]), (True, [])])

@@ -12,6 +12,8 @@ from torch import nn
 from cwrgp.engine.monitor import TrainingMonitor
 from cwrgp.losses.cwrgp import CWRGPLoss
 from cwrgp.models.methods import JointEmbedding, Method
+from cwrgp.similarity import negative_cosine, positive_cosine
+from cwrgp.spectrum import covariance_spectrum, effective_rank, normalized_stable_rank
 
 KEYS = {"num_workers": "DATA.NUM_WORKERS", "learning rate": "SOLVER.BASE_LR", "eps": "METHOD.EPS"}
 
@@ -52,6 +54,14 @@ def warnings(monkeypatch):
     return messages
 
 
+def say(monitor, embeddings, *, step=0, losses=None, chance=None, method=None):
+    """What a record does: statistics, and the verdict."""
+    method = method or Method()
+    values = monitor.statistics(method, embeddings)
+    monitor.verdict(step, method, embeddings, values, losses or {}, chance or {})
+    return values
+
+
 def low_rank(rank: int) -> torch.Tensor:
     return draw(2, 64, rank) @ torch.eye(rank, 32)
 
@@ -73,14 +83,14 @@ def test_a_loss_at_chance_is_warned_of_where_the_rank_falls(
     keys = {**KEYS, "crop scale": "AUGMENT.CROP_SCALE"}
     monitor = TrainingMonitor(keys=keys)
     monitor.start(draw(2, 64, 32))
-    found = monitor.statistics(Method(), low_rank(rank))["embedding/effective_rank"]
     for _ in range(2):
-        monitor.learning(step, {"a": loss, "b": 9.0}, found, chance)
+        say(monitor, low_rank(rank), step=step, losses={"a": loss, "b": 9.0}, chance=chance)
     assert len(warnings) == warned
     if warned:
-        assert f"the loss, {loss:.3g}, is near that of unrelated embeddings, 2" in warnings[0]
+        assert warnings[0].startswith(f"loss at chance level: loss {loss:.3g}, ")
+        assert f"{50 * loss:.0f} % of that of unrelated embeddings, 2;" in warnings[0]
         assert "raise crop scale (AUGMENT.CROP_SCALE)" in warnings[0]
-        assert "too large a learning rate (SOLVER.BASE_LR)" in warnings[0]
+        assert "too large or far too small a learning rate (SOLVER.BASE_LR)" in warnings[0]
 
 
 def test_nobody_waits_for_images_that_are_on_the_device(warnings):
@@ -91,17 +101,55 @@ def test_nobody_waits_for_images_that_are_on_the_device(warnings):
 
 
 def test_a_collapse_and_waiting_for_data_are_warned_of_once(warnings):
-    monitor, method = TrainingMonitor(num_workers=2, keys=KEYS), Method()
+    monitor = TrainingMonitor(num_workers=2, keys=KEYS)
     healthy = draw(2, 64, 32)
-    values = monitor.statistics(method, healthy)
+    values = say(monitor, healthy)
     monitor.timing(1.0, 0.1)
     assert warnings == []
     assert 0.9 < values["embedding/std"] < 1.1 and values["embedding/effective_rank"] > 20
     for _ in range(2):
-        monitor.statistics(method, healthy[:, :1].expand(2, 64, 32) + 1e-4 * healthy)
-        monitor.statistics(method, healthy[:, :, :1] * torch.ones(32))
+        say(monitor, healthy[:, :1].expand(2, 64, 32) + 1e-4 * healthy)
+        say(monitor, healthy[:, :, :1] * torch.ones(32))
         monitor.timing(1.0, 0.5)
-    assert len(warnings) == 2
-    assert "collapsed or is about to: standard deviation" in warnings[0]
+    assert len(warnings) == 3
+    assert warnings[0].startswith("complete collapse: standard deviation")
+    assert warnings[1].startswith("dimensional collapse: standard deviation")
     expected = "50 % of the time is spent waiting for images: raise num_workers (DATA.NUM_WORKERS)"
-    assert f"{expected} (now 2;" in warnings[1]
+    assert f"{expected} (now 2;" in warnings[2]
+
+
+def test_the_encoder_has_statistics_of_its_own():
+    embeddings, features = draw(2, 300, 32), draw(1, 300, 48)[0]
+    values = TrainingMonitor().statistics(Method(), embeddings, features)
+    spectrum = covariance_spectrum(features[:256])  # a sub-sample
+    assert values["encoder/effective_rank"] == float(effective_rank(spectrum))
+    assert values["encoder/numerical_rank"] == 48 and 0.9 < values["encoder/std"] < 1.1
+    assert values["encoder/stable_rank"] == float(normalized_stable_rank(features[:256]))
+    sample = embeddings[:, :256]
+    assert values["embedding/positive_cosine"] == float(positive_cosine(*sample))
+    assert values["embedding/negative_cosine"] == float(negative_cosine(sample[0]))
+    alone = TrainingMonitor().statistics(Method(), embeddings[:1])
+    assert "embedding/positive_cosine" not in alone and "encoder/std" not in alone
+
+
+def test_the_loss_of_one_step_is_averaged_over_twenty(warnings):
+    """A loss of 1.86 and 1.98 in turn is at 96 %, where that of every second step is below 95 %."""
+    monitor = TrainingMonitor()
+    monitor.start(draw(2, 64, 32))
+    for step in range(100):
+        loss = 1.86 if step % 2 else 1.98
+        say(monitor, low_rank(8), step=step, losses={"a": loss}, chance={"a": 2.0})
+    assert len(warnings) == 1 and " 96 % of that of unrelated" in warnings[0]
+
+
+def test_a_healthy_run_says_so_once_and_is_not_warned_of(warnings):
+    logging.getLogger("cwrgp").level = logging.INFO
+    monitor = TrainingMonitor()
+    monitor.start(draw(2, 64, 32))
+    for step in range(0, 200, 20):
+        say(monitor, low_rank(8), step=step, losses={"a": 1.5}, chance={"a": 2.0})
+    assert len(warnings) == 1 and warnings[0].startswith("healthy: loss 1.5, 75 % of that")
+
+
+def test_a_first_step_that_is_not_finite_is_left_to_the_loop():
+    TrainingMonitor().start(torch.full((2, 8, 32), math.nan))

@@ -71,6 +71,28 @@ def test_there_is_no_value_where_scale_or_width_matter(loss):
     assert loss.value_for_unrelated(64) is None
 
 
+@pytest.mark.parametrize(("num_views", "scale"), [(2, 1.0), (3, 0.1)])
+def test_the_value_of_barlow_twins_depends_on_the_width(num_views, scale):
+    """And on nothing else: channels may be correlated and of any scale."""
+    torch.manual_seed(1)
+    loss, mixing = BarlowTwinsLoss(0.1, scale), 10 * torch.randn(12, 12, dtype=torch.float64)
+    expected = loss.value_for_unrelated(16, num_views=num_views, num_channels=12)
+    assert expected is not None
+    mean, error = mean_and_error(lambda x: loss(x @ mixing + 3), (num_views, 16, 12), 1000)
+    assert abs(mean - expected) < 4 * error < 0.03 * expected
+    method = JointEmbedding(nn.Identity(), nn.Identity(), loss, "barlow_twins")
+    assert method.chance_losses(16, num_views=num_views, num_channels=12) == {
+        "loss_barlow_twins": expected
+    }
+
+
+def test_unrelated_views_have_a_lower_vicreg_loss_at_a_smaller_scale():
+    """So there is no value that a run which learns nothing would stay at."""
+    loss, x = VICRegLoss(), torch.randn(2, 64, 16)
+    assert loss(0.3 * x) < loss(x) and loss(0.3 * x) < loss(0.01 * x)
+    assert loss.value_for_unrelated(64, num_channels=16) is None
+
+
 def test_the_value_is_back_once_the_covariance_penalty_has_ended():
     loss = CWRGPLoss(4, 8, covariance_weight=0.1, covariance_epochs=2)
     loss.set_progress(step=19, total_steps=40, steps_per_epoch=10)

@@ -52,6 +52,16 @@ def test_all_that_is_trained_gets_a_gradient_and_no_momentum_network_does(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_the_features_are_the_encoder_s_for_the_first_embedded_view(name):
+    method, images = build_method(make_cfg(name)).train(), draw_images(32, 32, 32)
+    encoder = copy.deepcopy(method.encoder)
+    features = method(images).features
+    expected = encoder(images[1 if name == "intl with momentum" else 0])
+    assert not features.requires_grad
+    torch.testing.assert_close(features, expected.detach())
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_a_state_goes_round(name):
     method = build_method(make_cfg(name)).train()
     optimizer = torch.optim.SGD(method.parameters(), lr=0.1)

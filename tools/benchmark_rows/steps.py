@@ -1,17 +1,21 @@
-"""A whole step of training: against fp32, contiguous memory and the obvious loss."""
+"""A whole step of training: against fp32, contiguous memory and the obvious loss; its monitor."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
+from torch import Tensor
 
 from benchmark_rows.losses import looped_loss
 from benchmark_rows.timing import Pair, Row
+from cwrgp.engine.monitor import TrainingMonitor
 from cwrgp.engine.precision import Precision
 from cwrgp.launch import local_device
 from cwrgp.losses.cwrgp import CWRGPLoss
 from cwrgp.models.encoders import build_encoder
 from cwrgp.models.heads import build_projector
-from cwrgp.models.methods import JointEmbedding
+from cwrgp.models.methods import JointEmbedding, Output
 
 
 def rows() -> list[Row]:
@@ -26,6 +30,12 @@ def rows() -> list[Row]:
             target=2.6,
         ),
         Row(
+            name="monitor: one record, ResNet-18, 4 x 64 views of 32 px",
+            against="a step; with a record in 20 steps, a ratio of 5 is a share of 1 %",
+            prepare=_record,
+            target=5,
+        ),
+        Row(
             name="activation checkpointing: ResNet-50, 2 x 8 views of 224 px",
             against="without, for the memory",
             prepare=_recomputed_step,
@@ -35,38 +45,61 @@ def rows() -> list[Row]:
     ]
 
 
-def _step() -> Pair:
-    device = local_device()
-    views = [torch.randn(64, 3, 32, 32, device=device) for _ in range(4)]
+def _method() -> JointEmbedding:
+    encoder = build_encoder("resnet18", stem="small")
+    projector = build_projector(512, hidden_features=1024, out_features=512)
+    return JointEmbedding(encoder, projector, CWRGPLoss(4, 64)).to(local_device())
 
-    def make(fast: bool) -> JointEmbedding:
-        encoder = build_encoder("resnet18", stem="small")
-        projector = build_projector(512, hidden_features=1024, out_features=512)
-        method = JointEmbedding(encoder, projector, CWRGPLoss(4, 64)).to(device)
-        if not fast:
-            method.loss.forward = lambda h: looped_loss(h, 4, 64, 1)
-        return method
 
-    precision = Precision.choose(device, enabled=True)
-    ours, theirs = make(True), make(False)
-    precision.prepare(ours)
-    adam = {method: torch.optim.Adam(method.parameters(), fused=True) for method in (ours, theirs)}
+def _views() -> list[Tensor]:
+    return [torch.randn(64, 3, 32, 32, device=local_device()) for _ in range(4)]
 
-    def a() -> None:
+
+def _our_step(method: JointEmbedding, views: list[Tensor]) -> Callable[[], Output]:
+    precision = Precision.choose(local_device(), enabled=True)
+    precision.prepare(method)
+    adam = torch.optim.Adam(method.parameters(), fused=True)
+
+    def step() -> Output:
         inputs = [view.to(memory_format=precision.memory_format) for view in views]
         with precision.ieee_fp32():
             with precision.autocast():
-                output = ours(inputs)
+                output = method(inputs)
             output.losses["loss_cwrgp"].backward()
-        adam[ours].step()
-        adam[ours].zero_grad()
+        adam.step()
+        adam.zero_grad()
+        return output
+
+    return step
+
+
+def _step() -> Pair:
+    views, theirs = _views(), _method()
+    theirs.loss.forward = lambda h: looped_loss(h, 4, 64, 1)
+    adam = torch.optim.Adam(theirs.parameters(), fused=True)
 
     def b() -> None:
         theirs(views).losses["loss_cwrgp"].backward()
-        adam[theirs].step()
-        adam[theirs].zero_grad()
+        adam.step()
+        adam.zero_grad()
 
-    return a, b
+    return _our_step(_method(), views), b
+
+
+def _record() -> Pair:
+    method = _method()
+    step, monitor = _our_step(method, _views()), TrainingMonitor()
+    output = step()
+    monitor.start(output.embeddings)
+    losses = {name: float(value) for name, value in output.losses.items()}
+
+    def record() -> None:
+        values = monitor.statistics(method, output.embeddings, output.features)
+        monitor.verdict(
+            0, method, output.embeddings, values, losses, method.chance_losses(64, num_views=4)
+        )
+
+    return record, step
 
 
 def _recomputed_step() -> Pair:

@@ -22,10 +22,11 @@ from html_page import Page
 from repository import REPOSITORY
 
 import d2_transfer
+from cwrgp.cells import State
 from d2_transfer.commands.trials import main
 from d2_transfer.scoring.score import score
 from d2_transfer.trials import prepare
-from d2_transfer.trials.cell import State, run_cell, state_of
+from d2_transfer.trials.cell import run_cell, state_of
 from d2_transfer.trials.plan import Plan, read_plan
 from d2_transfer.trials.result_files import cell_folder, read_result
 from d2_transfer.trials.slurm import array_script
@@ -63,7 +64,7 @@ def arguments(output: Path, arms: list[str], given: dict[str, Any], *flags: Any)
 @pytest.fixture
 def no_training(monkeypatch: pytest.MonkeyPatch) -> None:
     """Plans only."""
-    monkeypatch.setattr("d2_transfer.trials.launch.run_jobs", lambda *args, **kwargs: {})
+    monkeypatch.setattr("cwrgp.cells.run_jobs", lambda *args, **kwargs: {})
 
 
 def planned(output: Path, arms: list[str], given: dict[str, Any], *flags: Any) -> Plan:

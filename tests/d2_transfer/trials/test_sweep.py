@@ -11,11 +11,12 @@ import pytest
 from repository import REPOSITORY
 
 import d2_transfer
+from cwrgp.cells import RESULT
 from d2_transfer.commands.trials import main
 from d2_transfer.config import get_cfg
 from d2_transfer.trials.cell import cell_config
 from d2_transfer.trials.plan import Arm, Plan, read_plan
-from d2_transfer.trials.result_files import RESULT, cell_folder, read_result
+from d2_transfer.trials.result_files import cell_folder, read_result
 from d2_transfer.trials.sweep import best_rate, rate_of, swept, use_sweep
 
 C4 = REPOSITORY / "configs/quick/detection_faster_rcnn_r18_c4.yaml"

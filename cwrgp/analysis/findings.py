@@ -1,0 +1,153 @@
+"""Whether what the paper found shows in the results of an experiment.
+
+"Seen" means that every seed of the one setting lies on the right side of every seed of the other;
+with one seed that is the weakest of evidence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+Arms = Mapping[tuple[str, float | None], Mapping[str, Any]]
+
+KNN, RANK = "knn", "embedding/effective_rank"
+STABLE_RANK, NEGATIVES = "embedding/normalized_stable_rank", "embedding/negative_cosine"
+VOLATILITY = "monitor/target_volatility"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A claim of the paper and what was seen of it.
+
+    Attributes:
+        claim: as a sentence.
+        seen: whether it shows.
+        text: the numbers.
+    """
+
+    claim: str
+    seen: bool
+    text: str
+
+
+def findings(experiment: str, arms: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The findings of an experiment that its arms suffice for, as plain values.
+
+    Args:
+        experiment: its name.
+        arms: of the results, see `cwrgp.analysis.results.collect`.
+    """
+    by_name = {(arm["series"], arm["x"]): arm["values"] for arm in arms}
+    try:
+        return [asdict(finding) for finding in _FINDINGS[experiment](by_name)]
+    except KeyError:  # an arm is not done, or the images have no labels
+        return []
+
+
+def _whitening(arms: Arms) -> list[Finding]:
+    pca, zca, cholesky = (arms[name, None] for name in ("PCA", "ZCA", "Cholesky"))
+    both = (zca, cholesky)
+    trio = {"PCA": pca, "ZCA": zca, "Cholesky": cholesky}
+    found = [
+        Finding(
+            "The targets of PCA whitening jump from one update to the next.",
+            all(_above(pca[VOLATILITY], other[VOLATILITY]) for other in both),
+            "Mean movement of the targets of a fixed batch in one update, relative to their norm,"
+            f" over the second half of the run: {_list(trio, VOLATILITY, '{:.2f}')}.",
+        ),
+        Finding(
+            "Its embedding loses dimensions; those of ZCA and Cholesky keep them.",
+            all(_above(other[RANK], pca[RANK]) for other in both),
+            f"Effective rank of the embedding of held-out images: {_list(trio, RANK, '{:.1f}')}.",
+        ),
+    ]
+    if KNN in pca:
+        seen = all(_above(other[KNN], pca[KNN]) for other in both)
+        text = f"k-NN accuracy: {_list(trio, KNN, '{:.1f} %')}."
+        found.append(Finding("It learns less than ZCA and Cholesky whitening.", seen, text))
+    return found
+
+
+def _penalty(arms: Arms) -> list[Finding]:
+    weights = sorted(x for _, x in arms if x is not None)
+    first, last = (arms["CW-RGP", weights[n]] for n in (0, -1))
+    rank = f"{_mean(first, STABLE_RANK):.3f} to {_mean(last, STABLE_RANK):.3f}"
+    cosine = f"{_mean(first, NEGATIVES):.3f} to {_mean(last, NEGATIVES):.3f}"
+    found = [
+        Finding(
+            "The more whitened the embedding, the less similar are negatives.",
+            _above(last[STABLE_RANK], first[STABLE_RANK])
+            and _above(first[NEGATIVES], last[NEGATIVES]),
+            f"From a weight of {weights[0]:g} to {weights[-1]:g}, the normalised stable rank went"
+            f" from {rank}, and the mean cosine of negatives from {cosine}.",
+        )
+    ]
+    if KNN in first:
+        accuracies = ", ".join(f"{_mean(arms['CW-RGP', w], KNN):.1f} %" for w in weights)
+        found.append(
+            Finding(
+                "A fully whitened embedding is not the best one.",
+                _above(first[KNN], last[KNN]),
+                f"k-NN accuracy by weight, from {weights[0]:g} to {weights[-1]:g}: {accuracies}.",
+            )
+        )
+    return found
+
+
+def _batch_size(arms: Arms) -> list[Finding]:
+    sizes = sorted({x for _, x in arms if x is not None})
+    small, large = sizes[0], sizes[-1]
+    channel, batch = (
+        [arms[name, size][KNN] for size in (small, large)] for name in ("CW-RGP", "batch whitening")
+    )
+    lost = [values[1]["mean"] - values[0]["mean"] for values in (channel, batch)]
+    return [
+        Finding(
+            "Channel whitening holds its accuracy at small batches, where batch whitening fails.",
+            _above(channel[0], batch[0]) and lost[0] < lost[1],
+            f"k-NN accuracy at a batch of {small:g} and of {large:g}: CW-RGP"
+            f" {channel[0]['mean']:.1f} and {channel[1]['mean']:.1f} %, batch whitening"
+            f" {batch[0]['mean']:.1f} and {batch[1]['mean']:.1f} %.",
+        )
+    ]
+
+
+def _groups(arms: Arms) -> list[Finding]:
+    groups = sorted(x for name, x in arms if name == "random" and x is not None)
+    pairs = {g: (arms["random", g][KNN], arms["fixed", g][KNN]) for g in groups}
+    text = "; ".join(
+        f"{g:g} groups {random['mean']:.1f} and {fixed['mean']:.1f} %"
+        for g, (random, fixed) in pairs.items()
+    )
+    return [
+        Finding(
+            "Random groups help.",
+            all(_above(random, fixed) for random, fixed in pairs.values()),
+            f"k-NN accuracy with random and with fixed groups: {text}.",
+        )
+    ]
+
+
+_FINDINGS: dict[str, Callable[[Arms], list[Finding]]] = {
+    "whitening": _whitening,
+    "penalty": _penalty,
+    "batch-size": _batch_size,
+    "groups": _groups,
+}
+
+
+def _above(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
+    """Whether every seed of ``a`` is above every seed of ``b``; a run without a value is not."""
+    both = [*a["runs"], *b["runs"]]
+    return None not in both and min(a["runs"]) > max(b["runs"])
+
+
+def _mean(values: Mapping[str, Any], name: str) -> float:
+    mean = values[name]["mean"]
+    return float("nan") if mean is None else mean
+
+
+def _list(arms: Mapping[str, Mapping[str, Any]], name: str, form: str) -> str:
+    return ", ".join(f"{arm} {form.format(_mean(values, name))}" for arm, values in arms.items())

@@ -1,0 +1,210 @@
+"""Checkpoints side by side: spectra stage by stage, ranks, similarity, and nearest neighbours."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from cwrgp.analysis.checkpoints import collect, write_outputs
+from cwrgp.analysis.stages import STAGES, PooledStages
+from cwrgp.checkpoints.load import Network, load_network
+from cwrgp.commands.embed import IMAGE_SIZE, RESIZE, normalize_of, readable_images
+from cwrgp.data.augment.reference import build_test_transform, build_view_transform
+from cwrgp.data.augment.spec import ViewSpec
+from cwrgp.data.listed import ListedImages
+from cwrgp.data.subsets import sample_indices
+from cwrgp.data.views import ProbeImages, Transform
+from cwrgp.engine.precision import Precision
+from cwrgp.evaluation.features import check_finite, extract_features
+from cwrgp.image_files import name_below, named_images
+from cwrgp.images import decode_rgb
+from cwrgp.indicators import indicators
+from cwrgp.launch import local_device
+from cwrgp.seeding import Stream, derive_seed, forked_generator
+from cwrgp.spectrum import covariance_spectrum
+
+# Images for the spectra; more than the 2048 channels of a ResNet-50.
+NUM_IMAGES = 2500
+NUM_PAIRS = 500  # of these, in two views each, for the alignment
+NUM_QUERIES, NUM_NEIGHBOURS = 6, 5
+_BATCH = 50
+
+
+def analyze_weights(
+    weights: Sequence[str], data: Path, output: Path, *, trials: Path | None
+) -> dict[str, Any]:
+    """Analyses checkpoints on the images of a folder and writes the files of the analysis.
+
+    Args:
+        weights: NAME=FILE, or FILE; what `load_network` takes.
+        data: folder of images.
+        output: folder of the results.
+        trials: results.json of ``cwrgp-trials``, whose arms have the same names, or None.
+
+    Returns:
+        The content of ``results.json``; see `cwrgp.analysis.checkpoints.collect`.
+
+    Raises:
+        ValueError: weights that hold no ResNet, names that occur twice, fewer images than
+            channels, or trials without any of the weights.
+        FileNotFoundError: no such file or folder.
+    """
+    named = _named(weights)
+    aps = None if trials is None else _read_trials(trials, named)
+    networks = {name: load_network(file) for name, file in named.items()}
+    files, _ = readable_images(named_images([data]), None)
+    chosen = sample_indices(len(files), NUM_IMAGES, Stream.PROBE_SUBSET, 0)
+    files = [files[index] for index in sorted(chosen)]
+    for name, network in networks.items():
+        width = network.encoder.inplanes
+        if len(files) <= width:
+            raise ValueError(
+                f"data {data} has {len(files)} images that can be read; the spectrum of {name},"
+                f" with {width} channels, needs more than {width}"
+            )
+    found = {}
+    for name, network in networks.items():
+        print(f"{name}: {network.arch}, {network.origin.source}", flush=True)
+        found[name] = _analyze(network, files)
+    queries = np.linspace(0, len(files) - 1, NUM_QUERIES).astype(int).tolist()
+    for name, (record, features) in found.items():
+        record["path"] = named[name]
+        record["neighbours"] = _neighbours(features, queries)
+    names = [name_below(file, data) for file in files]
+    results = collect(
+        {name: record for name, (record, _) in found.items()},
+        data=str(data),
+        images=names,
+        queries=queries,
+        trials=aps,
+    )
+    shown = {*queries} | {
+        index for record, _ in found.values() for row in record["neighbours"] for index in row
+    }
+    pictures = {index: decode_rgb(files[index].read_bytes(), names[index]) for index in shown}
+    for picture in pictures.values():
+        picture.thumbnail((128, 128))
+    write_outputs(output, results, pictures)
+    return results
+
+
+def _named(weights: Sequence[str]) -> dict[str, str]:
+    named: dict[str, str] = {}
+    for word in weights:
+        name, sign, file = word.partition("=")
+        if not sign or "/" in name:
+            name, file = _short_name(word), word
+        if name in named:
+            raise ValueError(f"weights {word!r}: the name {name!r} is given twice; use NAME=FILE")
+        named[name] = file
+    return named
+
+
+def _short_name(file: str) -> str:
+    """The file's name, or its folder's for the names that every run has."""
+    path = Path(file)
+    return path.parent.name if path.stem.startswith("model_") and path.parent.name else path.stem
+
+
+def _analyze(network: Network, files: Sequence[Path]) -> tuple[dict[str, Any], Tensor]:
+    """The record of a checkpoint, and the features of its last stage, normalised."""
+    precision = Precision.choose(local_device(), enabled=False, layout="auto")
+    stages = precision.prepare(PooledStages(network.encoder, network.arch))
+    assert isinstance(stages, PooledStages)
+    image_size, resize = network.test_size or (IMAGE_SIZE, RESIZE)
+
+    def features(transform: Transform, chosen: Sequence[Path]) -> dict[str, Tensor]:
+        x, _ = extract_features(
+            stages,
+            ProbeImages(ListedImages(chosen), transform, max_unreadable=0),
+            normalize=normalize_of(network).to(precision.device),
+            batch_size=_BATCH,
+            num_workers=0,  # the random views draw from this process's generator
+            device=precision.device,
+            autocast=precision.autocast(),
+        )
+        check_finite(x)
+        return stages.split(x.cpu())
+
+    plain_transform = build_test_transform(
+        image_size=image_size, resize=resize, interpolation="bicubic"
+    )
+    view_transform = build_view_transform(_view_spec(image_size))
+    with precision.ieee_fp32():
+        plain = features(plain_transform, files)
+        with forked_generator(derive_seed(Stream.PROBE_VIEW, 0)):
+            first, second = (features(view_transform, files[:NUM_PAIRS]) for _ in range(2))
+    origin = asdict(network.origin)
+    record = {
+        "arch": network.arch,
+        "stem": network.stem,
+        "source": origin["source"],
+        "sha256": origin["sha256"],
+        "stages": {
+            stage: {
+                "width": plain[stage].shape[1],
+                "indicators": indicators(plain[stage]) | _of_pairs(first[stage], second[stage]),
+                "spectrum": covariance_spectrum(plain[stage]).tolist(),
+            }
+            for stage in STAGES
+        },
+    }
+    return record, F.normalize(plain[STAGES[-1]], dim=1)
+
+
+def _of_pairs(first: Tensor, second: Tensor) -> dict[str, float]:
+    found = indicators(first, second)
+    return {name: found[name] for name in ("alignment", "positive_cosine")}
+
+
+def _view_spec(image_size: int) -> ViewSpec:
+    """The views of the ImageNet recipes."""
+    return ViewSpec(
+        image_size=image_size,
+        crop_scale=(0.2, 1.0),
+        interpolation="bilinear",
+        crop_first=True,
+        jitter=(0.4, 0.4, 0.4, 0.1),
+        jitter_prob=0.8,
+        grayscale_prob=0.2,
+        blur_prob=0.5,
+        solarize_prob=0.0,
+        flip_prob=0.5,
+    )
+
+
+def _neighbours(features: Tensor, queries: Sequence[int]) -> list[list[int]]:
+    """The nearest other images of each query by the cosine of the features."""
+    cosines = features[queries] @ features.T
+    cosines[torch.arange(len(queries)), torch.tensor(queries)] = -2
+    return cosines.topk(NUM_NEIGHBOURS, dim=1).indices.tolist()
+
+
+def _read_trials(path: Path, named: Mapping[str, str]) -> dict[str, Any]:
+    """Box AP of the weights that trials have an arm of: by its name, or by its file."""
+    try:
+        content = json.loads(path.read_text())
+        arms, protocol = content["arms"], content["protocol"]
+        by_file = {file: name for name, arm in arms.items() for file in arm["weights"]}
+        found = {}
+        for name, file in named.items():
+            arm = arms.get(name) or arms.get(by_file.get(file, ""))
+            summary = (arm or {}).get("metrics", {}).get("bbox/AP")
+            if summary and summary["mean"] is not None:
+                found[name] = {key: summary[key] for key in ("mean", "std", "n")}
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise ValueError(f"trials {path} is not a results.json of cwrgp-trials") from None
+    if not found:
+        raise ValueError(
+            f"trials {path} has no box AP of {', '.join(named)}; its arms are {', '.join(arms)}."
+            " Use the same names: --weights NAME=FILE"
+        )
+    return {"file": str(path), "protocol": protocol, "metric": "box AP", "ap": found}

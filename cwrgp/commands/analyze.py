@@ -1,0 +1,200 @@
+"""The analysis of whitening: `analyze` from Python, `main` from a shell."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from fvcore.common.config import CfgNode
+
+from cwrgp.builders.experiments import EXPERIMENTS
+from cwrgp.cli import make_parser, run_main
+from cwrgp.commands.analysis_weights import analyze_weights
+from cwrgp.commands.experiment import CONFIG, run_experiment, run_one
+from cwrgp.config import get_cfg
+from cwrgp.config_files import find_config, merge_file, merge_pairs, merge_values
+from cwrgp.preemption import EXIT_CODE, Preempted
+
+_DESCRIPTION = """\
+What a whitening loss does to an embedding: the analysis of the paper on your images.
+
+  %(prog)s --weights ours=model_final.pth moco=moco_v2.pth.tar --data photos --output output/weights
+  %(prog)s --experiment whitening --data DATA --output output/whitening
+  %(prog)s --experiment groups --data DATA --seeds 3 --output output/groups
+
+--weights takes what cwrgp-convert reads, and any folder of more images than channels. For an
+experiment DATA holds cifar-10-batches-py, or train/CLASS/*.jpg and test/CLASS/*.jpg. One seed is a
+preview. The same command goes on where it was stopped. What the figures show: docs/analysis.md."""
+
+
+def analyze(
+    *,
+    data: str | PathLike[str],
+    output: str | PathLike[str],
+    weights: Sequence[str | PathLike[str]] = (),
+    experiment: str | None = None,
+    trials: str | PathLike[str] | None = None,
+    seeds: int = 1,
+    jobs: int | None = None,
+    restart: bool = False,
+    config: str | PathLike[str] = CONFIG,
+    **overrides: Any,
+) -> dict[str, Any]:
+    """Shows what whitening losses do to embeddings: ``cwrgp-analyze`` as a function.
+
+    Example::
+
+        cwrgp.analyze(experiment="whitening", data="cifar10", output="output/whitening")
+        cwrgp.analyze(weights=["a.pth", "b.pth"], data="photos", output="output/weights")
+
+    Args:
+        data: folder of the images.
+        output: folder of the results. What is finished there is kept.
+        weights: "NAME=FILE" or files, of any format that the converter reads, to be analysed side
+            by side.
+        experiment: "whitening", "penalty", "batch-size" or "groups"; instead of ``weights``, as is
+            what follows, but for ``trials``.
+        trials: results.json of ``cwrgp-trials`` with arms of the names of ``weights``: does the
+            rank predict AP?
+        seeds: runs of each setting. One is a preview, without intervals.
+        jobs: runs at once; None: one for each core, or one on a GPU.
+        restart: remove what the folder holds of earlier runs.
+        config: of all runs: name of a packaged config, or path of a YAML file.
+        **overrides: keys of the config. Sections are dicts, as in YAML: ``SOLVER={"EPOCHS": 20}``.
+
+    Returns:
+        The content of ``results.json``; see `cwrgp.analysis.results.collect`, and
+        `cwrgp.analysis.checkpoints.collect` for ``weights``.
+
+    Raises:
+        ValueError: what cannot work, an experiment of another kind in the folder, or a run failed.
+        FileNotFoundError: no such config, weights or data.
+        Preempted: a signal stopped it; the same call goes on.
+    """
+    if weights or experiment is None:
+        return _weights([str(word) for word in weights], data, output, trials, experiment)
+    if trials is not None:
+        raise ValueError(f"trials {str(trials)!r} belongs to weights")
+    cfg = get_cfg()
+    merge_file(cfg, find_config(config))
+    merge_values(cfg, overrides)
+    return _experiment(cfg, data, output, experiment, seeds, jobs, restart)
+
+
+def _weights(
+    weights: Sequence[str],
+    data: str | PathLike[str],
+    output: str | PathLike[str],
+    trials: str | PathLike[str] | None,
+    experiment: str | None,
+) -> dict[str, Any]:
+    if experiment is not None:
+        raise ValueError(f"experiment {experiment!r} trains its own weights; omit one of the two")
+    if not weights:
+        raise ValueError("weights or an experiment is needed: " + ", ".join(EXPERIMENTS))
+    return analyze_weights(
+        weights,
+        Path(data).expanduser().resolve(),
+        Path(output).expanduser().resolve(),
+        trials=None if trials is None else Path(trials).expanduser(),
+    )
+
+
+def _experiment(
+    cfg: CfgNode,
+    data: str | PathLike[str],
+    output: str | PathLike[str],
+    experiment: str,
+    seeds: int,
+    jobs: int | None,
+    restart: bool,
+) -> dict[str, Any]:
+    root = Path(data).expanduser().resolve()
+    merge_values(cfg, {"DATA.ROOT": str(root)})
+    if (root / "cifar-10-batches-py").is_dir():
+        merge_values(cfg, {"DATA.NAME": "cifar10"})
+    if jobs is not None and jobs < 1:
+        raise ValueError(f"jobs {jobs} is below 1")
+    return run_experiment(
+        experiment,
+        cfg,
+        Path(output).expanduser().resolve(),
+        seeds=seeds,
+        jobs=jobs or _jobs(),
+        restart=restart,
+    )
+
+
+def _jobs() -> int:
+    """Runs at once: one for each core that this process may use; one on a GPU."""
+    import torch  # noqa: PLC0415
+
+    return 1 if torch.cuda.is_available() else len(os.sched_getaffinity(0))
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Command-line arguments."""
+    parser = make_parser("cwrgp-analyze", _DESCRIPTION)
+    parser.add_argument("--weights", nargs="+", default=[], metavar="NAME=FILE", help="checkpoints")
+    parser.add_argument(
+        "--trials",
+        metavar="FILE",
+        help="results.json of cwrgp-trials: does the rank predict AP?",
+    )
+    parser.add_argument("--experiment", metavar="NAME", help=", ".join(EXPERIMENTS))
+    parser.add_argument("--data", metavar="DIR", help="folder of the images")
+    parser.add_argument("--output", metavar="DIR", help="folder of the results")
+    parser.add_argument(
+        "--seeds", type=int, default=1, metavar="N", help="runs of each setting (default: 1)"
+    )
+    parser.add_argument(
+        "--jobs", type=int, metavar="N", help="runs at once (default: one for each core)"
+    )
+    parser.add_argument("--restart", action="store_true", help="remove what DIR holds of runs")
+    parser.add_argument(
+        "--config-file", default=CONFIG, metavar="FILE", help=f"of all runs (default: {CONFIG})"
+    )
+    parser.add_argument("--run", metavar="NAME", help="do this run of DIR alone")
+    parser.add_argument(
+        "opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="override keys of the config"
+    )
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """``cwrgp-analyze``; returns the exit code."""
+    return run_main(_start, parse_args(argv))
+
+
+def _start(args: argparse.Namespace) -> int:
+    if args.output is None:
+        raise ValueError("--output is missing: the folder of the results")
+    output = Path(args.output)
+    try:
+        if args.run is not None:
+            run_one(output.expanduser().resolve(), args.run)
+            return 0
+        if args.data is None:
+            raise ValueError("--data is missing: the folder of the images")
+        if args.weights or args.experiment is None:
+            _weights(args.weights, args.data, args.output, args.trials, args.experiment)
+            print(f"\nWritten: {output}/report.html, results.json, figures/")
+            return 0
+        cfg = get_cfg()
+        merge_file(cfg, find_config(args.config_file))
+        merge_pairs(cfg, args.opts)
+        _experiment(cfg, args.data, output, args.experiment, args.seeds, args.jobs, args.restart)
+    except Preempted as stopped:
+        print(f"{stopped}; the same command continues", file=sys.stderr)
+        return EXIT_CODE
+    print(f"\nWritten: {output}/report.html, results.json, figures/")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

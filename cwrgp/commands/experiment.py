@@ -1,0 +1,220 @@
+"""An experiment: its plan, the cells that run it, and the files that it ends in."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import shutil
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from fvcore.common.config import CfgNode
+
+from cwrgp.analysis.page import write_outputs
+from cwrgp.analysis.results import collect
+from cwrgp.builders.automatic import resolve_number_format
+from cwrgp.builders.data import build_pretraining_images
+from cwrgp.builders.experiments import Arm, arm_config, experiment_arms
+from cwrgp.builders.methods import build_method
+from cwrgp.builders.solver import build_learning_rate, build_plan
+from cwrgp.cells import RUN, Cell, folder_result, run_cells, run_once
+from cwrgp.commands.analysis_run import check_enough, held_out_images, pretrain_and_measure
+from cwrgp.config import get_cfg, validate_cfg
+from cwrgp.file_io.atomic import write_text
+from cwrgp.launch import local_device
+from cwrgp.preemption import stop_request
+
+CONFIG = "quick/analysis_r18.yaml"
+PLAN = "plan.json"
+_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What an experiment runs.
+
+    Attributes:
+        experiment: its name.
+        config: of all runs, as YAML; what the arms set, seed and folder are those of the runs.
+        number_format: keys of the config that were ``auto``, the same for all runs.
+        seeds: of each arm.
+    """
+
+    experiment: str
+    config: str
+    number_format: tuple[str, str]
+    seeds: tuple[int, ...]
+
+    @cached_property
+    def runs(self) -> list[tuple[Arm, int]]:
+        """Seed by seed, so that what is finished early compares all arms."""
+        return [(arm, seed) for seed in self.seeds for arm in experiment_arms(self.experiment)]
+
+    @property
+    def base(self) -> CfgNode:
+        """The config of all runs."""
+        cfg = get_cfg()
+        cfg.merge_from_other_cfg(CfgNode.load_cfg(self.config))
+        cfg.SOLVER.AMP.DTYPE, cfg.SOLVER.AMP.MEMORY_FORMAT = self.number_format
+        return cfg
+
+
+def run_experiment(
+    name: str, cfg: CfgNode, output: Path, *, seeds: int, jobs: int, restart: bool
+) -> dict[str, Any]:
+    """Runs what is left of an experiment and writes its files.
+
+    Args:
+        name: of the experiment.
+        cfg: of all runs.
+        output: folder of the experiment.
+        seeds: runs of each arm.
+        jobs: runs at once.
+        restart: remove what the folder holds of an experiment.
+
+    Returns:
+        The content of ``results.json``; see `cwrgp.analysis.results.collect`.
+
+    Raises:
+        ValueError, FileNotFoundError: what cannot work, or a run failed.
+        Preempted: a signal stopped the runs; the same call goes on.
+    """
+    plan = _make_plan(name, cfg, output, seeds=seeds, restart=restart)
+    command = [sys.executable, "-m", "cwrgp.commands.analyze", "--output", str(output), "--run"]
+    cells = [
+        Cell(run, _folder(output, run), [*command, run], output / "logs" / f"{run}.txt")
+        for run in (run_name(*arm_and_seed) for arm_and_seed in plan.runs)
+    ]
+    try:
+        run_cells(cells, at_once=jobs, noun="runs")
+    finally:
+        results = summarize(output, plan)  # of what is done, if a run failed or was stopped
+    return results
+
+
+def summarize(output: Path, plan: Plan) -> dict[str, Any]:
+    """Writes the files of the runs that are done; {} where none is."""
+    found = [
+        (arm.series, arm.x, seed, result)
+        for arm, seed in plan.runs
+        if (result := folder_result(_folder(output, run_name(arm, seed))))
+    ]
+    if not found:
+        return {}
+    cfg = plan.base
+    settings = {
+        "data": cfg.DATA.ROOT,
+        "images": cfg.DATA.MAX_IMAGES or None,
+        "epochs": cfg.SOLVER.EPOCHS,
+        "batch": cfg.SOLVER.BATCH_SIZE,
+        "encoder": f"{cfg.MODEL.ARCH}, {cfg.MODEL.STEM} stem, {cfg.DATA.IMAGE_SIZE} px",
+    }
+    results = collect(plan.experiment, found, plan.seeds, settings)
+    arguments = ["--experiment", plan.experiment, "--data", cfg.DATA.ROOT]
+    arguments += ["--seeds", str(len(plan.seeds)), "--output", str(output)]
+    write_outputs(output, results, f"cwrgp-analyze {shlex.join(arguments)}")
+    return results
+
+
+def run_one(output: Path, name: str) -> None:
+    """Does one run of the experiment in a folder, or goes on with it.
+
+    Raises:
+        ValueError: no such run, or as `pretrain_and_measure`.
+        FileNotFoundError: the folder holds no experiment.
+        Preempted: a signal stopped it.
+    """
+    plan = read_plan(output)
+    if plan is None:
+        raise FileNotFoundError(f"output {output} holds no experiment")
+    runs = {run_name(arm, seed): (arm, seed) for arm, seed in plan.runs}
+    if name not in runs:
+        raise ValueError(f"run {name!r} is unknown; choose one of {', '.join(runs)}")
+    folder = _folder(output, name)
+    cfg = arm_config(plan.base, *runs[name], str(folder / RUN))
+    with stop_request() as stop:
+        run_once(folder, lambda: pretrain_and_measure(cfg, stop))
+
+
+def run_name(arm: Arm, seed: int) -> str:
+    """Of a run's folder."""
+    return f"{arm.name}-seed{seed}"
+
+
+def read_plan(output: Path) -> Plan | None:
+    """The plan of a folder; None if it has none.
+
+    Raises:
+        ValueError: the file is of another version.
+    """
+    path = output / PLAN
+    if not path.is_file():
+        return None
+    content = json.loads(path.read_text())
+    if content.pop("version") != _VERSION:
+        raise ValueError(f"{path} is of another version; choose another folder, or give --restart")
+    for key in ("seeds", "number_format"):
+        content[key] = tuple(content[key])
+    return Plan(**content)
+
+
+def _make_plan(name: str, cfg: CfgNode, output: Path, *, seeds: int, restart: bool) -> Plan:
+    """Checks everything before the first run, and writes the plan."""
+    arms = experiment_arms(name)
+    if seeds < 1:
+        raise ValueError(f"seeds {seeds} is below 1")
+    _check_runs(cfg, arms)
+    if restart:
+        for part in ("runs", "logs", "figures"):
+            shutil.rmtree(output / part, ignore_errors=True)
+        (output / PLAN).unlink(missing_ok=True)
+    old = read_plan(output)
+    config = cfg.dump()
+    if old is not None and (old.experiment, old.config) != (name, config):
+        what = "with another config" if old.experiment == name else f"{old.experiment}"
+        raise ValueError(
+            f"{output} holds an experiment {what}; give --restart to start anew, or choose another"
+            " folder"
+        )
+    count = max(seeds, len(old.seeds) if old else 0)
+    plan = Plan(
+        experiment=name,
+        config=config,
+        number_format=old.number_format if old else _number_format(cfg),
+        seeds=tuple(range(count)),
+    )
+    output.mkdir(parents=True, exist_ok=True)
+    write_text(output / PLAN, json.dumps({"version": _VERSION, **asdict(plan)}, indent=1))
+    return plan
+
+
+def _check_runs(cfg: CfgNode, arms: Sequence[Arm]) -> None:
+    """Builds the method of every arm, and looks at the images."""
+    widths = []
+    for arm in arms:
+        run = arm_config(cfg, arm, 0, "output")
+        validate_cfg(run)
+        method = build_method(run)
+        build_learning_rate(run, build_plan(run, len(build_pretraining_images(run))))
+        widths += [run.MODEL.PROJECTOR.OUT, int(method.encoder.inplanes)]  # type: ignore[arg-type]
+    check_enough(cfg, held_out_images(cfg), widths)
+
+
+def _number_format(cfg: CfgNode) -> tuple[str, str]:
+    """What ``auto`` becomes, once for all runs: they shall not differ in it."""
+    found = cfg.clone()
+    found.defrost()
+    device = local_device()
+    if device.type == "cpu":
+        torch.set_num_threads(1)
+    resolve_number_format(found, None, device)
+    return found.SOLVER.AMP.DTYPE, found.SOLVER.AMP.MEMORY_FORMAT
+
+
+def _folder(output: Path, run: str) -> Path:
+    return output / "runs" / run

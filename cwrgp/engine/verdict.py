@@ -1,0 +1,91 @@
+"""What the statistics of a run say of its state: a pure function of one record.
+
+The thresholds are held against runs that are in each state (``tests/engine/test_states.py``).
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+# sqrt(D) times the standard deviation of normalised embeddings, which is 1 for isotropic ones.
+_COLLAPSED_STD = 0.05
+# An effective rank below which one dimension has nearly all variance.
+_ONE_DIMENSION = 1.5
+# Of the rank that a loss which whitens the batch demands; and of any embedding, below which a loss
+# that falls does so by the collapse, as with shrinkage of the covariance.
+_LOST_RANK, _LEFT_RANK = 0.9, 0.1
+# (steps, share of the loss of unrelated embeddings): after so many steps a run below this share
+# learns, whatever its ranks do: they fall at first in healthy runs, too.
+_LEARNING = ((200, 0.9), (0, 0.92))
+# (steps, share): after so many steps a run above this share has learnt nothing, once the effective
+# rank has fallen to half of the first one; nor has it above the share before, once a tenth is left.
+_CHANCE = ((60, 0.95), (40, 0.97))
+_FALLEN_RANK, _LITTLE_RANK = 0.5, 0.1
+# Steps after which, and a share below which, a run is called healthy.
+_SETTLED_STEPS, _HEALTHY = 80, 0.9
+
+
+class State(enum.Enum):
+    """The state of a run."""
+
+    COMPLETE_COLLAPSE = "complete collapse"
+    DIMENSIONAL_COLLAPSE = "dimensional collapse"
+    CHANCE = "loss at chance level"
+    HEALTHY = "healthy"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """What is known of a run at a record.
+
+    Attributes:
+        step: its number.
+        std: of the embeddings, see :func:`cwrgp.similarity.feature_std`.
+        effective_rank: of the embeddings.
+        first_effective_rank: in the first step of the run; None: not known, in a resumed run.
+        numerical_rank: of the embeddings.
+        full_rank: the largest that numerical_rank can be.
+        needs_full_rank: whether the loss is defined for embeddings of full rank only.
+        share: of the loss of unrelated embeddings that the loss is at; None: that is not known.
+    """
+
+    step: int
+    std: float
+    effective_rank: float
+    first_effective_rank: float | None
+    numerical_rank: float
+    full_rank: int
+    needs_full_rank: bool
+    share: float | None
+
+
+def judge(evidence: Evidence) -> State | None:
+    """The state that the evidence shows, None where it is too early or too close to tell."""
+    e = evidence
+    if e.std < _COLLAPSED_STD:
+        return State.COMPLETE_COLLAPSE
+    if e.numerical_rank < _LEFT_RANK * e.full_rank:
+        return State.DIMENSIONAL_COLLAPSE
+    learns = e.share is not None and e.share < _bound(_LEARNING, e.step)
+    if not learns:
+        if e.needs_full_rank and e.numerical_rank < _LOST_RANK * e.full_rank:
+            return State.DIMENSIONAL_COLLAPSE
+        if _is_at_chance(e):
+            return State.CHANCE
+        if e.effective_rank < _ONE_DIMENSION:
+            return State.DIMENSIONAL_COLLAPSE
+    healthy = e.share is None or e.share < _HEALTHY
+    return State.HEALTHY if healthy and e.step + 1 >= _SETTLED_STEPS else None
+
+
+def _is_at_chance(e: Evidence) -> bool:
+    if e.share is None or e.first_effective_rank is None or e.step + 1 < _CHANCE[-1][0]:
+        return False
+    left = e.effective_rank / e.first_effective_rank
+    return left < (_FALLEN_RANK if e.share > _bound(_CHANCE, e.step) else _LITTLE_RANK)
+
+
+def _bound(bounds: tuple[tuple[int, float], ...], step: int) -> float:
+    """The share that holds at a step."""
+    return next(share for steps, share in bounds if step + 1 >= steps)

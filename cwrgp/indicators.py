@@ -1,0 +1,61 @@
+"""All indicators of features at once, as numbers."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from cwrgp.similarity import (
+    alignment,
+    feature_std,
+    negative_cosine,
+    positive_cosine,
+    uniformity,
+)
+from cwrgp.spectrum import (
+    condition_number,
+    covariance_spectrum,
+    effective_rank,
+    normalized_rank,
+    normalized_stable_rank,
+    numerical_rank,
+    participation_ratio,
+    rankme,
+    stable_rank,
+)
+
+
+def indicators(z1: Tensor, z2: Tensor | None = None) -> dict[str, float]:
+    """Every indicator of :mod:`cwrgp.spectrum` and :mod:`cwrgp.similarity`.
+
+    Args:
+        z1: (n, D) features of any stage, n > 1.
+        z2: of other views of the same samples, likewise; None: "alignment" and "positive_cosine"
+            are left out.
+
+    Returns:
+        Name of the function -> value.
+
+    Raises:
+        ValueError: fewer than two samples, or views of different shapes.
+    """
+    shapes = [tuple(z.shape) for z in (z1, z2) if z is not None]
+    if len(set(shapes)) > 1 or len(shapes[0]) != 2:
+        raise ValueError(f"indicators need features (n, D), alike for both views, got {shapes}")
+    eigenvalues = covariance_spectrum(z1)
+    values = {
+        "numerical_rank": numerical_rank(eigenvalues),
+        "normalized_rank": normalized_rank(eigenvalues),
+        "stable_rank": stable_rank(z1),
+        "normalized_stable_rank": normalized_stable_rank(z1),
+        "effective_rank": effective_rank(eigenvalues),
+        "condition_number": condition_number(eigenvalues),
+        "participation_ratio": participation_ratio(eigenvalues),
+        "rankme": rankme(z1),
+        "uniformity": uniformity(z1),
+        "negative_cosine": negative_cosine(z1),
+        "feature_std": feature_std(z1),
+    }
+    if z2 is not None:
+        values["alignment"] = alignment(z1, z2)
+        values["positive_cosine"] = positive_cosine(z1, z2)
+    return {name: float(value) for name, value in values.items()}
