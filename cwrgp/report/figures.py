@@ -300,37 +300,6 @@ def curves(panels: Sequence[tuple[str, Sequence[Series]]], *, x_label: str) -> F
     return figure
 
 
-def standalone(chart: Markup) -> str:
-    """A chart of a page as an SVG file that needs no style sheet, in the light scheme.
-
-    Args:
-        chart: an ``<svg>`` element of this module.
-
-    Returns:
-        The content of the file, with ``width`` and ``height`` in points.
-    """
-    root = ElementTree.fromstring(chart)
-    colours = {f"var(--{name})": colour for colour, name in _THEME.items()}
-    for element in root.iter():
-        for name, value in list(element.attrib.items()):
-            if name == "style":
-                element.set(name, re.sub(r"var\(--\w+\)", lambda found: colours[found[0]], value))
-            elif name == "href":  # the only form that programs of before SVG 2 know
-                element.set("xlink:href", element.attrib.pop(name))
-    width, height = root.attrib.pop("viewBox").split()[2:]
-    del root.attrib["class"]
-    root.attrib = {
-        "xmlns": "http://www.w3.org/2000/svg",
-        "xmlns:xlink": "http://www.w3.org/1999/xlink",
-        "viewBox": f"0 0 {width} {height}",
-        "width": f"{width}pt",
-        "height": f"{height}pt",
-        "font-family": "DejaVu Sans, sans-serif",
-        **root.attrib,
-    }
-    return ElementTree.tostring(root, encoding="unicode") + "\n"
-
-
 def _svg(
     figure: Figure, alt: str, tips: Sequence[Sequence[str]], files: Sequence[Path] = ()
 ) -> Markup:

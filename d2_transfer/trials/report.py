@@ -9,6 +9,7 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -86,16 +87,24 @@ def build_page(data: ReportData, charts: Mapping[str, Markup]) -> str:
     )
 
 
-def draw_charts(data: ReportData) -> dict[str, Markup]:
-    """The charts of the page by name; a paragraph where there is nothing to draw."""
+def draw_charts(data: ReportData, folder: Path) -> dict[str, Markup]:
+    """The charts of the page by name; a paragraph where there is nothing to draw.
+
+    Args:
+        data: what they show.
+        folder: gets each as an SVG file.
+    """
     styles = _styles(data)
-    return {
-        "every_seed": _strip(data, styles),
-        "ap_over_iterations": _curves(data.ap, styles, "box AP, %", markers=True),
-        "loss_over_iterations": _curves(data.loss, styles, "sum of the losses", markers=False),
-        "precision_over_recall": _precision(data, styles),
-        "ap_over_fractions": _fractions(data, styles),
+    charts = {
+        "every_seed": partial(_strip, data, styles),
+        "ap_over_iterations": partial(_curves, data.ap, styles, "box AP, %", markers=True),
+        "loss_over_iterations": partial(
+            _curves, data.loss, styles, "sum of the losses", markers=False
+        ),
+        "precision_over_recall": partial(_precision, data, styles),
+        "ap_over_fractions": partial(_fractions, data, styles),
     }
+    return {name: draw(files=[folder / f"{name}.svg"]) for name, draw in charts.items()}
 
 
 def _styles(data: ReportData) -> dict[str, int]:
@@ -198,7 +207,7 @@ def _classes(comparison: Comparison) -> list[list[Any]]:
     return [[name, *_change(change)] for name, change in ordered]
 
 
-def _strip(data: ReportData, styles: Mapping[str, int]) -> Markup:
+def _strip(data: ReportData, styles: Mapping[str, int], *, files: Sequence[Path]) -> Markup:
     rows = [
         (f"{label}, {name}", styles[name], [trial.values[f"{kind}/AP"] for trial in trials])
         for kind, label in KINDS.items()
@@ -207,12 +216,21 @@ def _strip(data: ReportData, styles: Mapping[str, int]) -> Markup:
     ]
     values = "; ".join(f"{label} {', '.join(map(text.number, ap))}" for label, _, ap in rows)
     return strip_chart(
-        rows, x_label="AP in percent", alt=f"AP of every seed: {values}", x_zero=False
+        rows,
+        x_label="AP in percent",
+        alt=f"AP of every seed: {values}",
+        x_zero=False,
+        files=files,
     )
 
 
 def _curves(
-    curves: Mapping[str, Sequence[Curve]], styles: Mapping[str, int], label: str, *, markers: bool
+    curves: Mapping[str, Sequence[Curve]],
+    styles: Mapping[str, int],
+    label: str,
+    *,
+    markers: bool,
+    files: Sequence[Path],
 ) -> Markup:
     series = [
         with_band(name, styles[name], of_arm, markers=markers) for name, of_arm in curves.items()
@@ -220,11 +238,16 @@ def _curves(
     ends = "; ".join(f"{s.label} ends at {s.y[-1]:.3g}" for s in series if s.y)
     alt = f"{label} over the iterations of the fine-tuning. {ends}"
     return line_chart(
-        series, x_label="fine-tuning iteration", y_label=label, alt=alt, y_zero=markers
+        series,
+        x_label="fine-tuning iteration",
+        y_label=label,
+        alt=alt,
+        y_zero=markers,
+        files=files,
     )
 
 
-def _fractions(data: ReportData, styles: Mapping[str, int]) -> Markup:
+def _fractions(data: ReportData, styles: Mapping[str, int], *, files: Sequence[Path]) -> Markup:
     """Nothing where there is one fraction."""
     series = []
     for name, style in styles.items() if len(data.fractions) > 1 else ():
@@ -246,6 +269,7 @@ def _fractions(data: ReportData, styles: Mapping[str, int]) -> Markup:
         y_label="box AP, %",
         alt=f"Box AP over fractions of the training images: {ends}",
         log_x=True,
+        files=files,
     )
 
 
@@ -265,7 +289,7 @@ def _sweep(data: ReportData) -> list[list[Any]]:
     ]
 
 
-def _precision(data: ReportData, styles: Mapping[str, int]) -> Markup:
+def _precision(data: ReportData, styles: Mapping[str, int], *, files: Sequence[Path]) -> Markup:
     recall = np.linspace(0, 100, 101).tolist()
     series = []
     for name, trials in data.trials.items():
@@ -284,7 +308,7 @@ def _precision(data: ReportData, styles: Mapping[str, int]) -> Markup:
             )
     means = "; ".join(f"{s.label} {text.number(float(np.mean(s.y)))} on average" for s in series)
     alt = f"Precision over recall at an IoU of 0.5: {means}"
-    return line_chart(series, x_label="recall, %", y_label="precision, %", alt=alt)
+    return line_chart(series, x_label="recall, %", y_label="precision, %", alt=alt, files=files)
 
 
 def _mistakes(data: ReportData) -> list[list[str]]:

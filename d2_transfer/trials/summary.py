@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from markupsafe import Markup
-
 from cwrgp.errors import MissingPackage
-from cwrgp.file_io.atomic import write_text
-from cwrgp.report.figures import EMPTY, standalone
 from cwrgp.report.page import write_page
 from d2_transfer.data.load import LoadedData
 from d2_transfer.data.registry import Reading, load_data, register_custom, register_named
@@ -71,21 +68,10 @@ def summarize(output: Path, *, reference: str | None = None, areas: bool = False
         fractions={**{p: of_part for p, (of_part, _) in parts.items()}, plan.fractions[-1]: trials},
         command=f"cwrgp-trials --output {output} --summarize",
     )
-    charts = draw_charts(report)
-    write_page(output / "report.html", build_page(report, charts))
-    _write_charts(output / "figures", charts)
+    figures = output / "figures"
+    shutil.rmtree(figures, ignore_errors=True)
+    write_page(output / "report.html", build_page(report, draw_charts(report, figures)))
     return results
-
-
-def _write_charts(folder: Path, charts: Mapping[str, Markup]) -> None:
-    """Each as an SVG file; none of a chart without values, not even an older one."""
-    folder.mkdir(exist_ok=True)
-    for name, chart in charts.items():
-        path = folder / f"{name}.svg"
-        if chart == EMPTY:
-            path.unlink(missing_ok=True)
-        else:
-            write_text(path, standalone(chart))
 
 
 def _examples(
