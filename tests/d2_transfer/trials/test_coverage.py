@@ -62,7 +62,7 @@ def covered(
             first = {arm: of_arm[:number] for arm, of_arm in trials.items()}
             (found,) = compare_arms(plan, first, IMAGES)
             low, _, high = found.changes["bbox/AP"].interval
-            inside[number] += low <= truth <= high
+            inside[number] += int(low <= truth <= high)
     return {number: count / simulations for number, count in inside.items()}
 
 
