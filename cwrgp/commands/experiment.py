@@ -114,7 +114,8 @@ def summarize(output: Path, plan: Plan) -> dict[str, Any]:
         "batch": cfg.SOLVER.BATCH_SIZE,
         "encoder": f"{cfg.MODEL.ARCH}, {cfg.MODEL.STEM} stem, {cfg.DATA.IMAGE_SIZE} px",
     }
-    results = collect(plan.experiment, found, plan.seeds, settings)
+    complete = len(found) == len(plan.runs)
+    results = collect(plan.experiment, found, plan.seeds, settings, complete=complete)
     arguments = ["--experiment", plan.experiment, "--data", cfg.DATA.ROOT]
     arguments += ["--seeds", str(len(plan.seeds)), "--output", str(output)]
     write_outputs(output, results, f"cwrgp-analyze {shlex.join(arguments)}")
