@@ -34,12 +34,12 @@ def collect(
 
     Returns:
         ``schema``; ``experiment``; ``complete``; ``preview``: whether there is one seed only;
-        ``seeds``; ``settings``; ``environments``; ``hours`` of the runs' last starts; ``findings``: see
-        `cwrgp.analysis.findings.Finding`; ``arms``: a list
-        with ``series``, ``x``, ``seeds``, ``values``: name -> ``mean``, ``low`` and ``high`` of the
-        95 % interval (null with one seed) and ``runs``, a value for each seed; ``curves``: name ->
-        ``x`` and, for each seed, ``y``; ``spectra``: stage -> eigenvalues of the first seed. What
-        is not finite is null.
+        ``seeds``; ``settings``; ``environments``; ``hours`` of the runs' last starts;
+        ``findings``: see `cwrgp.analysis.findings.Finding`; ``arms``: a list with ``series``,
+        ``x``, ``seeds``, ``width`` of the stages, ``values``: name -> ``mean``, ``low`` and
+        ``high`` of the 95 % interval (null with one seed) and ``runs``, a value for each seed;
+        ``curves``: name -> ``x`` and, for each seed, ``y``; ``spectra``: stage -> eigenvalues of
+        the first seed. What is not finite is null.
     """
     arms: dict[tuple[str, float | None], list[tuple[int, Mapping[str, Any]]]] = {}
     for series, x, seed, result in runs:
