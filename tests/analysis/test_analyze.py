@@ -101,6 +101,9 @@ def test_an_experiment_ends_in_files_that_agree(
     random, fixed = (arm["curves"]["total_loss"]["y"] for arm in results["arms"])
     assert random != fixed
     page = check_page(tmp_path)
+    (command,) = page.texts["pre"]
+    assert command.startswith(f"cwrgp-analyze --experiment groups --data {photos} --seeds 1 --out")
+    assert "SOLVER.EPOCHS 2" in command and "DATA.ROOT" not in command and "SEED " not in command
     assert "Preview." in page.texts["b"] and len(page.labels) == 3
     # The figures are drawn from results.json alone: every number of theirs is in it.
     drawn = figures(results, tmp_path / "again")
