@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
+import cwrgp.commands.analyze as analyze
 import cwrgp.commands.embed as embed
 import cwrgp.commands.evaluate as evaluate
 import cwrgp.commands.pretrain as pretrain
@@ -26,6 +27,7 @@ Run = Callable[..., "subprocess.CompletedProcess[str]"]
 Main = Callable[[Sequence[str] | None], int]
 
 COMMANDS: dict[str, Main] = {
+    "cwrgp-analyze": analyze.main,
     "cwrgp-check-data": check_data.main,
     "cwrgp-convert": convert.main,
     "cwrgp-embed": embed.main,

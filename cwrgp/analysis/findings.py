@@ -33,16 +33,16 @@ class Finding:
 
 
 def findings(experiment: str, arms: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The findings of an experiment that its arms suffice for, as plain values.
+    """The findings of an experiment, as plain values; those about accuracy need labels.
 
     Args:
         experiment: its name.
-        arms: of the results, see `cwrgp.analysis.results.collect`.
+        arms: all of them, see `cwrgp.analysis.results.collect`.
     """
     by_name = {(arm["series"], arm["x"]): arm["values"] for arm in arms}
     try:
         return [asdict(finding) for finding in _FINDINGS[experiment](by_name)]
-    except KeyError:  # an arm is not done, or the images have no labels
+    except KeyError:  # the images have no labels
         return []
 
 

@@ -19,6 +19,8 @@ def collect(
     runs: Sequence[tuple[str, float | None, int, Mapping[str, Any]]],
     seeds: Sequence[int],
     settings: Mapping[str, Any],
+    *,
+    complete: bool = True,
 ) -> dict[str, Any]:
     """The content of results.json.
 
@@ -28,15 +30,16 @@ def collect(
             `cwrgp.commands.analysis_run.pretrain_and_measure` returns it.
         seeds: of the plan.
         settings: of all runs, plain values.
+        complete: whether these are all runs of the plan; there are no findings otherwise.
 
     Returns:
-        ``schema``; ``experiment``; ``preview``: whether there is one seed only; ``seeds``;
-        ``settings``; ``environments``; ``hours`` of the runs' last starts; ``findings``: see
-        `cwrgp.analysis.findings.Finding`; ``arms``: a list
-        with ``series``, ``x``, ``seeds``, ``values``: name -> ``mean``, ``low`` and ``high`` of the
-        95 % interval (null with one seed) and ``runs``, a value for each seed; ``curves``: name ->
-        ``x`` and, for each seed, ``y``; ``spectra``: stage -> eigenvalues of the first seed. What
-        is not finite is null.
+        ``schema``; ``experiment``; ``complete``; ``preview``: whether there is one seed only;
+        ``seeds``; ``settings``; ``environments``; ``hours`` of the runs' last starts;
+        ``findings``: see `cwrgp.analysis.findings.Finding`; ``arms``: a list with ``series``,
+        ``x``, ``seeds``, ``width`` of the stages, ``values``: name -> ``mean``, ``low`` and
+        ``high`` of the 95 % interval (null with one seed) and ``runs``, a value for each seed;
+        ``curves``: name -> ``x`` and, for each seed, ``y``; ``spectra``: stage -> eigenvalues of
+        the first seed. What is not finite is null.
     """
     arms: dict[tuple[str, float | None], list[tuple[int, Mapping[str, Any]]]] = {}
     for series, x, seed, result in runs:
@@ -46,12 +49,13 @@ def collect(
     return {
         "schema": SCHEMA,
         "experiment": experiment,
+        "complete": complete,
         "preview": len(seeds) == 1,
         "seeds": list(seeds),
         "settings": dict(settings),
         "environments": [dict(items) for items in sorted(environments)],
         "hours": round(sum(result["seconds"] for *_, result in runs) / 3600, 3),
-        "findings": findings(experiment, found),
+        "findings": findings(experiment, found) if complete else [],
         "arms": found,
     }
 

@@ -57,14 +57,14 @@ def _whitening() -> list[Arm]:
 
 
 def _penalty() -> list[Arm]:
-    weights = (0.0, 0.001, 0.01, 0.1, 1.0)
+    weights = (0.0, 0.01, 0.1, 1.0)
     key = "METHOD.CWRGP.COVARIANCE_WEIGHT"
     return [Arm("CW-RGP", weight, {"METHOD.NAME": "cwrgp", key: weight}) for weight in weights]
 
 
 def _batch_size() -> list[Arm]:
     arms = []
-    for size in (32, 64, 128, 256):
+    for size in (32, 64, 256):
         batch = {"SOLVER.BATCH_SIZE": size}
         subbatch = {"METHOD.CWRGP.SUBBATCH_SIZE": min(size, _GROUP_SAMPLES)}
         shrinkage = _SHRINKAGE if size <= _BATCH_WHITENING_WIDTH else 0.0

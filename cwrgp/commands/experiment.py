@@ -25,13 +25,17 @@ from cwrgp.builders.solver import build_learning_rate, build_plan
 from cwrgp.cells import RUN, Cell, folder_result, run_cells, run_once
 from cwrgp.commands.analysis_run import check_enough, held_out_images, pretrain_and_measure
 from cwrgp.config import get_cfg, validate_cfg
+from cwrgp.config.checks import value_of
+from cwrgp.config.node import flatten
+from cwrgp.config_files import find_config, merge_file
 from cwrgp.file_io.atomic import write_text
 from cwrgp.launch import local_device
 from cwrgp.preemption import stop_request
 
-CONFIG = "quick/analysis_r18.yaml"
+CONFIG = "quick/pretrain_analysis_r18.yaml"
 PLAN = "plan.json"
 _VERSION = 1
+_DATA = ("DATA.ROOT", "DATA.NAME")
 
 
 @dataclass(frozen=True)
@@ -114,11 +118,24 @@ def summarize(output: Path, plan: Plan) -> dict[str, Any]:
         "batch": cfg.SOLVER.BATCH_SIZE,
         "encoder": f"{cfg.MODEL.ARCH}, {cfg.MODEL.STEM} stem, {cfg.DATA.IMAGE_SIZE} px",
     }
-    results = collect(plan.experiment, found, plan.seeds, settings)
+    complete = len(found) == len(plan.runs)
+    results = collect(plan.experiment, found, plan.seeds, settings, complete=complete)
     arguments = ["--experiment", plan.experiment, "--data", cfg.DATA.ROOT]
-    arguments += ["--seeds", str(len(plan.seeds)), "--output", str(output)]
+    arguments += ["--seeds", str(len(plan.seeds)), "--output", str(output), *_changes(plan)]
     write_outputs(output, results, f"cwrgp-analyze {shlex.join(arguments)}")
     return results
+
+
+def _changes(plan: Plan) -> list[str]:
+    """KEY VALUE of what is not as in the packaged config, apart from the data."""
+    default, cfg = get_cfg(), CfgNode.load_cfg(plan.config)
+    merge_file(default, find_config(CONFIG))
+    changed = [
+        (key, value_of(cfg, key))
+        for key in flatten(cfg)
+        if key not in _DATA and value_of(cfg, key) != value_of(default, key)
+    ]
+    return [word for key, value in changed for word in (key, str(value))]
 
 
 def run_one(output: Path, name: str) -> None:

@@ -309,17 +309,20 @@ def _svg(
         figure: what was drawn.
         alt: the alternative text.
         tips: for the line with the gid ``tips0``, ``tips1``, ...: the text of each marker.
-        files: it is written to these first, on white.
+        files: it is written to these as well, on white.
     """
     nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+    patches = [figure.patch, *(axes.patch for axes in figure.axes)]
+    for patch in patches:
+        patch.set_visible(False)
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", metadata=nothing)
+    for patch in patches:
+        patch.set_visible(True)
     for file in files:
         file.parent.mkdir(parents=True, exist_ok=True)
         metadata = nothing if file.suffix == ".svg" else None
         figure.savefig(file, dpi=160, facecolor="white", metadata=metadata)
-    for patch in (figure.patch, *(axes.patch for axes in figure.axes)):
-        patch.set_visible(False)
-    buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", metadata=nothing)
     root = ElementTree.fromstring(buffer.getvalue())
     used = set(re.findall(r'="(?:url\()?#(\w+)', buffer.getvalue()))
     root.remove(root[0])  # matplotlib's style sheet, which would hold for the whole page

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 from scipy import stats
 
-from cwrgp.analysis.findings import findings
 from cwrgp.analysis.results import collect, summary
 
 
@@ -45,7 +44,7 @@ def test_one_seed_has_no_interval_and_what_is_not_finite_is_null() -> None:
 
 
 def test_runs_become_arms() -> None:
-    runs = [("A", 2.0, 0, result(10.0, 5.0)), ("A", 2.0, 1, result(20.0, 7.0))]
+    runs: list[Any] = [("A", 2.0, 0, result(10.0, 5.0)), ("A", 2.0, 1, result(20.0, 7.0))]
     found = collect(
         "groups", [*runs, ("B", None, 0, result(None, math.inf))], [0, 1], {"epochs": 6}
     )
@@ -83,9 +82,11 @@ def test_whitening_findings_follow_the_numbers() -> None:
 
 def test_findings_need_their_arms_and_labels() -> None:
     good = result(40.0, 30.0)
-    assert collect("whitening", [("PCA", None, 0, good)], [0], {})["findings"] == []
+    partial = collect("whitening", [("PCA", None, 0, good)], [0], {}, complete=False)
+    assert partial["findings"] == [] and not partial["complete"]
     assert len(whitening(*[result(None, 3.0)] * 3)) == 2
-    assert findings("batch-size", []) == [] and findings("penalty", []) == []
+    runs = [(name, 2.0, 0, result(None, 3.0)) for name in ("fixed", "random")]
+    assert collect("groups", runs, [0], {})["findings"] == []
 
 
 def test_penalty_findings_follow_the_numbers() -> None:

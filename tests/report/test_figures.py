@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from pathlib import Path
 from xml.etree import ElementTree
 
 import matplotlib
@@ -193,3 +194,25 @@ def test_a_chart_is_written_to_files_too(tmp_path):
     for colour in PALETTE:
         rgb = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
         assert (pixels == rgb).all(axis=-1).sum() > 50
+
+
+def test_named_places_stand_below_the_axis() -> None:
+    series = [Series("a", [0, 1, 2], [3.0, 5.0, 4.0], 0, markers=True)]
+    labels = {"x_label": "batch size", "y_label": "accuracy, %", "alt": "a chart"}
+    svg = line_chart(series, **labels, x_names=["32", "64", "256"])
+    assert re.findall(r"<title>(.*?)</title>", svg) == ["a: 3 at 32", "a: 5 at 64", "a: 4 at 256"]
+    assert all(f">{name}</text>" in svg for name in ("32", "64", "256"))
+
+
+def test_a_chart_is_written_to_files_as_well(tmp_path: Path) -> None:
+    files = [tmp_path / "figures" / f"a.{suffix}" for suffix in ("svg", "png")]
+    rows = [("one", 0, [1.0, 2.0])]
+    plain = strip_chart(rows, x_label="AP", alt="a chart")
+    assert strip_chart(rows, x_label="AP", alt="a chart", files=files) == plain
+    root = ElementTree.parse(files[0]).getroot()
+    assert root.tag.endswith("svg") and "var(--" not in files[0].read_text()
+    with Image.open(files[1]) as image:
+        assert image.size[0] > 800 and image.convert("RGB").getpixel((0, 0)) == (255, 255, 255)
+    again = [tmp_path / f"again.{suffix}" for suffix in ("svg", "png")]
+    strip_chart(rows, x_label="AP", alt="a chart", files=again)
+    assert [f.read_bytes() for f in again] == [f.read_bytes() for f in files]

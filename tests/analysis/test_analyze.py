@@ -1,0 +1,349 @@
+"""The command on real runs: experiments, checkpoints, kill and resume, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from encoders import make_encoder, own_checkpoint
+from html_page import Page
+from images import write_images
+from PIL import Image
+
+import cwrgp
+from cwrgp.analysis.checkpoints import collect as collect_checkpoints
+from cwrgp.analysis.figures import figures
+from cwrgp.builders.experiments import EXPERIMENTS, experiment_arms
+from cwrgp.commands.analyze import main
+from cwrgp.commands.experiment import run_name, run_one
+
+SMALL = {
+    "DATA.IMAGE_SIZE": 16,
+    "DATA.PROBE_RESIZE": 16,
+    "DATA.MAX_IMAGES": 256,
+    "SOLVER.EPOCHS": 2,
+    "SOLVER.AMP.ENABLED": False,
+    "MODEL.PROJECTOR.HIDDEN": 64,
+    "EVAL.PERIOD": 2,
+    "EVAL.MAX_IMAGES": 64,
+    "LOG_PERIOD": 1,
+}
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """600 images of 16 px in two classes, held out as well: more than a ResNet-18 has channels."""
+    root = tmp_path_factory.mktemp("photos")
+    for seed, split in enumerate(("train", "test")):
+        for number, name in enumerate(("cat", "dog")):
+            write_images(root / split / name, 300, seed=2 * seed + number, side=16)
+    return root
+
+
+def arguments(experiment: str, photos: Path, output: Path, *flags: Any, **keys: Any) -> list[str]:
+    pairs = [part for pair in {**SMALL, **keys}.items() for part in pair]
+    words = ("--experiment", experiment, "--data", photos, "--output", output, *flags)
+    return [str(word) for word in (*words, *pairs)]
+
+
+@pytest.fixture
+def two_arms(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the experiment "groups", in this process."""
+    monkeypatch.setitem(EXPERIMENTS, "groups", lambda arms=EXPERIMENTS["groups"]: arms()[1:3])
+
+    def here(cells: Any, **_: Any) -> None:
+        for cell in cells:
+            folder, _, name = cell.command[-3:]
+            run_one(Path(folder), name)
+
+    monkeypatch.setattr("cwrgp.commands.experiment.run_cells", here)
+
+
+def check_page(folder: Path) -> Page:
+    html = (folder / "report.html").read_text()
+    page = Page(html)
+    assert all(address.startswith(("data:image/jpeg;base64,", "#")) for address in page.resources)
+    assert not re.search(r"@import|url\((?!#)", html)
+    assert page.labels and all(len(label) > 20 for label in page.labels)
+    assert all(image["alt"] for image in page.images)
+    captions = page.texts["figcaption"]
+    assert len(captions) == len(page.texts["figure"]) and all(c.endswith(".") for c in captions)
+    return page
+
+
+def test_an_experiment_ends_in_files_that_agree(
+    photos: Path, tmp_path: Path, two_arms: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments("groups", photos, tmp_path)) == 0
+    assert "report.html" in capsys.readouterr().out
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert results["preview"] and results["seeds"] == [0]
+    assert [(arm["series"], arm["x"]) for arm in results["arms"]] == [("fixed", 2), ("random", 2)]
+    for arm in results["arms"]:
+        values = {name: value["mean"] for name, value in arm["values"].items()}
+        assert 0 <= values["knn"] <= 100 and 1 <= values["embedding/effective_rank"] <= 512
+        assert -1 <= values["embedding/negative_cosine"] <= 1
+        assert values["embedding/alignment"] == pytest.approx(
+            2 - 2 * values["embedding/positive_cosine"]
+        )
+        assert arm["width"] == {"encoder": 512, "embedding": 512}
+        assert len(arm["spectra"]["encoder"]) == 512
+        assert arm["curves"]["total_loss"]["x"] == [1, 2, 3, 4]
+    random, fixed = (arm["curves"]["total_loss"]["y"] for arm in results["arms"])
+    assert random != fixed
+    page = check_page(tmp_path)
+    (command,) = page.texts["pre"]
+    assert command.startswith(f"cwrgp-analyze --experiment groups --data {photos} --seeds 1 --out")
+    assert "SOLVER.EPOCHS 2" in command and "DATA.ROOT" not in command and "SEED " not in command
+    assert "Preview." in page.texts["b"] and len(page.labels) == 3
+    # The figures are drawn from results.json alone: every number of theirs is in it.
+    drawn = figures(results, tmp_path / "again")
+    assert {f.name for f in (tmp_path / "again").iterdir()} == {
+        f.name for f in (tmp_path / "figures").iterdir()
+    }
+    for svg in (tmp_path / "again").glob("*.svg"):
+        assert svg.read_bytes() == (tmp_path / "figures" / svg.name).read_bytes()
+    assert [figure.title for figure in drawn] == page.texts["h3"]
+    shown = {row[0]: row[1] for row in page.rows[1:]}
+    for arm in results["arms"]:
+        assert shown[f"{arm['series']}, 2"] == f"{arm['values']['knn']['mean']:.1f}"
+
+
+@pytest.mark.slow
+def test_more_seeds_keep_what_is_done(photos: Path, tmp_path: Path, two_arms: None) -> None:
+    assert main(arguments("groups", photos, tmp_path)) == 0
+    kept = (tmp_path / "runs/fixed-2-seed0/result.json").read_text()
+    assert main(arguments("groups", photos, tmp_path, "--seeds", 2)) == 0
+    assert (tmp_path / "runs/fixed-2-seed0/result.json").read_text() == kept
+    results = json.loads((tmp_path / "results.json").read_text())
+    knn = results["arms"][0]["values"]["knn"]
+    assert len(knn["runs"]) == 2 and knn["low"] <= knn["mean"] <= knn["high"]
+    assert "Preview." not in check_page(tmp_path).texts["b"]
+
+
+def test_names_of_runs_are_unique() -> None:
+    for experiment in EXPERIMENTS:
+        names = [run_name(arm, 0) for arm in experiment_arms(experiment)]
+        assert len(set(names)) == len(names) > 3
+        assert all(re.fullmatch(r"[\w.-]+", name) for name in names)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_every_experiment_runs(
+    experiment: str, photos: Path, tmp_path: Path, run_tool: Any
+) -> None:
+    done = run_tool("tools/analyze.py", *arguments(experiment, photos, tmp_path, "--jobs", 2))
+    assert done.returncode == 0, done.stderr
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert len(results["arms"]) == len(experiment_arms(experiment))
+    assert results["findings"]
+    check_page(tmp_path)
+    if experiment == "whitening":
+        moved = [a["series"] for a in results["arms"] if "monitor/target_volatility" in a["values"]]
+        assert moved == ["PCA", "ZCA", "Cholesky", "CW-RGP"]
+
+
+def without_times(folder: Path) -> dict[str, Any]:
+    results: dict[str, Any] = json.loads((folder / "results.json").read_text())
+    del results["hours"]
+    return results
+
+
+@pytest.mark.slow
+def test_a_killed_command_goes_on_to_the_same_results(
+    photos: Path, tmp_path: Path, run_tool: Any
+) -> None:
+    keys = {"CHECKPOINT_PERIOD": 1, "SOLVER.EPOCHS": 3}
+    words = [arguments("penalty", photos, tmp_path / name, "--jobs", 1, **keys) for name in "ab"]
+    assert run_tool("tools/analyze.py", *words[0], OMP_NUM_THREADS="1").returncode == 0
+    command = [sys.executable, "tools/analyze.py", *words[1]]
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    run = tmp_path / "b/runs/cw-rgp-0.01-seed0/run"
+    for number in (signal.SIGKILL, signal.SIGTERM):
+        process = subprocess.Popen(command, env=env, start_new_session=True)
+        while not (run / "last_checkpoint").exists() and process.poll() is None:
+            time.sleep(0.05)
+        if number is signal.SIGTERM:
+            process.send_signal(number)
+            process.wait()
+            assert process.returncode == 75 or (tmp_path / "b/results.json").is_file()
+        else:
+            lock = json.loads((run.parent / "lock.json").read_text())
+            process.kill()
+            process.wait()
+            os.kill(lock["pid"], signal.SIGKILL)  # the run has a session of its own
+    assert not (run.parent / "result.json").exists() or run.exists()
+    assert run_tool("tools/analyze.py", *words[1], OMP_NUM_THREADS="1").returncode == 0
+    a, b = (without_times(tmp_path / name) for name in "ab")
+    assert a == b
+
+
+def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and error.count("\n") == 1
+    return error
+
+
+def test_experiments_that_cannot_work_are_refused(
+    photos: Path,
+    tmp_path: Path,
+    two_arms: None,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    output = tmp_path / "out"
+    error = refused(arguments("whitning", photos, output), capsys)
+    assert "--experiment 'whitning' is unknown; did you mean whitening?" in error
+    error = refused(arguments("groups", photos, output, "--seeds", 0), capsys)
+    assert "--seeds 0 is below 1" in error
+    assert "--jobs 0 is below 1" in refused(
+        arguments("groups", photos, output, "--jobs", 0), capsys
+    )
+    for name in ("cat", "dog"):
+        write_images(tmp_path / "few/train" / name, 150, side=16)
+        write_images(tmp_path / "few/test" / name, 20, side=16)
+    error = refused(arguments("groups", tmp_path / "few", output), capsys)
+    assert "has 40 images to measure; a covariance of 512 dimensions needs more than 512" in error
+    error = refused(arguments("groups", photos, output, **{"SOLVER.EPOCS": 3}), capsys)
+    assert "unknown config key SOLVER.EPOCS" in error
+    error = refused(arguments("groups", tmp_path / "none", output), capsys)
+    assert "DATA.ROOT" in error and "none" in error
+    assert not output.exists()
+    assert "--output is missing" in refused(["--experiment", "groups", "--data", "x"], capsys)
+    assert "--data is missing" in refused(["--experiment", "groups", "--output", "x"], capsys)
+    error = refused(["--output", str(output), "--run", "a"], capsys)
+    assert "holds no experiment" in error
+
+
+def test_a_folder_holds_one_experiment(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.setattr("cwrgp.commands.experiment.run_cells", lambda *_, **__: None)
+    assert main(arguments("groups", photos, tmp_path)) == 0
+    error = refused(arguments("penalty", photos, tmp_path), capsys)
+    assert f"{tmp_path} holds an experiment groups; give --restart" in error
+    error = refused(arguments("groups", photos, tmp_path, **{"SOLVER.EPOCHS": 3}), capsys)
+    assert "holds an experiment with another config; give --restart" in error
+    assert main(arguments("penalty", photos, tmp_path, "--restart")) == 0
+    error = refused(["--output", str(tmp_path), "--run", "a"], capsys)
+    assert "run 'a' is unknown; choose one of cw-rgp-0-seed0" in error
+
+
+@pytest.fixture(scope="module")
+def checkpoint_files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    folder = tmp_path_factory.mktemp("checkpoints")
+    torch.save(make_encoder(18), folder / "one.pth")
+    torch.save(own_checkpoint(18), folder / "two.pth")
+    return folder / "one.pth", folder / "two.pth"
+
+
+@pytest.fixture
+def with_twins(tmp_path: Path) -> Path:
+    """More images than channels; the first one is there twice."""
+    root = tmp_path / "twins"
+    write_images(root / "some", 520, side=8)
+    with Image.open(root / "some/000.png") as image:
+        image.save(root / "some/000_again.png")
+    return root
+
+
+def trials_file(path: Path, aps: dict[str, float]) -> Path:
+    arms = {
+        name: {"weights": [f"{name}.pth"], "metrics": {"bbox/AP": {"mean": ap, "std": 1.0, "n": 3}}}
+        for name, ap in aps.items()
+    }
+    path.write_text(json.dumps({"protocol": "pascal_voc_R_50_C4_24k", "arms": arms}))
+    return path
+
+
+def test_checkpoints_side_by_side(
+    checkpoint_files: tuple[Path, Path],
+    with_twins: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("cwrgp.commands.analysis_weights.IMAGE_SIZE", 32)
+    monkeypatch.setattr("cwrgp.commands.analysis_weights.RESIZE", 32)
+    one, two = checkpoint_files
+    output, trials = tmp_path / "out", trials_file(tmp_path / "trials.json", {"one": 40.0})
+    results = cwrgp.analyze(
+        weights=[one, f"other={two}"], data=with_twins, output=output, trials=trials
+    )
+    assert results == json.loads((output / "results.json").read_text())
+    assert list(results["checkpoints"]) == ["one", "other"]
+    record = results["checkpoints"]["one"]
+    assert (record["arch"], record["stem"]) == ("resnet18", "imagenet")
+    widths = [stage["width"] for stage in record["stages"].values()]
+    assert widths == [64, 128, 256, 512]
+    spectrum = record["stages"]["layer4"]["spectrum"]
+    assert spectrum == sorted(spectrum, reverse=True) and len(spectrum) == 512
+    # The nearest neighbour of an image is its copy.
+    first = results["images"][results["queries"][0]]
+    assert first == "some/000.png"
+    for found in results["checkpoints"].values():
+        neighbours = found["neighbours"][0]
+        assert results["images"][neighbours[0]] == "some/000_again.png"
+        assert results["queries"][0] not in neighbours and len(set(neighbours)) == 5
+    assert results["trials"]["ap"] == {"one": {"mean": 40.0, "std": 1.0, "n": 3}}
+    page = check_page(output)
+    assert len(page.images) == 2 * 6 * 6  # checkpoints, queries, and a query with five neighbours
+    assert "1 checkpoint with an AP: too few for a correlation, which needs four." in " ".join(
+        page.texts["p"]
+    )
+
+
+def test_rank_and_ap_are_correlated() -> None:
+    def record(rank: float) -> dict[str, Any]:
+        values = {"rankme": rank, "effective_rank": -rank}
+        return {"stages": {"layer4": {"indicators": values}}}
+
+    records = {name: record(rank) for name, rank in zip("abcd", (1, 2, 3, 4), strict=True)}
+    aps = {name: {"mean": ap} for name, ap in zip("abcd", (10, 30, 20, 40), strict=True)}
+    arguments: dict[str, Any] = {"data": "x", "images": [], "queries": []}
+    found = collect_checkpoints(records, trials={"ap": aps}, **arguments)["trials"]["correlation"]
+    assert found == {"rankme": pytest.approx(0.8), "effective_rank": pytest.approx(-0.8)}
+
+
+def test_weights_that_cannot_be_analysed_are_refused(
+    checkpoint_files: tuple[Path, Path], with_twins: Path, tmp_path: Path, capsys: Any
+) -> None:
+    one, two = checkpoint_files
+
+    def error(*weights: object, data: Path = with_twins, trials: Path | None = None) -> str:
+        more = [] if trials is None else ["--trials", trials]
+        words = ["--data", data, "--output", tmp_path / "out", *more, "--weights", *weights]
+        return refused([str(word) for word in words], capsys)
+
+    torch.save({"linear.weight": torch.ones(2, 2)}, tmp_path / "none.pth")
+    assert "none.pth" in error(tmp_path / "none.pth") and not (tmp_path / "out").exists()
+    assert "missing.pth" in error(tmp_path / "missing.pth")
+    assert "the name 'one' is given twice; use NAME=FILE" in error(one, f"one={two}")
+    write_images(tmp_path / "few", 30, side=8)
+    assert "few has 30 images that can be read; the spectrum of one, with 512 channels" in error(
+        one, data=tmp_path / "few"
+    )
+    (tmp_path / "bad.json").write_text("[]")
+    assert "bad.json is not a results.json of cwrgp-trials" in error(
+        one, trials=tmp_path / "bad.json"
+    )
+    other = trials_file(tmp_path / "other.json", {"moco": 40.0})
+    assert "has no box AP of one; its arms are moco" in error(one, trials=other)
+    words = ["--data", str(with_twins), "--output", str(tmp_path / "out")]
+    assert "weights or an experiment is needed: whitening, penalty" in refused(words, capsys)
+    assert "trains its own weights; omit one of the two" in refused(
+        [*words, "--experiment", "groups", "--weights", str(one)], capsys
+    )
+    with pytest.raises(ValueError, match=r"trials 'a.json' belongs to weights"):
+        cwrgp.analyze(experiment="groups", data=with_twins, output=tmp_path, trials="a.json")
+    with pytest.raises(ValueError, match="experiment 'nothing' is unknown"):
+        cwrgp.analyze(experiment="nothing", data=with_twins, output=tmp_path)
