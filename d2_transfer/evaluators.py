@@ -13,17 +13,22 @@ from typing import Any
 
 import numpy as np
 from detectron2.config import CfgNode
-from detectron2.data import MetadataCatalog
 from detectron2.evaluation import COCOEvaluator, DatasetEvaluator
 from detectron2.evaluation.coco_evaluation import instances_to_coco_json
 from detectron2.utils import comm
-from detectron2.utils.file_io import PathManager
 
 from cwrgp.file_io.atomic import write_bytes
 from d2_transfer.data.load import LoadedData, load_annotated
 from d2_transfer.data.mapper import UNREADABLE
 from d2_transfer.data.readers.coco_files import parse_coco
-from d2_transfer.data.registry import Reading, find_spec, is_kept, load_data, restrict
+from d2_transfer.data.registry import (
+    Reading,
+    find_spec,
+    is_kept,
+    load_data,
+    restrict,
+    spec_of_metadata,
+)
 from d2_transfer.data.spec import CocoSpec, Spec, VocSpec, as_file_name
 from d2_transfer.scoring.results import check_results
 from d2_transfer.scoring.score import score_detections
@@ -62,7 +67,7 @@ def build_evaluator(cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
     """
     folder = inference_folder(Path(cfg.OUTPUT_DIR), dataset_name)
     own = find_spec(dataset_name)
-    spec = own or _spec_of_metadata(dataset_name)
+    spec = own or spec_of_metadata(dataset_name)
     if cfg.MODEL.META_ARCHITECTURE == "ProposalNetwork" and isinstance(spec, CocoSpec):
         return COCOEvaluator(dataset_name, tasks=("bbox",), output_dir=str(folder))
     masks = cfg.MODEL.MASK_ON and not isinstance(spec, VocSpec)
@@ -80,20 +85,6 @@ def build_evaluator(cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
             whole = load_annotated(spec, name=dataset_name, masks=masks, need_images=False)
             data = restrict(dataset_name, whole)
     return ScoringEvaluator(data, iou_types, backend=cfg.TEST.COCO_BACKEND, folder=folder)
-
-
-def _spec_of_metadata(dataset_name: str) -> Spec:
-    metadata = MetadataCatalog.get(dataset_name)
-    kind = metadata.get("evaluator_type")
-    if kind == "coco":
-        return CocoSpec(Path(PathManager.get_local_path(metadata.json_file)))
-    if kind == "pascal_voc":
-        root = Path(PathManager.get_local_path(metadata.dirname))
-        return VocSpec(root, metadata.split, metadata.year, tuple(metadata.thing_classes))
-    raise ValueError(
-        f"DATASETS.TEST: no evaluator for {dataset_name!r} of kind {kind!r}; known kinds: coco,"
-        " pascal_voc"
-    )
 
 
 def _unlabelled_categories(spec: Spec) -> list[int]:

@@ -15,6 +15,7 @@ from typing import Any
 
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.utils.file_io import PathManager
 
 from d2_transfer.data.entries import parse_entry
 from d2_transfer.data.load import MAX_UNREADABLE_SHARE, LoadedData, load_annotated
@@ -238,6 +239,26 @@ def find_spec(name: str) -> Spec | None:
     return _specs.get(name)
 
 
+def spec_of_metadata(name: str) -> Spec:
+    """The files of a data set that Detectron2 reads.
+
+    Raises:
+        ValueError: it is of neither COCO's form nor VOC's.
+    """
+    metadata = MetadataCatalog.get(name)
+    kind = metadata.get("evaluator_type")
+    if kind == "coco":
+        images = metadata.get("image_root")
+        json_file = Path(PathManager.get_local_path(metadata.json_file))
+        return CocoSpec(json_file, Path(images) if images else None)
+    if kind == "pascal_voc":
+        root = Path(PathManager.get_local_path(metadata.dirname))
+        return VocSpec(root, metadata.split, metadata.year, tuple(metadata.thing_classes))
+    raise ValueError(
+        f"DATASETS.TEST: no evaluator for {name!r} of kind {kind!r}; known kinds: coco, pascal_voc"
+    )
+
+
 def use_reading(names: Iterable[str], reading: Reading) -> None:
     """Makes the catalog read data sets so, and keep them until `forget_data`."""
     for name in names:
@@ -250,13 +271,18 @@ def use_reading(names: Iterable[str], reading: Reading) -> None:
 def load_data(name: str, reading: Reading) -> LoadedData:
     """Reads a data set; one of the present run is read once.
 
+    Args:
+        name: of a registered data set. One that Detectron2 reads is read from the files that its
+            metadata name.
+        reading: how.
+
     Raises:
         FileNotFoundError: files are missing.
         ValueError: the data cannot be used, or have more than one reading.
     """
     if is_kept(name, reading):
         return _loaded[name][1]
-    spec = _specs[name]
+    spec = _specs[name] if name in _specs else spec_of_metadata(name)
     loaded = load_annotated(
         spec,
         name=name,
@@ -267,6 +293,8 @@ def load_data(name: str, reading: Reading) -> LoadedData:
         pixel_range=reading.pixel_range or None,
         strict=reading.strict,
     )
+    if name not in _specs:
+        return restrict(name, loaded)
     if name in _subsets:
         loaded = _part(loaded, _subsets[name])
     if _readings.get(name) == reading:

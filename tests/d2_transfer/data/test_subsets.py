@@ -142,6 +142,20 @@ def test_parts_of_own_data(scenes: Any, tmp_path: Path, form: str) -> None:
     assert [r["image_id"] for r in DatasetCatalog.get(train)] != ids[0]
 
 
+def test_a_data_set_that_detectron2_reads_is_read_for_its_scores(scenes: Any) -> None:
+    """Whole and in part, with the files of its images."""
+    whole = "read_by_detectron2"
+    images = scenes.root / "JPEGImages"
+    register_coco_instances(whole, {}, str(scenes.root / "coco.json"), str(images))
+    register_named("DATASETS.TEST", [f"{whole}_50percent"], 4)
+    for name, count in ((whole, 6), (f"{whole}_50percent", 3)):
+        loaded = load_data(name, Reading(masks=True))
+        assert loaded.mask_format is not None and loaded.data.classes == ["square", "bar"]
+        records = {r["image_id"]: Path(r["file_name"]) for r in DatasetCatalog.get(name)}
+        found = {image.id: image.file for image in loaded.data.images}
+        assert len(found) == count and found == records
+
+
 def test_a_folder_that_is_named_as_a_part_is_the_whole(scenes: Any, tmp_path: Path) -> None:
     (tmp_path / "images_50percent").symlink_to(scenes.root / "JPEGImages")
     (tmp_path / "coco.json").symlink_to(scenes.root / "coco.json")
