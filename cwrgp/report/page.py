@@ -92,6 +92,6 @@ def _with_unique_ids(html: str) -> str:
 
 
 _FUNCTIONS: tuple[Callable[..., str], ...] = (
-    *(text.number, text.percent, text.signed, text.scientific, text.plus_minus),
+    *(text.number, text.percent, text.signed, text.plus_minus),
     *(text.plural, text.duration, picture, key, verdict),
 )

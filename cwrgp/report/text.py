@@ -36,16 +36,6 @@ def power_of_ten(exponent: int) -> str:
     return f"10{str(exponent).translate(_SUPERSCRIPTS)}"
 
 
-def scientific(value: float) -> str:
-    """0.00000314 as "3.1 × 10⁻⁶"; three digits where no power is needed."""
-    if not math.isfinite(value):
-        return DASH
-    mantissa, exponent = f"{value:.1e}".split("e")
-    if value == 0 or -2 <= int(exponent) <= 3:
-        return f"{value:.3g}".replace("-", "−")
-    return f"{mantissa} × {power_of_ten(int(exponent))}".replace("-", "−").replace(" ", "\u00a0")
-
-
 def plus_minus(mean: float, deviation: float) -> Markup:
     """Mean ± deviation; the mean alone if there is no deviation."""
     if not math.isfinite(deviation):

@@ -7,7 +7,6 @@ import io
 import re
 import subprocess
 import sys
-from types import SimpleNamespace
 
 import jinja2
 import numpy as np
@@ -22,15 +21,16 @@ from cwrgp.report.page import picture, render, write_page
 EVIL = "<script>alert('\"&')</script>"
 TEMPLATE = """
 {% extends "base.html.j2" %}
-{% from "macros.html.j2" import section, figure, tiles, table, commands, facts, sheet %}
+{% from "macros.html.j2" import section, figure, table, facts %}
 {% block title %}{{ evil }}{% endblock %}
-{% block header %}<h1>{{ evil }}</h1>{{ tiles([(evil, evil, evil)]) }}{% endblock %}
+{% block header %}<h1>{{ evil }}</h1>{% endblock %}
 {% block main %}
 {% call section(evil) %}
 {{ figure(evil, chart, evil) }}{{ figure("again", chart, wide=true) }}
 {% set last = [("row", verdict(evil, true))] %}
 {{ table(evil, ("", evil), [(key(evil, 0), [(evil, evil)]), ("", last)]) }}
-{{ commands([command]) }}{{ facts({evil: evil, "images": 3000}) }}{{ sheet([image], evil, 4) }}
+{{ facts({evil: evil, "images": 3000}) }}{{ picture(image, evil) }}
+<div class="code"><pre>{{ evil }}</pre><button type="button">Copy</button></div>
 {% endcall %}
 {% endblock %}
 """
@@ -43,9 +43,8 @@ def html(tmp_path):
     )
     template = tmp_path / "page.html.j2"
     template.write_text(TEMPLATE)
-    command = SimpleNamespace(purpose=EVIL, line=EVIL, seconds=80)
     image = np.zeros((4, 6, 3), np.uint8)
-    return render(template, evil=EVIL, chart=chart, command=command, image=image)
+    return render(template, evil=EVIL, chart=chart, image=image)
 
 
 def test_every_value_is_escaped_and_shown(html):
@@ -55,10 +54,10 @@ def test_every_value_is_escaped_and_shown(html):
     assert page.texts["h3"] == [EVIL, "again"] and page.texts["figcaption"] == [EVIL]
     assert page.texts["title"][0] == EVIL and page.texts["caption"] == [EVIL]
     assert page.rows == [["", EVIL], [EVIL], [EVIL, EVIL], ["row", EVIL]]
-    assert page.texts["dt"] == [EVIL, EVIL, "images"]
-    assert page.texts["dd"] == [EVIL, EVIL, EVIL, "3,000"]
-    assert page.texts["pre"] == [EVIL] and page.texts["time"] == ["1 min 20 s"]
-    assert page.labels == [EVIL, EVIL] and page.images[0]["alt"] == f"{EVIL} 1"
+    assert page.texts["dt"] == [EVIL, "images"]
+    assert page.texts["dd"] == [EVIL, "3,000"]
+    assert page.texts["pre"] == [EVIL]
+    assert page.labels == [EVIL, EVIL] and page.images[0]["alt"] == EVIL
 
 
 def test_a_page_loads_nothing(html):

@@ -20,10 +20,6 @@ from cwrgp.report import text
         (text.tick(12000.0), "12,000"),
         (text.tick(-0.5), "−0.5"),
         (text.power_of_ten(-12), "10⁻¹²"),
-        (text.scientific(3.21e-12), "3.2\u00a0×\u00a010⁻¹²"),
-        (text.scientific(9.99e-7), "1.0\u00a0×\u00a010⁻⁶"),
-        (text.scientific(0.5), "0.5"),
-        (text.scientific(0.0), "0"),
         (text.plural(1, "seed"), "1 seed"),
         (text.plural(0, "seed"), "0 seeds"),
         (text.duration(8.2), "8 s"),
@@ -41,5 +37,5 @@ def test_numbers(given, expected):
 
 
 def test_what_is_not_finite_is_a_dash():
-    functions = (text.number, text.percent, text.signed, text.scientific, text.duration)
+    functions = (text.number, text.percent, text.signed, text.duration)
     assert {function(v) for function in functions for v in (math.nan, math.inf)} == {"–"}
