@@ -127,9 +127,9 @@ def _find_subset(name: str, seed: int) -> Subset | None:
 
 def _register_subset(key: str, subset: Subset) -> None:
     name, base = subset.name, subset.base
+    register_named(key, [base], subset.seed)  # a part itself, it may have had another seed
     if _subsets.get(name) == subset:
         return
-    register_named(key, [base], subset.seed)
     if base not in _specs and (
         base not in DatasetCatalog or MetadataCatalog.get(base).get("evaluator_type") != "coco"
     ):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import hashlib
 import json
 import platform
 import time
@@ -14,6 +15,7 @@ from detectron2.config import CfgNode
 
 from cwrgp.errors import USER_ERRORS
 from cwrgp.file_io.atomic import write_text
+from cwrgp.file_io.digest import file_digest
 from cwrgp.jobs import holder, locked
 from cwrgp.provenance import source_commit
 from cwrgp.version import __version__
@@ -26,6 +28,7 @@ from d2_transfer.trials.scaling import use_fraction
 from d2_transfer.trials.sweep import rate_of, use_sweep
 
 ERROR = "error.txt"
+INPUTS = "inputs.json"
 
 
 class State(str, enum.Enum):
@@ -54,6 +57,7 @@ def base_config(plan: Plan) -> CfgNode:
     """The config of the trials, without what is each cell's own."""
     cfg = get_cfg()
     cfg.merge_from_other_cfg(CfgNode.load_cfg(plan.config))
+    cfg.DATASETS.CLASSES = cfg.DATASETS.CLASSES or list(plan.classes)
     return cfg
 
 
@@ -75,38 +79,77 @@ def cell_config(plan: Plan, cell: Cell, output: Path) -> CfgNode:
     return cfg
 
 
+def check_inputs(output: Path, plan: Plan, cell: Cell) -> None:
+    """Checks that what a cell has done so far, if anything, was with the plan's weights and config.
+
+    A plan may have lost an arm and got another one of that name.
+
+    Raises:
+        ValueError: it was with others.
+    """
+    path = cell_folder(output, cell) / INPUTS
+    if path.is_file() and json.loads(path.read_text()) != inputs_of(plan, cell):
+        raise ValueError(
+            f"{path.parent} was trained from other weights or with another config; remove this"
+            " folder, give the arm another name, or give --restart to start all anew"
+        )
+
+
+def inputs_of(plan: Plan, cell: Cell) -> dict[str, str]:
+    """SHA-256 of what a cell starts from: its weights ("": random ones) and the config."""
+    return {
+        "weights": dict(plan.files.values())[cell.weights],
+        "config": hashlib.sha256(plan.config.encode()).hexdigest(),
+    }
+
+
+def _check_weights(plan: Plan, cell: Cell) -> None:
+    """Raises ValueError if the file of weights is no longer that of the plan."""
+    if cell.weights and file_digest(Path(cell.weights)) != inputs_of(plan, cell)["weights"]:
+        raise ValueError(
+            f"{cell.weights} has changed since the trials were started: restore it, or give"
+            " --restart to start anew"
+        )
+
+
 def run_cell(output: Path, plan: Plan, cell: Cell, *, num_gpus: int) -> None:
     """Trains and evaluates a cell, or goes on with it; does nothing if it is done.
 
     Raises:
-        ValueError, OSError, FloatingPointError: as `fine_tune`, or another process works on it.
+        ValueError, OSError, FloatingPointError: as `fine_tune`; another process works on it, or
+            its weights or config are no longer those that it was started with.
         Preempted: a signal stopped it; the next call goes on.
     """
     folder = cell_folder(output, cell)
     with locked(folder):
+        check_inputs(output, plan, cell)
         if (folder / RESULT).is_file():
             return
         (folder / ERROR).unlink(missing_ok=True)
-        cfg = cell_config(plan, cell, output)
         start = time.monotonic()
         try:
+            cfg = cell_config(plan, cell, output)
+            _check_weights(plan, cell)
+            write_text(folder / INPUTS, json.dumps(inputs_of(plan, cell)))
             options = RunOptions(resume=True, or_start=True, stoppable=True, num_gpus=num_gpus)
             fine_tune(cfg, options)
         except USER_ERRORS as error:
             if cell.rate is not None and isinstance(error, FloatingPointError):
                 # The rate is too high, which is what the sweep is there to find out.
-                write_text(folder / RESULT, json.dumps({"scores": None, "diverged": str(error)}))
+                seconds = round(time.monotonic() - start, 1)
+                found = {"scores": None, "diverged": str(error), "seconds": seconds}
+                write_text(folder / RESULT, json.dumps(found))
                 return
             (folder / ERROR).write_text(" ".join(str(error).split()))
             raise
-        found = inference_folder(Path(cfg.OUTPUT_DIR), cfg.DATASETS.TEST[0])
+        inference = inference_folder(Path(cfg.OUTPUT_DIR), cfg.DATASETS.TEST[0])
         result = {
             "arm": cell.arm,
             "seed": cell.seed,
             "rate": cfg.SOLVER.BASE_LR,
             "percent": cell.percent,
-            "scores": json.loads((found / SCORES).read_text()),
-            "detections": str((found / DETECTIONS).relative_to(folder)),
+            "scores": json.loads((inference / SCORES).read_text()),
+            "detections": str((inference / DETECTIONS).relative_to(folder)),
             # Of the last start; an interrupted cell took longer.
             "seconds": round(time.monotonic() - start, 1),
             "environment": environment(cfg),

@@ -10,12 +10,13 @@ from pathlib import Path
 
 import torch
 
-from cwrgp.jobs import Job, run_jobs
+from cwrgp.jobs import Job, holder, locked, run_jobs
 from cwrgp.preemption import EXIT_CODE, Preempted
-from d2_transfer.trials.cell import ERROR, State, state_of
+from d2_transfer.trials.cell import ERROR, State, base_config, state_of
 from d2_transfer.trials.plan import Cell, Plan
 from d2_transfer.trials.result_files import cell_folder
 from d2_transfer.trials.slurm import array_script, submit
+from d2_transfer.trials.sweep import rate_of
 
 
 def run_here(output: Path, plan: Plan, *, num_gpus: int, jobs: int) -> None:
@@ -28,11 +29,20 @@ def run_here(output: Path, plan: Plan, *, num_gpus: int, jobs: int) -> None:
         jobs: cells at once.
 
     Raises:
-        ValueError: too few GPUs, or a cell failed.
+        ValueError: too few GPUs, another process runs the cells, a cell failed, or all trainings of
+            an arm's sweep diverged.
         Preempted: a signal stopped the cells.
     """
-    states = {cell.name: state_of(output, cell)[0] for cell in plan.cells}
-    codes = {name: 0 for name, state in states.items() if state is State.DONE}
+    with locked(output):
+        _run_phases(output, plan, num_gpus=num_gpus, jobs=jobs)
+
+
+def _run_phases(output: Path, plan: Plan, *, num_gpus: int, jobs: int) -> None:
+    states = {cell.name: state_of(output, cell) for cell in plan.cells}
+    for name, (state, who) in states.items():
+        if state is State.RUNNING:
+            raise ValueError(f"{name} is worked on by {who}: wait until it is done, or stop it")
+    codes = {name: 0 for name, (state, _) in states.items() if state is State.DONE}
     waiting = [cell for cell in plan.cells if cell.name not in codes]
     if codes:
         print(f"{len(codes)} of {len(plan.cells)} cells are done already", flush=True)
@@ -53,6 +63,9 @@ def run_here(output: Path, plan: Plan, *, num_gpus: int, jobs: int) -> None:
     if not gpus:
         env.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // jobs)))
     for phase in _phases(waiting):
+        if plan.rates and phase[0].rate is None:
+            for arm in plan.arms:  # before an hour is spent on the others
+                rate_of(output, plan, arm.name, base_config(plan).SOLVER.BASE_LR)
         codes |= run_jobs(
             [
                 Job(
@@ -117,7 +130,9 @@ def _command(output: Path, num_gpus: int) -> list[str]:
 def _failures(output: Path, plan: Plan, failed: Sequence[str]) -> str:
     cell = next(cell for cell in plan.cells if cell.name == failed[0])
     error = cell_folder(output, cell) / ERROR
+    who = holder(cell_folder(output, cell))
     why = error.read_text() if error.exists() else "see its log"
+    why = f"it is worked on by {who}" if who else why
     return (
         f"{len(failed)} of {len(plan.cells)} cells failed, the first {cell.name}: {why}"
         f" (the whole log is {output / 'logs' / f'{cell.name}.txt'})"
