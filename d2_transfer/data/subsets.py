@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from cwrgp.file_io.atomic import write_text
 from cwrgp.seeding import Stream, numpy_generator
 from d2_transfer.data.spec import as_file_name
@@ -62,7 +64,8 @@ def parse_subset(name: str, seed: int) -> Subset | None:
 
 def subset_name(base: str, end: float, start: float = 0) -> str:
     """The name of a subset, in percent."""
-    return f"{base}_{f'{start:g}to' if start else ''}{end:g}percent"
+    first, last = (np.format_float_positional(share, trim="-") for share in (start, end))
+    return f"{base}_{f'{first}to' if start else ''}{last}percent"
 
 
 def choose_images(

@@ -217,7 +217,7 @@ def read_plan(folder: Path) -> Plan | None:
     arms = tuple(Arm(arm["name"], tuple(arm["weights"])) for arm in content.pop("arms"))
     files = {given: tuple(found) for given, found in content.pop("files").items()}
     lists = ("seeds", "deviations", "fractions", "rates", "classes", "leakage")
-    content |= {key: tuple(content[key]) for key in lists}
+    content |= {key: tuple(content[key]) for key in lists if key in content}
     return Plan(arms=arms, files=files, **content)
 
 

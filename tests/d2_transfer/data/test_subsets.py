@@ -192,3 +192,9 @@ def test_a_model_trained_on_a_part_has_the_classes_of_the_whole() -> None:
     cfg.DATASETS.TRAIN = ("coco_2017_train_1percent",)
     classes = _catalog_classes(cfg)
     assert (len(classes), classes[0], classes[-1]) == (80, "person", "toothbrush")
+
+
+def test_a_small_share_has_a_name_too() -> None:
+    for share in (1e-5, 100 / 3, 50, 0.5):
+        found = parse_subset(subset_name("NAME", share), 0)
+        assert found is not None and (found.base, found.end) == ("NAME", share)
