@@ -66,25 +66,36 @@ def build_evaluator(cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
         ValueError: the data set is of a kind for which no evaluator is known.
     """
     folder = inference_folder(Path(cfg.OUTPUT_DIR), dataset_name)
-    own = find_spec(dataset_name)
-    spec = own or spec_of_metadata(dataset_name)
+    spec = find_spec(dataset_name) or spec_of_metadata(dataset_name)
     if cfg.MODEL.META_ARCHITECTURE == "ProposalNetwork" and isinstance(spec, CocoSpec):
         return COCOEvaluator(dataset_name, tasks=("bbox",), output_dir=str(folder))
     masks = cfg.MODEL.MASK_ON and not isinstance(spec, VocSpec)
     iou_types = ("bbox", "segm") if masks else ("bbox",)
     data: LoadedData | Sequence[int] = []
     if comm.is_main_process():
-        reading = Reading.of(cfg)
-        if is_kept(dataset_name, reading):
-            data = load_data(dataset_name, reading)
-        elif unlabelled := _unlabelled_categories(spec):
-            data = unlabelled
-        elif own is not None:
-            data = load_data(dataset_name, reading)
-        else:
-            whole = load_annotated(spec, name=dataset_name, masks=masks, need_images=False)
-            data = restrict(dataset_name, whole)
+        kept = is_kept(dataset_name, Reading.of(cfg))
+        data = ([] if kept else _unlabelled_categories(spec)) or read_test_set(cfg, dataset_name)
     return ScoringEvaluator(data, iou_types, backend=cfg.TEST.COCO_BACKEND, folder=folder)
+
+
+def read_test_set(cfg: CfgNode, dataset_name: str) -> LoadedData:
+    """The annotations that the detections on a data set are scored by.
+
+    Args:
+        cfg: reads what `Reading.of` reads; ``DATASETS.CLASSES`` has the classes of the model.
+        dataset_name: a registered name.
+
+    Raises:
+        FileNotFoundError: the annotations do not exist.
+        ValueError: they cannot be used, or there are none.
+    """
+    reading = Reading.of(cfg)
+    if find_spec(dataset_name) is not None:
+        return load_data(dataset_name, reading)
+    spec = spec_of_metadata(dataset_name)
+    masks = reading.masks and not isinstance(spec, VocSpec)
+    whole = load_annotated(spec, name=dataset_name, masks=masks, need_images=False)
+    return restrict(dataset_name, whole)
 
 
 def _unlabelled_categories(spec: Spec) -> list[int]:

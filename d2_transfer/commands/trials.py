@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from os import PathLike
@@ -33,7 +34,7 @@ gives each seed a file of its own: repeated pretrainings."""
 
 def run_trials(
     config: str | PathLike[str],
-    weights: Mapping[str, str | Sequence[str]],
+    weights: Mapping[str, str | PathLike[str] | Sequence[str | PathLike[str]]],
     *,
     output: str | PathLike[str],
     trials: int = 5,
@@ -93,10 +94,10 @@ def run_trials(
     from d2_transfer.config import get_cfg  # noqa: PLC0415
     from d2_transfer.trials.scaling import scale_batch  # noqa: PLC0415
 
-    words = [
-        f"{name}={given if isinstance(given, str) else ','.join(given)}"
-        for name, given in weights.items()
-    ]
+    words = []
+    for name, given in weights.items():
+        files = [given] if isinstance(given, str | PathLike) else given
+        words.append(f"{name}={','.join(os.fspath(file) for file in files)}")
     file = find_config(config)
     cfg = read_config(get_cfg(), file, overrides)
     if ims_per_batch is not None:
@@ -314,7 +315,8 @@ def _show(output: Path, results: Mapping[str, Any]) -> None:
 
     print(f"\n{table(results)}\n")
     for comparison in results["comparisons"]:
-        print(comparison["verdict"])
+        arms = f"{comparison['arm']} and {comparison['reference']}: "
+        print(("" if comparison["metrics"] else arms) + comparison["verdict"])
     print(
         f"\nWritten: {output}/report.html, figures/, results.json, results.csv, table.md, table.tex"
     )

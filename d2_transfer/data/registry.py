@@ -128,9 +128,9 @@ def _find_subset(name: str, seed: int) -> Subset | None:
 
 def _register_subset(key: str, subset: Subset) -> None:
     name, base = subset.name, subset.base
+    register_named(key, [base], subset.seed)  # a part itself, it may have had another seed
     if _subsets.get(name) == subset:
         return
-    register_named(key, [base], subset.seed)
     if base not in _specs and (
         base not in DatasetCatalog or MetadataCatalog.get(base).get("evaluator_type") != "coco"
     ):
@@ -248,9 +248,7 @@ def spec_of_metadata(name: str) -> Spec:
     metadata = MetadataCatalog.get(name)
     kind = metadata.get("evaluator_type")
     if kind == "coco":
-        images = metadata.get("image_root")
-        json_file = Path(PathManager.get_local_path(metadata.json_file))
-        return CocoSpec(json_file, Path(images) if images else None)
+        return CocoSpec(Path(PathManager.get_local_path(metadata.json_file)))
     if kind == "pascal_voc":
         root = Path(PathManager.get_local_path(metadata.dirname))
         return VocSpec(root, metadata.split, metadata.year, tuple(metadata.thing_classes))
@@ -271,18 +269,13 @@ def use_reading(names: Iterable[str], reading: Reading) -> None:
 def load_data(name: str, reading: Reading) -> LoadedData:
     """Reads a data set; one of the present run is read once.
 
-    Args:
-        name: of a registered data set. One that Detectron2 reads is read from the files that its
-            metadata name.
-        reading: how.
-
     Raises:
         FileNotFoundError: files are missing.
         ValueError: the data cannot be used, or have more than one reading.
     """
     if is_kept(name, reading):
         return _loaded[name][1]
-    spec = _specs[name] if name in _specs else spec_of_metadata(name)
+    spec = _specs[name]
     loaded = load_annotated(
         spec,
         name=name,
@@ -293,8 +286,6 @@ def load_data(name: str, reading: Reading) -> LoadedData:
         pixel_range=reading.pixel_range or None,
         strict=reading.strict,
     )
-    if name not in _specs:
-        return restrict(name, loaded)
     if name in _subsets:
         loaded = _part(loaded, _subsets[name])
     if _readings.get(name) == reading:

@@ -134,9 +134,14 @@ def _check_apart(cfg: CfgNode, reading: Reading) -> None:
     """
 
     def files(split: str) -> set[Path]:
-        names = [name for name in cfg.DATASETS[split] if find_spec(name) is not None]
-        images = [image for name in names for image in load_data(name, reading).data.images]
-        return {image.file.resolve() for image in images if image.file is not None}
+        found: set[Path] = set()
+        for name in cfg.DATASETS[split]:
+            if find_spec(name) is None:  # Detectron2 reads it
+                found |= {Path(record["file_name"]) for record in DatasetCatalog.get(name)}
+            else:
+                images = load_data(name, reading).data.images
+                found |= {image.file for image in images if image.file is not None}
+        return {file.resolve() for file in found}
 
     val = files("VAL")
     for split in ("TRAIN", "TEST") if val else ():

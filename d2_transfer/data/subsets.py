@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from cwrgp.file_io.atomic import write_text
 from cwrgp.seeding import Stream, numpy_generator
 from d2_transfer.data.spec import as_file_name
@@ -62,7 +64,8 @@ def parse_subset(name: str, seed: int) -> Subset | None:
 
 def subset_name(base: str, end: float, start: float = 0) -> str:
     """The name of a subset, in percent."""
-    return f"{base}_{f'{start:g}to' if start else ''}{end:g}percent"
+    first, last = (np.format_float_positional(share, trim="-") for share in (start, end))
+    return f"{base}_{f'{first}to' if start else ''}{last}percent"
 
 
 def choose_images(
@@ -89,8 +92,8 @@ def choose_images(
     everything = sorted(ids, key=_sort_key)
     assert len(set(everything)) == len(everything), "an image is listed twice"
     order = numpy_generator(Stream.DETECTION_SUBSET, seed).permutation(len(everything))
-    first = round(len(everything) * start / 100)
-    last = min(max(1, round(len(everything) * end / 100)), len(everything))
+    # The end of one range is the start of the next, also where it is rounded up to one image.
+    first, last = (max(1, round(len(everything) * to / 100)) if to else 0 for to in (start, end))
     if first >= last:
         raise ValueError(
             f"no image is in the range from {start:g} to {end:g} % of {len(everything)} images"

@@ -18,7 +18,7 @@ from d2_transfer.scoring.voc import voc_arrays, voc_matches
 from d2_transfer.scoring.weighted import ClassMatches, class_aps, resampled_weights
 
 RESAMPLES = 500
-_ROUNDING = 1e-9  # AP points
+ROUNDING = 1e-9  # AP points
 _KINDS = {"bbox": "box AP", "segm": "mask AP"}
 # Metric -> index of its thresholds of IoU, and area.
 _METRICS: dict[str, tuple[Any, str]] = {
@@ -172,7 +172,7 @@ def _difference(values: np.ndarray, level: float) -> TrialDifference | None:
         return None
     resampled = values[1:][~np.isnan(values[1:])]  # a resample may have no object of a class
     error = float(resampled.std(ddof=1)) if len(resampled) > 1 else 0.0
-    return trial_difference([values[0]], error if error > _ROUNDING else 0.0, level=level)
+    return trial_difference([values[0]], error if error > ROUNDING else 0.0, level=level)
 
 
 def _shown(change: TrialDifference) -> dict[str, float | None]:
@@ -185,7 +185,7 @@ def _sentence(change: TrialDifference, metric: str, kinds: int) -> str:
     low, value, high = change.interval
     better = "second" if value > 0 else "first"
     if not change.error:
-        if abs(value) <= _ROUNDING:
+        if abs(value) <= ROUNDING:
             return f"{metric} is the same, in every resample too"
         return (
             f"the {better} has {abs(value):.1f} more {metric}, but all resamples give the same, so"

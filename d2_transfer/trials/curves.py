@@ -8,6 +8,7 @@ from pathlib import Path
 
 from cwrgp.report.figures import Series
 from cwrgp.trackers.jsonl import NAME, read_metrics
+from d2_transfer.trials.cell import cell_config
 from d2_transfer.trials.plan import Plan
 from d2_transfer.trials.result_files import cell_folder, read_result
 
@@ -27,8 +28,10 @@ def read_curves(output: Path, plan: Plan, metric: str) -> dict[str, list[Curve]]
         if read_result(output, cell) is None:
             continue
         records = read_metrics(cell_folder(output, cell) / "run" / NAME)
-        # A resumed run may have recorded an iteration twice: the last one counts.
-        curve = {r["iteration"] + 1: r[metric] for r in records if metric in r}
+        # What comes after the last step is recorded under their number, and the rest under that of
+        # its step, from 0. A resumed run may have recorded an iteration twice: the last one counts.
+        last = cell_config(plan, cell, output).SOLVER.MAX_ITER
+        curve = {min(r["iteration"] + 1, last): r[metric] for r in records if metric in r}
         found[cell.arm].append({int(i): v for i, v in curve.items() if math.isfinite(v)})
     return found
 

@@ -11,11 +11,13 @@ import torch
 
 from cwrgp.cells import Cell as Work
 from cwrgp.cells import State, run_cells
+from cwrgp.jobs import locked
 from cwrgp.preemption import EXIT_CODE
-from d2_transfer.trials.cell import state_of
+from d2_transfer.trials.cell import base_config, state_of
 from d2_transfer.trials.plan import Cell, Plan
 from d2_transfer.trials.result_files import cell_folder
 from d2_transfer.trials.slurm import array_script, submit
+from d2_transfer.trials.sweep import rate_of
 
 
 def run_here(output: Path, plan: Plan, *, num_gpus: int, jobs: int) -> None:
@@ -28,14 +30,29 @@ def run_here(output: Path, plan: Plan, *, num_gpus: int, jobs: int) -> None:
         jobs: cells at once.
 
     Raises:
-        ValueError: too few GPUs, or a cell failed.
+        ValueError: too few GPUs, another process runs the cells, a cell failed, or all trainings of
+            an arm's sweep diverged.
         Preempted: a signal stopped the cells.
     """
+    with locked(output):
+        _run_phases(output, plan, num_gpus=num_gpus, jobs=jobs)
+
+
+def _run_phases(output: Path, plan: Plan, *, num_gpus: int, jobs: int) -> None:
+    for cell in plan.cells:
+        state, who = state_of(output, cell)
+        if state is State.RUNNING:
+            raise ValueError(
+                f"{cell.name} is worked on by {who}: wait until it is done, or stop it"
+            )
     names = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
     count = torch.cuda.device_count()
     gpus = names if len(names) == count else [str(n) for n in range(count)]
     command = _command(output, num_gpus)
     for phase in _phases(plan.cells):
+        if plan.rates and phase[0].rate is None:
+            for arm in plan.arms:  # before an hour is spent on the others
+                rate_of(output, plan, arm.name, base_config(plan).SOLVER.BASE_LR)
         run_cells(
             [
                 Work(

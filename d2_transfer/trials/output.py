@@ -32,7 +32,7 @@ def as_json(
     trials: Mapping[str, Sequence[Trial]],
     comparisons: Sequence[Comparison],
     parts: Mapping[float, tuple[Mapping[str, Sequence[Trial]], Sequence[Comparison]]],
-    swept: Mapping[str, tuple[Mapping[float, float], float]],
+    swept: Mapping[str, tuple[Mapping[float, float], float | None]],
 ) -> dict[str, Any]:
     """The content of results.json.
 
@@ -43,7 +43,8 @@ def as_json(
         trials: of each arm.
         comparisons: with the reference.
         parts: percent of the training images -> likewise, trials and comparisons.
-        swept: of a sweep: arm -> box AP on held-out training images by rate, and the chosen rate.
+        swept: of a sweep: arm -> box AP on held-out training images by rate, and the chosen rate;
+            None: every training diverged.
 
     Returns:
         ``schema``; ``protocol``; ``deviations`` from it; ``config``: ``key``, ``protocol`` and
@@ -121,9 +122,10 @@ def _summary(trials: Sequence[Trial], metric: str) -> dict[str, Any]:
     }
 
 
-def _change(change: TrialDifference) -> dict[str, float]:
+def _change(change: TrialDifference) -> dict[str, float | None]:
     low, value, high = change.interval
-    return {"value": value, "low": low, "high": high}
+    known = change.error > 0
+    return {"value": value, "low": low if known else None, "high": high if known else None}
 
 
 def _finite(value: float) -> float | None:
@@ -162,7 +164,13 @@ def table(results: Mapping[str, Any], *, latex: bool = False) -> str:
     for method, known in published_texts(protocol):
         cells = [known.get(f"{kind}/{m}", "-") for kind in kinds for m in _COLUMNS]
         rows.append([f"{method} (published)", "-", *cells])
-    text = tabulate(rows, headers, tablefmt="latex_booktabs" if latex else "github")
+    text = tabulate(
+        rows,
+        headers,
+        tablefmt="latex_booktabs" if latex else "github",
+        disable_numparse=True,  # 0.0 stays 0.0
+        colalign=["left", *["right"] * (len(headers) - 1)],
+    )
     text = text.replace("±", r"$\pm$") if latex else text
     if not results["deviations"]:
         return text

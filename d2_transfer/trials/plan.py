@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from cwrgp.file_io.atomic import write_text
 
@@ -37,6 +36,10 @@ class Arm:
     def repeated(self) -> bool:
         """Whether each seed has a pretraining of its own."""
         return len(self.weights) > 1
+
+    def weights_of(self, place: int) -> str:
+        """The weights of a seed, by its place among the seeds."""
+        return self.weights[place] if self.repeated else self.weights[0]
 
 
 @dataclass(frozen=True)
@@ -83,6 +86,9 @@ class Plan:
         fractions: of the training images in percent, ascending.
         rates: learning rates of which each arm has its best; none: the config's.
         base: the config of the protocol's file alone, as YAML.
+        classes: of the model, in the order of their numbers, which all cells share.
+        truth: digest of the test set's annotations.
+        leakage: what is known of test images among those of the pretraining.
     """
 
     protocol: str
@@ -94,6 +100,9 @@ class Plan:
     fractions: tuple[float, ...] = (100.0,)
     rates: tuple[float, ...] = ()
     base: str = ""
+    classes: tuple[str, ...] = ()
+    truth: str = ""
+    leakage: tuple[str, ...] = ()
 
     @cached_property
     def cells(self) -> list[Cell]:
@@ -108,8 +117,7 @@ class Plan:
         ]
         found = []
         for number, (arm, place, percent, rate) in enumerate([*swept, *trials], 1):
-            weights = arm.weights[place] if arm.repeated else arm.weights[0]
-            file, _ = self.files[weights]
+            file, _ = self.files[arm.weights_of(place)]
             found.append(Cell(number, arm.name, self.seeds[place], file, percent, rate))
         return found
 
@@ -137,8 +145,8 @@ def parse_arms(words: Sequence[str], trials: int) -> tuple[Arm, ...]:
         trials: number of seeds.
 
     Raises:
-        ValueError: a word of another form, a name that occurs twice, or a number of files that is
-            neither 1 nor ``trials``.
+        ValueError: a word of another form, a name or a file of an arm that occurs twice, or a
+            number of files that is neither 1 nor ``trials``.
     """
     arms: list[Arm] = []
     for word in words:
@@ -155,6 +163,11 @@ def parse_arms(words: Sequence[str], trials: int) -> tuple[Arm, ...]:
             raise ValueError(
                 f"weights {name!r}: {len(files)} files for {trials} trials; give one for all or one"
                 " for each"
+            )
+        if len(set(files)) < len(files):
+            raise ValueError(
+                f"weights {name!r}: a file is given twice; repeated pretrainings have one for each"
+                " seed, and one file for all seeds is given once"
             )
         arms.append(Arm(name, files))
     return tuple(arms)
@@ -203,8 +216,8 @@ def read_plan(folder: Path) -> Plan | None:
         raise ValueError(f"{path} is of another version; choose another folder, or give --restart")
     arms = tuple(Arm(arm["name"], tuple(arm["weights"])) for arm in content.pop("arms"))
     files = {given: tuple(found) for given, found in content.pop("files").items()}
-    lists = ("seeds", "deviations", "fractions", "rates")
-    content |= {key: tuple(content[key]) for key in lists}
+    lists = ("seeds", "deviations", "fractions", "rates", "classes", "leakage")
+    content |= {key: tuple(content[key]) for key in lists if key in content}
     return Plan(arms=arms, files=files, **content)
 
 
@@ -217,7 +230,7 @@ def check_same(folder: Path, old: Plan, new: Plan) -> None:
         new: what is asked for.
 
     Raises:
-        ValueError: the config, the rates, a file of weights, or an arm has changed.
+        ValueError: the config, the rates, a file of weights, an arm, or the test set has changed.
     """
     advice = "; give --restart to start anew, or choose another folder"
     if old.config != new.config:
@@ -226,16 +239,19 @@ def check_same(folder: Path, old: Plan, new: Plan) -> None:
         raise ValueError(
             f"{folder} holds trials of another config ({' '.join(changed[:4])}){advice}"
         )
+    if old.truth and old.truth != new.truth:
+        raise ValueError(f"{folder}: the annotations of the test set have changed{advice}")
     if old.rates != new.rates:
         rates = ",".join(f"{rate:g}" for rate in old.rates) or "none"
         raise ValueError(f"{folder} holds trials with another lr-sweep ({rates}){advice}")
-    kept: dict[str, Any] = {arm.name: arm for arm in old.arms}
+    kept = {arm.name: arm for arm in old.arms}
     for arm in new.arms:
         for given in arm.weights:
             if given in old.files and old.files[given][1] != new.files[given][1]:
                 raise ValueError(f"{folder}: the file {given} has changed{advice}")
         before = kept.get(arm.name)
-        if before and before.weights != arm.weights[: len(before.weights)]:
+        shared = range(min(len(old.seeds), len(new.seeds)))
+        if before and any(before.weights_of(place) != arm.weights_of(place) for place in shared):
             raise ValueError(
                 f"{folder}: the arm {arm.name} had the weights {','.join(before.weights)}{advice}"
             )

@@ -13,16 +13,21 @@ from detectron2.utils.file_io import PathManager
 
 from cwrgp.file_io.digest import file_digest
 from cwrgp.file_io.path_manager import local_file
+from cwrgp.jobs import holder
 from d2_transfer.checking.check import pretraining_images
 from d2_transfer.checking.duplicates import find_duplicates
 from d2_transfer.commands.convert import convert
-from d2_transfer.data.registry import Reading, load_data
+from d2_transfer.data.load import LoadedData
+from d2_transfer.data.subsets import parse_subset
 from d2_transfer.fine_tuning import RunOptions
 from d2_transfer.fine_tuning import prepare as prepare_run
-from d2_transfer.trials.cell import cell_config
+from d2_transfer.scoring.truth import make_truth
+from d2_transfer.trials.cell import cell_config, check_inputs
 from d2_transfer.trials.plan import RANDOM, Arm, Plan, check_same, read_plan, write_plan
+from d2_transfer.trials.result_files import RESULT_FILES
 from d2_transfer.trials.scaling import LEAST_SHARE
 from d2_transfer.trials.sweep import PERCENT
+from d2_transfer.trials.test_set import digest_of, load_test_set
 from d2_transfer.weights import fits_detectors
 
 logger = logging.getLogger(__name__)
@@ -74,9 +79,15 @@ def make_plan(
         raise ValueError(
             f"DATASETS.TEST {tuple(cfg.DATASETS.TEST)}: trials are compared on one test set"
         )
+    if set(fractions) != {100} and (part := parse_subset(cfg.DATASETS.TEST[0], 0)):
+        raise ValueError(
+            f"DATASETS.TEST {part.name!r} is a part of {part.base!r}, and fractions give each seed"
+            " other parts, so the arms would be tested on other images from seed to seed: choose a"
+            " whole test set, or omit fractions"
+        )
     if restart:
-        for name in ("cells", "weights"):
-            shutil.rmtree(output / name, ignore_errors=True)
+        _check_idle(output)
+    old = None if restart else read_plan(output)
     stored = cfg.clone()
     stored.defrost()
     stored.MODEL.WEIGHTS, stored.SEED, stored.OUTPUT_DIR = "", -1, ""
@@ -91,24 +102,74 @@ def make_plan(
         fractions=tuple(fractions),
         rates=tuple(rates),
         base=base.dump(),
+        classes=old.classes if old else (),
+        truth=old.truth if old else "",
+        leakage=old.leakage if old else (),
     )
-    old = None if restart else read_plan(output)
     if old is not None:
         check_same(output, old, plan)
-    options = RunOptions(resume=True, or_start=True, num_gpus=num_gpus)
-    # Each file, each fraction, and the sweep, whose outcome is not known yet.
-    fixed = replace(plan, rates=()).cells
-    kinds = {cell.weights: cell for cell in fixed} | {cell.percent: cell for cell in fixed}
-    if plan.rates:
-        prepare_run(cell_config(plan, plan.cells[0], output), options)
-    for number in sorted({cell.number for cell in kinds.values()}):
-        cell = fixed[number - 1]
-        cfg = prepare_run(cell_config(replace(plan, rates=()), cell, output), options)
+        for cell in plan.cells:
+            check_inputs(output, plan, cell)
+    cfg = _check_runs(plan, output / "unused" if restart else output, num_gpus)
+    plan = replace(plan, classes=tuple(cfg.DATASETS.CLASSES))
+    data = load_test_set(cfg)  # also where Detectron2 reads it: differences need its objects
+    plan = replace(plan, truth=digest_of(make_truth(data)))
+    if old is not None:
+        check_same(output, old, plan)
     if pretraining is not None:
-        leaked = _leakage(cfg, pretraining, allowed=allow_leakage)
-        plan = replace(plan, deviations=(*plan.deviations, *leaked))
+        leaked = _leakage(data, pretraining, allowed=allow_leakage)
+        plan = replace(plan, leakage=tuple(dict.fromkeys((*plan.leakage, *leaked))))
+    plan = replace(plan, deviations=(*plan.deviations, *plan.leakage))
+    if restart:
+        _remove(output)
     write_plan(output, plan)
     return plan
+
+
+def _check_idle(output: Path) -> None:
+    """Raises ValueError if a cell is at work: it would go on in the folder that is removed."""
+    for folder in sorted((output / "cells").glob("*")):
+        if who := holder(folder):
+            raise ValueError(
+                f"{folder} is worked on by {who}: wait until it is done, or stop it; --list shows"
+                " the states"
+            )
+
+
+def _check_runs(plan: Plan, output: Path, num_gpus: int) -> CfgNode:
+    """Checks each kind of fine-tuning; returns the config of one on the most images, settled.
+
+    Args:
+        plan: whose cells are meant.
+        output: folder of the trials, where cells may go on; any other: all of them start.
+        num_gpus: of each.
+
+    Raises:
+        FileNotFoundError: weights or data are missing.
+        ValueError: what cannot work.
+    """
+    options = RunOptions(resume=True, or_start=True, num_gpus=num_gpus)
+    if plan.rates:
+        prepare_run(cell_config(plan, plan.cells[0], output), options)
+    # Each file and each fraction, without the outcome of a sweep, which is not known yet.
+    plan = replace(plan, rates=())
+    kinds = {cell.weights: cell for cell in plan.cells} | {c.percent: c for c in plan.cells}
+    for number in sorted({cell.number for cell in kinds.values()}):
+        prepare_run(cell_config(plan, plan.cell(number), output), options)
+    return prepare_run(cell_config(plan, plan.trial_cells()[-1], output), options)
+
+
+def _remove(output: Path) -> None:
+    """Removes what a folder holds of earlier trials, but for converted weights.
+
+    Raises:
+        OSError: something cannot be removed.
+    """
+    for name in ("cells", "logs", "figures"):
+        if (output / name).exists():
+            shutil.rmtree(output / name)
+    for name in RESULT_FILES:
+        (output / name).unlink(missing_ok=True)
 
 
 def _schedule_deviations(fractions: Sequence[float], rates: Sequence[float]) -> Iterator[str]:
@@ -125,14 +186,13 @@ def _schedule_deviations(fractions: Sequence[float], rates: Sequence[float]) -> 
         )
 
 
-def _leakage(cfg: CfgNode, pretraining: Path, *, allowed: bool) -> list[str]:
+def _leakage(data: LoadedData, pretraining: Path, *, allowed: bool) -> list[str]:
     """A sentence if images of the test set, or copies of them, are in a folder.
 
     Raises:
         FileNotFoundError, ValueError: no such folder, no images in it, or leakage not ``allowed``.
     """
-    images = load_data(cfg.DATASETS.TEST[0], Reading.of(cfg)).data.images
-    files = [image.file for image in images if image.file is not None]
+    files = [image.file for image in data.data.images if image.file is not None]
     found = find_duplicates(files, pretraining_images(pretraining))
     if not found:
         return []

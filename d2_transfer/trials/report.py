@@ -192,6 +192,8 @@ def _changes(comparison: Comparison, metrics: Sequence[str]) -> list[list[Any]]:
 
 def _change(change: TrialDifference) -> tuple[str, str, str]:
     low, value, high = change.interval
+    if not change.error:
+        return text.signed(value), text.DASH, "not decided"
     decided = low > 0 or high < 0
     word = ("better" if value > 0 else "worse") if decided else "not decided"
     shown = page.verdict(word, value > 0) if decided else word
@@ -283,7 +285,7 @@ def _sweep(data: ReportData) -> list[list[Any]]:
         [
             name,
             *(text.DASH if ap is None else text.number(ap) for ap in of_arm["values"].values()),
-            f"{of_arm['chosen']:g}",
+            text.DASH if of_arm["chosen"] is None else f"{of_arm['chosen']:g}",
         ]
         for name, of_arm in data.results["sweep"].items()
     ]

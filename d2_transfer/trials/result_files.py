@@ -1,4 +1,4 @@
-"""Where a cell keeps what it has found."""
+"""Where trials and their cells keep what they have found."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import Any
 from cwrgp.cells import folder_result
 from d2_transfer.trials.plan import Cell
 
+# What the trials end in, in their folder.
+RESULT_FILES = ("report.html", "results.json", "results.csv", "table.md", "table.tex")
 
 def cell_folder(output: Path, cell: Cell) -> Path:
     """The folder of a cell: its result, and the run."""

@@ -19,7 +19,7 @@ from cwrgp.statistics import (
     trial_difference,
 )
 from d2_transfer.data.load import LoadedData
-from d2_transfer.scoring.compare import matches_of, metrics_under
+from d2_transfer.scoring.compare import ROUNDING, matches_of, metrics_under
 from d2_transfer.scoring.results import check_results
 from d2_transfer.scoring.truth import Truth, make_truth
 from d2_transfer.scoring.weighted import precision_curve, resampled_weights
@@ -233,7 +233,9 @@ def _changes(
         resampled = resampled[:, ~np.isnan(resampled).any(axis=0)]
         error = error_of_images(resampled) if resampled.shape[1] > 1 else 0.0
         found[metric] = trial_difference(
-            differences, error, level=level if metric in joint else 0.95
+            differences,
+            error if error > ROUNDING else 0.0,
+            level=level if metric in joint else 0.95,
         )
     return found
 
@@ -262,17 +264,24 @@ def verdict(
     verb = "is" if change.seeds == 1 or "pretraining" in who else "are"
     seeds = "1 seed" if change.seeds == 1 else f"{change.seeds} seeds"
     design = f"{seeds}, {images:,} images"
-    interval = f"95 % interval {low:.1f} to {high:.1f} ({design})"
+    shown = round(value, 1) + 0.0  # -0.0 becomes 0.0
+    if not change.error:
+        return (
+            f"{who} and {reference.name} differ by {shown:+.1f} {metric}, but neither other seeds"
+            f" nor other images show how much that varies, so there is no interval ({design})."
+        )
+    together = "95 % interval" if level == 0.95 else "joint 95 % interval"
+    interval = f"{together} {low:.1f} to {high:.1f} ({design})"
     if low > 0:
         return (
             f"{who} {verb} {word} than {reference.name} by {abs(value):.1f} {metric}, {interval}."
         )
-    shown = round(value, 1) + 0.0  # -0.0 becomes 0.0
     text = (
         f"{who} and {reference.name} differ by {shown:+.1f} {metric}, inside the noise:"
-        f" 95 % interval {change.interval.low:.1f} to {change.interval.high:.1f} ({design}). This"
+        f" {together} {change.interval.low:.1f} to {change.interval.high:.1f} ({design}). This"
         f" design shows differences of {change.detectable(level=level):.1f} AP or more with 80 %"
         " power"
     )
-    more_images = 2 * change.image_error**2 > change.error**2
+    # One seed does not show what more of them would give.
+    more_images = change.seeds > 1 and 2 * change.image_error**2 > change.error**2
     return text + ("; more test images are needed, not more seeds." if more_images else ".")

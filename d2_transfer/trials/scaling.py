@@ -21,16 +21,25 @@ def scale_iterations(cfg: CfgNode, factor: float) -> None:
         factor: above 0.
 
     Raises:
-        ValueError: the warm-up would not end.
+        ValueError: the warm-up would not end, or steps of the schedule would coincide.
     """
     solver = cfg.SOLVER
+    before = solver.MAX_ITER
     for section, key in (
         (solver, "MAX_ITER"),
         (solver, "CHECKPOINT_PERIOD"),
         (cfg.TEST, "EVAL_PERIOD"),
     ):
         section[key] = max(round(section[key] * factor), min(section[key], 1))
-    solver.STEPS = tuple(round(step * factor) for step in solver.STEPS)
+    steps = tuple(round(step * factor) for step in solver.STEPS)
+    inside = [step for step in dict.fromkeys(steps) if 0 < step < solver.MAX_ITER]
+    # Steps beyond the end, which have no effect, may stay there.
+    if len(inside) < sum(step < before for step in solver.STEPS):
+        raise ValueError(
+            f"SOLVER.STEPS {solver.STEPS} of {before} iterations become {steps} of"
+            f" {solver.MAX_ITER}: these are too few iterations"
+        )
+    solver.STEPS = steps
     if solver.WARMUP_ITERS >= solver.MAX_ITER:
         raise ValueError(
             f"SOLVER.WARMUP_ITERS {solver.WARMUP_ITERS} does not end within the"

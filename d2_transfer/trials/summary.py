@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from cwrgp.errors import MissingPackage
 from cwrgp.report.page import write_page
 from d2_transfer.data.load import LoadedData
-from d2_transfer.data.registry import Reading, load_data, register_custom, register_named
+from d2_transfer.scoring.truth import make_truth
 from d2_transfer.trials.cell import base_config
 from d2_transfer.trials.curves import read_curves
 from d2_transfer.trials.examples import Example, find_examples
@@ -22,6 +23,7 @@ from d2_transfer.trials.report import ReportData, build_page, draw_charts
 from d2_transfer.trials.result_files import cell_folder, read_result
 from d2_transfer.trials.results import Comparison, compare_arms, read_trials
 from d2_transfer.trials.sweep import best_rate, swept
+from d2_transfer.trials.test_set import digest_of, load_test_set
 
 logger = logging.getLogger(__name__)
 
@@ -37,14 +39,18 @@ def summarize(output: Path, *, reference: str | None = None, areas: bool = False
 
     Raises:
         FileNotFoundError: the folder holds no trials.
-        ValueError: no such reference, or ``areas`` of data in VOC form.
+        ValueError: no such reference, ``areas`` of data in VOC form, or another test set than the
+            cells had.
     """
     plan = existing_plan(output)
     cfg = base_config(plan)
-    register_custom(cfg.DATASETS.CUSTOM)
-    register_named("DATASETS.TEST", cfg.DATASETS.TEST, cfg.DATASETS.SUBSET_SEED)
     name = cfg.DATASETS.TEST[0]
-    data = load_data(name, Reading.of(cfg))
+    data = load_test_set(cfg)
+    if plan.truth and digest_of(make_truth(data)) != plan.truth:
+        raise ValueError(
+            f"DATASETS.TEST {name!r}: its annotations have changed since the trials were started:"
+            " restore them, or start anew with --restart"
+        )
     images = len(data.data.images)
     trials = read_trials(output, plan, data, areas=areas)
     comparisons = compare_arms(plan, trials, images, reference=reference)
@@ -54,7 +60,7 @@ def summarize(output: Path, *, reference: str | None = None, areas: bool = False
         parts[percent] = of_part, compare_arms(plan, of_part, images, reference=reference)
     found = {arm: aps for arm, aps in swept(output, plan).items() if set(aps) == {*plan.rates}}
     rate = cfg.SOLVER.BASE_LR
-    chosen = {arm: (aps, best_rate(aps, rate)) for arm, aps in found.items() if aps}
+    chosen = {arm: (aps, _best_rate(aps, rate)) for arm, aps in found.items() if aps}
     results = as_json(plan, name, images, trials, comparisons, parts, chosen)
     write_outputs(output, results, trials)
     report = ReportData(
@@ -72,6 +78,11 @@ def summarize(output: Path, *, reference: str | None = None, areas: bool = False
     shutil.rmtree(figures, ignore_errors=True)
     write_page(output / "report.html", build_page(report, draw_charts(report, figures)))
     return results
+
+
+def _best_rate(aps: Mapping[float, float], default: float) -> float | None:
+    """None: every training diverged."""
+    return None if all(map(math.isnan, aps.values())) else best_rate(aps, default)
 
 
 def _examples(

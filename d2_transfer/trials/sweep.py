@@ -68,7 +68,7 @@ def best_rate(aps: Mapping[float, float], default: float) -> float:
     if not finite:
         raise ValueError(
             f"lr-sweep {','.join(f'{rate:g}' for rate in aps)}: every training diverged; give"
-            " smaller rates"
+            " smaller rates, with --restart"
         )
     return max(finite, key=lambda rate: (finite[rate], -abs(math.log(rate / default))))
 
@@ -91,4 +91,7 @@ def rate_of(output: Path, plan: Plan, arm: str, default: float) -> float:
             f"the learning rate of {arm} is not known yet: {len(missing)} of {len(plan.rates)}"
             " cells of its sweep are not done; run these first"
         )
-    return best_rate(aps, default)
+    try:
+        return best_rate(aps, default)
+    except ValueError as error:
+        raise ValueError(f"{arm}: {error}") from error

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data.datasets import register_coco_instances
 from detectron2.evaluation import DatasetEvaluator
 from repository import REPOSITORY
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -204,6 +206,25 @@ def test_what_is_refused(tmp_path: Path, scenes: Any, capsys: pytest.CaptureFixt
         assert "TEST.PATIENCE 1 needs DATASETS.VAL and a TEST.EVAL_PERIOD above 0" in text
     assert "TEST.SHOWN_IMAGES -1 is negative" in refused(**{"TEST.SHOWN_IMAGES": -1})
     assert not (tmp_path / "x").exists()
+
+
+def test_images_that_detectron2_reads_are_kept_apart_too(
+    tmp_path: Path, scenes: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = "val_read_by_detectron2"
+    metadata, images = {"thing_classes": ["square", "bar"]}, str(scenes.root / "JPEGImages")
+    register_coco_instances(name, metadata, str(scenes.root / "coco.json"), images)
+    try:
+        val = f"{name}_50to100percent"
+        sets = {"CUSTOM": [], "TRAIN": (name,), "VAL": (val,), "TEST": (f"{name}_0to50percent",)}
+        more = {f"DATASETS.{key}": value for key, value in sets.items()}
+        assert train_net.main(arguments(scenes, tmp_path, **more)) == 2
+        error = capsys.readouterr().err
+        assert f"{val!r}: 3 of its 3 images are in DATASETS.TRAIN too" in error
+    finally:
+        for part in [one for one in DatasetCatalog.list() if one.startswith(name)]:
+            DatasetCatalog.remove(part)
+            MetadataCatalog.remove(part)
 
 
 def test_predictions_are_shown(tmp_path: Path, scenes: Any) -> None:

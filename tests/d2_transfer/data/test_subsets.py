@@ -142,20 +142,6 @@ def test_parts_of_own_data(scenes: Any, tmp_path: Path, form: str) -> None:
     assert [r["image_id"] for r in DatasetCatalog.get(train)] != ids[0]
 
 
-def test_a_data_set_that_detectron2_reads_is_read_for_its_scores(scenes: Any) -> None:
-    """Whole and in part, with the files of its images."""
-    whole = "read_by_detectron2"
-    images = scenes.root / "JPEGImages"
-    register_coco_instances(whole, {}, str(scenes.root / "coco.json"), str(images))
-    register_named("DATASETS.TEST", [f"{whole}_50percent"], 4)
-    for name, count in ((whole, 6), (f"{whole}_50percent", 3)):
-        loaded = load_data(name, Reading(masks=True))
-        assert loaded.mask_format is not None and loaded.data.classes == ["square", "bar"]
-        records = {r["image_id"]: Path(r["file_name"]) for r in DatasetCatalog.get(name)}
-        found = {image.id: image.file for image in loaded.data.images}
-        assert len(found) == count and found == records
-
-
 def test_a_folder_that_is_named_as_a_part_is_the_whole(scenes: Any, tmp_path: Path) -> None:
     (tmp_path / "images_50percent").symlink_to(scenes.root / "JPEGImages")
     (tmp_path / "coco.json").symlink_to(scenes.root / "coco.json")
@@ -206,3 +192,37 @@ def test_a_model_trained_on_a_part_has_the_classes_of_the_whole() -> None:
     cfg.DATASETS.TRAIN = ("coco_2017_train_1percent",)
     classes = _catalog_classes(cfg)
     assert (len(classes), classes[0], classes[-1]) == (80, "person", "toothbrush")
+
+
+def test_a_small_share_has_a_name_too() -> None:
+    for share in (1e-5, 100 / 3, 50, 0.5):
+        found = parse_subset(subset_name("NAME", share), 0)
+        assert found is not None and (found.base, found.end) == ("NAME", share)
+
+
+def test_ranges_that_follow_each_other_share_no_image_however_few_there_are() -> None:
+    for count in range(2, 30):
+        for border in (1, 10, 34.5, 50):
+            first = choose_images(range(count), border, 0)
+            try:
+                second = choose_images(range(count), 100, 0, start=border)
+            except ValueError:
+                continue
+            assert sorted(first + second) == list(range(count))
+
+
+def test_a_part_of_a_part_follows_its_own_seed(scenes: Any) -> None:
+    register_custom([scenes.coco("of_a_part")])
+    half = "of_a_part_0to50percent"
+
+    def ids(name: str, seed: int) -> list[Any]:
+        register_named("DATASETS.TRAIN", [name], seed)
+        return [image.id for image in load_data(name, Reading()).data.images]
+
+    first = {seed: ids(f"{half}_34percent", seed) for seed in range(6)}
+    assert len({tuple(found) for found in first.values()}) > 1
+    for seed, found in first.items():
+        ids(half, seed + 1)
+        assert ids(f"{half}_34percent", seed) == found
+        ids(half, seed + 1)
+        assert ids(f"{half}_34percent", seed) == found

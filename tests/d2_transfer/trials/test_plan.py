@@ -113,3 +113,22 @@ def test_more_seeds_and_arms_go_on_and_anything_else_is_refused(tmp_path: Path) 
     other = plan(arms=(plan().arms[0], Arm("ours", ("b.pkl", "a.pkl"))))
     with pytest.raises(ValueError, match="the arm ours had the weights a.pkl,b.pkl; give"):
         check_same(tmp_path, plan(), other)
+
+
+def test_an_arm_keeps_the_weights_of_each_seed(tmp_path: Path) -> None:
+    """One file for all seeds is another arm than one for each that begins with it."""
+    arms = (plan().arms[0], Arm("ours", ("a.pkl",)))
+    with pytest.raises(ValueError, match="the arm ours had the weights a.pkl; give --restart"):
+        check_same(tmp_path, plan(arms=arms), plan())
+    check_same(tmp_path, plan(arms=arms, seeds=(1,)), plan())  # seed 2 is new
+    check_same(tmp_path, plan(), plan(arms=(Arm("ours", ("a.pkl",)),), seeds=(1,)))
+
+
+def test_another_test_set_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="annotations of the test set have changed; give --rest"):
+        check_same(tmp_path, plan(truth="aa"), plan(truth="bb"))
+
+
+def test_a_repeated_pretraining_is_another_file() -> None:
+    with pytest.raises(ValueError, match="weights 'ours': a file is given twice; repeated"):
+        parse_arms(["ours=a.pkl,b.pkl,a.pkl"], 3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,11 @@ from d2_transfer.scoring.compare import matches_of
 from d2_transfer.scoring.results import check_results
 from d2_transfer.scoring.truth import load_truth
 from d2_transfer.scoring.weighted import precision_curve
-from d2_transfer.trials.curves import with_band
+from d2_transfer.trials.curves import read_curves, with_band
 from d2_transfer.trials.errors import box_errors
 from d2_transfer.trials.examples import find_examples
+from d2_transfer.trials.plan import Arm, Plan
+from d2_transfer.trials.result_files import cell_folder
 
 
 def test_precision_over_recall_is_pycocotools(tmp_path: Path) -> None:
@@ -54,6 +57,18 @@ def test_mistakes_are_told_apart(tmp_path: Path) -> None:
     assert found["Cls"] > 50 and max(found, key=lambda kind: found[kind]) == "Cls"
     found = box_errors(truth, right[::2])
     assert found["Miss"] > 20 and max(found, key=lambda kind: found[kind]) == "Miss"
+
+
+def test_curves_end_with_the_training(tmp_path: Path) -> None:
+    """What is evaluated after the last of 4 steps is recorded under 4, while steps count from 0."""
+    files = {"random": ("", "")}
+    plan = Plan("p", "SOLVER:\n  MAX_ITER: 4\n", (), (Arm("a", ("random",)),), (1,), files)
+    run = cell_folder(tmp_path, plan.cell(1)) / "run"
+    run.mkdir(parents=True)
+    (run.parent / "result.json").write_text("{}")
+    lines = [{"iteration": i, "bbox/AP": 10.0 * ap} for i, ap in ((1, 1), (4, 2))]
+    (run / "metrics.json").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    assert read_curves(tmp_path, plan, "bbox/AP") == {"a": [{2: 10.0, 4: 20.0}]}
 
 
 def test_a_band_has_the_iterations_that_all_seeds_have() -> None:

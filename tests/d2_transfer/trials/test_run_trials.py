@@ -18,12 +18,16 @@ from typing import Any
 
 import pytest
 import torch
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data.datasets import register_coco_instances
 from html_page import Page
 from repository import REPOSITORY
 
 import d2_transfer
 from cwrgp.cells import State
+from cwrgp.preemption import Preempted
 from d2_transfer.commands.trials import main
+from d2_transfer.data.registry import forget_data
 from d2_transfer.scoring.score import score
 from d2_transfer.trials import prepare
 from d2_transfer.trials.cell import run_cell, state_of
@@ -228,6 +232,8 @@ def test_what_cannot_work_is_refused_before_anything_is_trained(
     assert "reference 'b' is no arm: a" in refused("--reference", "b")
     assert "no.pkl" in refused(arms=["a=no.pkl"])
     assert "on one test set" in refused(**{"DATASETS.TEST": ("refused", "refused")})
+    part = {"DATASETS.TEST": ("refused_50to100percent",)}
+    assert "is a part of 'refused', and fractions give" in refused("--fractions", "50,100", **part)
     assert "needs --launcher slurm" in refused("--sbatch=--gres=gpu:1")
     images = str(scenes.root / "JPEGImages")
     error = refused("--pretraining-data", images)
@@ -249,6 +255,140 @@ def test_what_cannot_work_is_refused_before_anything_is_trained(
     weights.write_bytes(weights.read_bytes() + b" ")
     assert "has changed; give --restart" in refused("--trials", 1, **again)
     planned(tmp_path / "old", [f"a={weights}"], given, "--trials", 1, "--restart")
+
+
+def test_a_set_that_detectron2_reads_is_compared_and_searched_for_leaks(
+    tmp_path: Path,
+    scenes: Any,
+    encoder_file: Path,
+    no_training: None,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """As COCO's own names are."""
+    name, images = "read_by_detectron2", str(scenes.root / "JPEGImages")
+    metadata = {"thing_classes": ["square", "bar"]}
+    register_coco_instances(name, metadata, str(scenes.root / "coco.json"), images)
+    try:
+        given = {**options(scenes, "unused"), "DATASETS.CUSTOM": [], "DATASETS.TRAIN": (name,)}
+        given["DATASETS.TEST"] = (name,)
+        arms = ["random=random", f"ours={encoder_file}"]
+        leak = ["--trials", 1, "--pretraining-data", images]
+        assert main(arguments(tmp_path, arms, given, *leak)) == 2
+        assert "6 of 6 test images are in" in capsys.readouterr().err
+        plan = planned(tmp_path, arms, given, "--trials", 1)
+        for number in (1, 2):
+            run(tmp_path, plan, number)
+        assert main(["--output", str(tmp_path), "--summarize"]) == 0
+        results = json.loads((tmp_path / "results.json").read_text())
+        assert "these two runs" in results["comparisons"][0]["verdict"].lower()
+    finally:
+        DatasetCatalog.remove(name)
+        MetadataCatalog.remove(name)
+
+
+def test_a_test_set_may_lack_a_class(
+    tmp_path: Path, scenes: Any, encoder_file: Path, no_training: None
+) -> None:
+    """Detections of that class are by the model's numbers, also in the comparison."""
+    content = json.loads((scenes.root / "coco.json").read_text())
+    gone = content["categories"].pop(0)["id"]
+    kept = [a for a in content["annotations"] if a["category_id"] != gone]
+    test = tmp_path / "test.json"
+    test.write_text(json.dumps({**content, "annotations": kept}))
+    given = options(scenes, "has_all")
+    given["DATASETS.CUSTOM"] = [scenes.coco("has_all"), scenes.coco("lacks_one", test)]
+    given["DATASETS.TEST"] = ("lacks_one",)
+    output = tmp_path / "out"
+    plan = planned(output, ["random=random", f"ours={encoder_file}"], given, "--trials", 1)
+    assert len(plan.classes) == 2
+    for number in (1, 2):
+        run(output, plan, number)
+    result = read_result(output, plan.cell(2))
+    assert result is not None
+    found = json.loads((cell_folder(output, plan.cell(2)) / result["detections"]).read_text())
+    assert {entry["category_id"] for entry in found} - {a["category_id"] for a in kept}
+    assert main(["--output", str(output), "--summarize"]) == 0
+    # Other annotations under the same name are another test set, to a process that reads them.
+    forget_data(["lacks_one"])
+    test.write_text(json.dumps({**content, "annotations": kept[1:]}))
+    assert main(["--output", str(output), "--summarize"]) == 2
+
+
+def test_what_a_cell_was_started_with_is_not_mixed_with_anything_else(
+    tmp_path: Path,
+    scenes: Any,
+    encoder_file: Path,
+    no_training: None,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    given = options(scenes, "not_mixed")
+    mine = Path(shutil.copy(encoder_file, tmp_path / "mine.pkl"))
+    output = tmp_path / "out"
+
+    def plan_of(*arms: str) -> Plan:
+        return planned(output, list(arms), given, "--trials", 1)
+
+    run(output, plan_of(f"a={mine}", "b=random"), 2)
+    plan_of(f"a={mine}")
+    # The arm b comes back with other weights; its cell is done.
+    capsys.readouterr()
+    assert main(arguments(output, [f"a={mine}", f"b={encoder_file}"], given, "--trials", 1)) == 2
+    assert "b-1 was trained from other weights or with another config" in capsys.readouterr().err
+    plan = plan_of(f"a={mine}", "b=random")
+    # Weights that change after the plan was made.
+    mine.write_bytes(mine.read_bytes() + b" ")
+    with pytest.raises(ValueError, match=r"mine.pkl has changed since the trials were started"):
+        run(output, plan, 1)
+    assert state_of(output, plan.cell(1))[0] is State.FAILED
+    # A restart that is refused removes nothing; nor does one while a cell is at work.
+    result = cell_folder(output, plan.cell(2)) / "result.json"
+    again = arguments(output, ["b=no.pkl"], given, "--trials", 1, "--restart")
+    assert main(again) == 2 and result.exists()
+    capsys.readouterr()
+    again = arguments(output, ["b=random"], given, "--trials", 1, "--restart")
+    holding = (
+        "import sys, time; from pathlib import Path; from cwrgp.jobs import locked\n"
+        "with locked(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
+    )
+    command = [sys.executable, "-c", holding, str(result.parent)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=REPOSITORY) as process:
+        assert process.stdout is not None and process.stdout.readline() == b"held\n"
+        assert main(again) == 2 and result.exists()
+        assert f"b-1 is worked on by process {process.pid}" in capsys.readouterr().err
+        process.kill()
+    (output / "results.json").write_text("{}")
+    assert main(again) == 75 and not result.exists()
+    assert not (output / "results.json").exists()
+
+
+def test_leakage_stays_on_record(
+    tmp_path: Path, scenes: Any, encoder_file: Path, no_training: None
+) -> None:
+    given, images = options(scenes, "stays"), str(scenes.root / "JPEGImages")
+    leak = ["--pretraining-data", images, "--allow-leakage"]
+    first = planned(tmp_path, [f"a={encoder_file}"], given, "--trials", 1, *leak)
+    again = planned(tmp_path, [f"a={encoder_file}"], given, "--trials", 2)
+    assert first.deviations == again.deviations
+    assert again.deviations[-1].startswith("6 of 6 test images are in")
+
+
+def test_weights_are_paths_too_from_python(
+    tmp_path: Path, scenes: Any, encoder_file: Path, no_training: None
+) -> None:
+    other = Path(shutil.copy(encoder_file, tmp_path / "other.pkl"))
+    with pytest.raises(Preempted):
+        d2_transfer.run_trials(
+            C4,
+            {"one": encoder_file, "repeated": [encoder_file, other], "random": "random"},
+            output=tmp_path / "out",
+            trials=2,
+            num_gpus=0,
+            **options(scenes, "paths"),
+        )
+    plan = read_plan(tmp_path / "out")
+    assert plan is not None
+    assert plan.arms[0].weights == (str(encoder_file),)
+    assert plan.arms[1].weights == (str(encoder_file), str(other))
 
 
 def test_the_array_script_runs_a_cell_and_queues_it_again(tmp_path: Path) -> None:

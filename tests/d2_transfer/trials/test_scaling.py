@@ -71,3 +71,14 @@ def test_periods_are_not_rounded_to_never() -> None:
     cfg.TEST.EVAL_PERIOD, cfg.SOLVER.CHECKPOINT_PERIOD = 0, 4
     use_fraction(cfg, 10, 0)
     assert (cfg.TEST.EVAL_PERIOD, cfg.SOLVER.CHECKPOINT_PERIOD) == (0, 1)
+
+
+def test_too_few_iterations_for_the_steps_are_refused() -> None:
+    cfg = config()
+    cfg.SOLVER.MAX_ITER, cfg.SOLVER.STEPS, cfg.SOLVER.WARMUP_ITERS = 12, (8, 10), 0
+    with pytest.raises(ValueError, match=r"STEPS \(8, 10\) of 12 iterations become \(1, 1\) of 1:"):
+        use_fraction(cfg, 10, 0)
+    cfg = config()
+    cfg.SOLVER.STEPS = (18000, 30000)  # the second has no effect
+    use_fraction(cfg, 10, 0)
+    assert cfg.SOLVER.STEPS == (1800, 3000)

@@ -15,8 +15,10 @@ from cwrgp.cells import RESULT
 from d2_transfer.commands.trials import main
 from d2_transfer.config import get_cfg
 from d2_transfer.trials.cell import cell_config
-from d2_transfer.trials.plan import Arm, Plan, read_plan
+from d2_transfer.trials.launch import run_here
+from d2_transfer.trials.plan import Arm, Plan, read_plan, write_plan
 from d2_transfer.trials.result_files import cell_folder, read_result
+from d2_transfer.trials.status import status_line
 from d2_transfer.trials.sweep import best_rate, rate_of, swept, use_sweep
 
 C4 = REPOSITORY / "configs/quick/detection_faster_rcnn_r18_c4.yaml"
@@ -58,6 +60,25 @@ def test_each_arm_has_its_own_rate(tmp_path: Path) -> None:
     assert swept(tmp_path, plan) == {"a": {0.01: 1, 0.02: 2}, "b": {0.01: 2, 0.02: 1}}
     rates = {c.name: cell_config(plan, c, tmp_path).SOLVER.BASE_LR for c in plan.cells[4:]}
     assert rates == {"a-1": 0.02, "b-1": 0.01, "a-2": 0.02, "b-2": 0.01}
+
+
+def test_an_arm_whose_trainings_all_diverged_ends_the_trials_before_the_others_start(
+    tmp_path: Path,
+) -> None:
+    arms = (Arm("a", ("random",)), Arm("b", ("random",)))
+    files = {"random": ("", "")}
+    plan = Plan("p", get_cfg().dump(), (), arms, (1,), files, rates=(1.0, 2.0))
+    write_plan(tmp_path, plan)
+    for cell in plan.cells[:4]:
+        cell_folder(tmp_path, cell).mkdir(parents=True)
+        scores = {"bbox": {"AP": 1.0}} if cell.arm == "a" else None
+        result = {"scores": scores, "seconds": 60.0}
+        (cell_folder(tmp_path, cell) / RESULT).write_text(json.dumps(result))
+    assert status_line(tmp_path, plan) == "6 cells: 4 done, 2 waiting; about 2 min left"
+    message = "b: lr-sweep 1,2: every training diverged; give smaller rates, with --restart"
+    with pytest.raises(ValueError, match=message):
+        run_here(tmp_path, plan, num_gpus=0, jobs=1)
+    assert not (tmp_path / "logs").exists()
 
 
 @pytest.mark.slow
@@ -111,3 +132,6 @@ def test_a_sweep_and_fractions_really_run(
     assert "50 % of the training images" in words
     assert main(["--output", str(tmp_path), "--list"]) == 0
     assert capsys.readouterr().out.count("diverged") == 2
+    (cell_folder(tmp_path, plan.cells[-1]) / RESULT).unlink()
+    assert main(["--output", str(tmp_path), "--status"]) == 0
+    assert "7 done, 1 started; about" in capsys.readouterr().out

@@ -74,7 +74,7 @@ def test_images_that_both_arms_share_cancel() -> None:
 
 
 def test_only_repeated_pretrainings_speak_of_the_pretraining() -> None:
-    verdict = compare(arm([30, 31]), arm([40, 41]), ("a.pkl", "b.pkl"))[0].verdict
+    verdict = compare(arm([30, 31]), arm([40, 41], 0.5, 1), ("a.pkl", "b.pkl"))[0].verdict
     assert verdict.startswith("The pretraining ours is better than random by 10.0 box AP")
 
 
@@ -127,3 +127,25 @@ def test_an_unknown_reference_is_named() -> None:
     plan = Plan("p", "", (), (Arm("a", ("random",)),), (1,), {})
     with pytest.raises(ValueError, match="reference 'b' is no arm; choose one of a"):
         compare_arms(plan, {"a": []}, 1, reference="b")
+
+
+def test_a_difference_without_spread_has_no_interval_and_no_verdict() -> None:
+    """One seed and one image with objects: all resamples give the same."""
+    for aps in ([30.0], [30.0, 30.0]):
+        (found,) = compare(arm(aps, 3.0), arm([ap + 2 for ap in aps], 3.0))
+        assert "differ by +2.0 box AP, but neither other seeds nor other images" in found.verdict
+        assert "better" not in found.verdict and "95 %" not in found.verdict
+
+
+def test_one_seed_does_not_say_that_more_seeds_are_useless() -> None:
+    one, two = arm([30], 0.1), arm([30.1], 0.5, 1)
+    verdict = compare(one, two)[0].verdict
+    assert "inside the noise" in verdict and "not more seeds" not in verdict
+
+
+def test_intervals_of_several_arms_are_called_joint() -> None:
+    reference, ours = arm([30, 31, 32]), arm([32, 34, 33], 0.5, 1)
+    (alone,) = compare(reference, ours)
+    assert "joint" not in alone.verdict
+    both = compare(reference, ours, third=arm([30, 31, 33], 0.5, 2))
+    assert all("joint 95 % interval" in found.verdict for found in both)
