@@ -92,8 +92,8 @@ def choose_images(
     everything = sorted(ids, key=_sort_key)
     assert len(set(everything)) == len(everything), "an image is listed twice"
     order = numpy_generator(Stream.DETECTION_SUBSET, seed).permutation(len(everything))
-    first = round(len(everything) * start / 100)
-    last = min(max(1, round(len(everything) * end / 100)), len(everything))
+    # The end of one range is the start of the next, also where it is rounded up to one image.
+    first, last = (max(1, round(len(everything) * to / 100)) if to else 0 for to in (start, end))
     if first >= last:
         raise ValueError(
             f"no image is in the range from {start:g} to {end:g} % of {len(everything)} images"

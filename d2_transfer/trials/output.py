@@ -164,7 +164,13 @@ def table(results: Mapping[str, Any], *, latex: bool = False) -> str:
     for method, known in published_texts(protocol):
         cells = [known.get(f"{kind}/{m}", "-") for kind in kinds for m in _COLUMNS]
         rows.append([f"{method} (published)", "-", *cells])
-    text = tabulate(rows, headers, tablefmt="latex_booktabs" if latex else "github")
+    text = tabulate(
+        rows,
+        headers,
+        tablefmt="latex_booktabs" if latex else "github",
+        disable_numparse=True,  # 0.0 stays 0.0
+        colalign=["left", *["right"] * (len(headers) - 1)],
+    )
     text = text.replace("±", r"$\pm$") if latex else text
     if not results["deviations"]:
         return text

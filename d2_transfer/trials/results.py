@@ -270,14 +270,15 @@ def verdict(
             f"{who} and {reference.name} differ by {shown:+.1f} {metric}, but neither other seeds"
             f" nor other images show how much that varies, so there is no interval ({design})."
         )
-    interval = f"95 % interval {low:.1f} to {high:.1f} ({design})"
+    together = "95 % interval" if level == 0.95 else "joint 95 % interval"
+    interval = f"{together} {low:.1f} to {high:.1f} ({design})"
     if low > 0:
         return (
             f"{who} {verb} {word} than {reference.name} by {abs(value):.1f} {metric}, {interval}."
         )
     text = (
         f"{who} and {reference.name} differ by {shown:+.1f} {metric}, inside the noise:"
-        f" 95 % interval {change.interval.low:.1f} to {change.interval.high:.1f} ({design}). This"
+        f" {together} {change.interval.low:.1f} to {change.interval.high:.1f} ({design}). This"
         f" design shows differences of {change.detectable(level=level):.1f} AP or more with 80 %"
         " power"
     )

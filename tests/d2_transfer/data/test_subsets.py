@@ -198,3 +198,31 @@ def test_a_small_share_has_a_name_too() -> None:
     for share in (1e-5, 100 / 3, 50, 0.5):
         found = parse_subset(subset_name("NAME", share), 0)
         assert found is not None and (found.base, found.end) == ("NAME", share)
+
+
+def test_ranges_that_follow_each_other_share_no_image_however_few_there_are() -> None:
+    for count in range(2, 30):
+        for border in (1, 10, 34.5, 50):
+            first = choose_images(range(count), border, 0)
+            try:
+                second = choose_images(range(count), 100, 0, start=border)
+            except ValueError:
+                continue
+            assert sorted(first + second) == list(range(count))
+
+
+def test_a_part_of_a_part_follows_its_own_seed(scenes: Any) -> None:
+    register_custom([scenes.coco("of_a_part")])
+    half = "of_a_part_0to50percent"
+
+    def ids(name: str, seed: int) -> list[Any]:
+        register_named("DATASETS.TRAIN", [name], seed)
+        return [image.id for image in load_data(name, Reading()).data.images]
+
+    first = {seed: ids(f"{half}_34percent", seed) for seed in range(6)}
+    assert len({tuple(found) for found in first.values()}) > 1
+    for seed, found in first.items():
+        ids(half, seed + 1)
+        assert ids(f"{half}_34percent", seed) == found
+        ids(half, seed + 1)
+        assert ids(f"{half}_34percent", seed) == found

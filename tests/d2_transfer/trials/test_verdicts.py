@@ -141,3 +141,11 @@ def test_one_seed_does_not_say_that_more_seeds_are_useless() -> None:
     one, two = arm([30], 0.1), arm([30.1], 0.5, 1)
     verdict = compare(one, two)[0].verdict
     assert "inside the noise" in verdict and "not more seeds" not in verdict
+
+
+def test_intervals_of_several_arms_are_called_joint() -> None:
+    reference, ours = arm([30, 31, 32]), arm([32, 34, 33], 0.5, 1)
+    (alone,) = compare(reference, ours)
+    assert "joint" not in alone.verdict
+    both = compare(reference, ours, third=arm([30, 31, 33], 0.5, 2))
+    assert all("joint 95 % interval" in found.verdict for found in both)
