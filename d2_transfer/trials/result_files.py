@@ -11,6 +11,7 @@ from d2_transfer.trials.plan import Cell
 # What the trials end in, in their folder.
 RESULT_FILES = ("report.html", "results.json", "results.csv", "table.md", "table.tex")
 
+
 def cell_folder(output: Path, cell: Cell) -> Path:
     """The folder of a cell: its result, and the run."""
     return output / "cells" / cell.name
