@@ -88,7 +88,7 @@ def run_experiment(
         ValueError, FileNotFoundError: what cannot work, or a run failed.
         Preempted: a signal stopped the runs; the same call goes on.
     """
-    plan = _make_plan(name, cfg, output, seeds=seeds, restart=restart)
+    plan = _make_plan(name, _with_fast_views(cfg), output, seeds=seeds, restart=restart)
     command = [sys.executable, "-m", "cwrgp.commands.analyze", "--output", str(output), "--run"]
     cells = [
         Cell(run, _folder(output, run), [*command, run], output / "logs" / f"{run}.txt")
@@ -126,10 +126,20 @@ def summarize(output: Path, plan: Plan) -> dict[str, Any]:
     return results
 
 
+def _with_fast_views(cfg: CfgNode) -> CfgNode:
+    """Views in batches, unless the user says otherwise: the images are small and of one size."""
+    cfg = cfg.clone()
+    cfg.defrost()
+    if cfg.AUGMENT.DEVICE == "auto":
+        cfg.AUGMENT.DEVICE = "training"
+    return cfg
+
+
 def _changes(plan: Plan) -> list[str]:
     """KEY VALUE of what is not as in the packaged config, apart from the data."""
     default, cfg = get_cfg(), CfgNode.load_cfg(plan.config)
     merge_file(default, find_config(CONFIG))
+    default = _with_fast_views(default)
     changed = [
         (key, value_of(cfg, key))
         for key in flatten(cfg)
