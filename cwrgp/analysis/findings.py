@@ -58,7 +58,7 @@ def _whitening(arms: Arms) -> list[Finding]:
             f" over the second half of the run: {_list(trio, VOLATILITY, '{:.2f}')}.",
         ),
         Finding(
-            "Its embedding loses dimensions; those of ZCA and Cholesky keep them.",
+            "The embedding of PCA whitening loses dimensions; those of ZCA and Cholesky keep more.",
             all(_above(other[RANK], pca[RANK]) for other in both),
             f"Effective rank of the embedding of held-out images: {_list(trio, RANK, '{:.1f}')}.",
         ),
@@ -66,7 +66,9 @@ def _whitening(arms: Arms) -> list[Finding]:
     if KNN in pca:
         seen = all(_above(other[KNN], pca[KNN]) for other in both)
         text = f"k-NN accuracy: {_list(trio, KNN, '{:.1f} %')}."
-        found.append(Finding("It learns less than ZCA and Cholesky whitening.", seen, text))
+        found.append(
+            Finding("PCA whitening learns less than ZCA and Cholesky whitening.", seen, text)
+        )
     return found
 
 
