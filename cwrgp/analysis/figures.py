@@ -254,7 +254,7 @@ def _penalty(d: Drawing) -> list[Figure]:
         Figure(
             "Whiteness by weight",
             d.over_places("rank", rank, weight, _STABLE, scale=100),
-            "A larger weight should make the embedding whiter.",
+            "A larger weight makes the embedding whiter, until it shrinks it instead.",
         ),
         Figure(
             "Accuracy by weight",

@@ -92,7 +92,7 @@ def _penalty(arms: Arms) -> list[Finding]:
             "The more whitened the embedding, the less similar are negatives.",
             _above(most[STABLE_RANK], least[STABLE_RANK])
             and _above(least[NEGATIVES], most[NEGATIVES]),
-            f"{ends}, the normalised stable rank went from {change(STABLE_RANK, '{:.2%}')}, and the"
+            f"{ends}, the normalised stable rank went from {change(STABLE_RANK, '{:.4f}')}, and the"
             f" mean cosine of negatives from {change(NEGATIVES, '{:.2f}')}.",
         )
     ]
