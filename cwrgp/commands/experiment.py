@@ -115,7 +115,7 @@ def summarize(output: Path, plan: Plan) -> dict[str, Any]:
         "data": cfg.DATA.ROOT,
         "images": cfg.DATA.MAX_IMAGES or None,
         "epochs": cfg.SOLVER.EPOCHS,
-        "batch": cfg.SOLVER.BATCH_SIZE,
+        "batch": ", ".join(map(str, sorted(_batch_sizes(plan)))),
         "encoder": f"{cfg.MODEL.ARCH}, {cfg.MODEL.STEM} stem, {cfg.DATA.IMAGE_SIZE} px",
     }
     complete = len(found) == len(plan.runs)
@@ -124,6 +124,10 @@ def summarize(output: Path, plan: Plan) -> dict[str, Any]:
     arguments += ["--seeds", str(len(plan.seeds)), "--output", str(output), *_changes(plan)]
     write_outputs(output, results, f"cwrgp-analyze {shlex.join(arguments)}")
     return results
+
+
+def _batch_sizes(plan: Plan) -> set[int]:
+    return {arm_config(plan.base, arm, 0, "").SOLVER.BATCH_SIZE for arm, _ in plan.runs}
 
 
 def _with_fast_views(cfg: CfgNode) -> CfgNode:
@@ -196,7 +200,7 @@ def _make_plan(name: str, cfg: CfgNode, output: Path, *, seeds: int, restart: bo
     if seeds < 1:
         raise ValueError(f"seeds {seeds} is below 1")
     _check_runs(cfg, arms)
-    if restart:
+    if restart and (output / PLAN).is_file():  # nothing is removed from any other folder
         for part in ("runs", "logs", "figures"):
             shutil.rmtree(output / part, ignore_errors=True)
         (output / PLAN).unlink(missing_ok=True)

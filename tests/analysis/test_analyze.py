@@ -252,6 +252,9 @@ def test_a_folder_holds_one_experiment(
     error = refused(arguments("groups", photos, tmp_path, **{"SOLVER.EPOCHS": 3}), capsys)
     assert "holds an experiment with another config; give --restart" in error
     assert main(arguments("penalty", photos, tmp_path, "--restart")) == 0
+    (tmp_path / "mine/runs").mkdir(parents=True)
+    assert main(arguments("penalty", photos, tmp_path / "mine", "--restart")) == 0
+    assert (tmp_path / "mine/runs").is_dir()  # of a folder without an experiment
     error = refused(["--output", str(tmp_path), "--run", "a"], capsys)
     assert "run 'a' is unknown; choose one of cw-rgp-0-seed0" in error
 
