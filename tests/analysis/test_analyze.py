@@ -365,5 +365,7 @@ def test_weights_that_cannot_be_analysed_are_refused(
     )
     with pytest.raises(ValueError, match=r"trials 'a.json' belongs to weights"):
         cwrgp.analyze(experiment="groups", data=with_twins, output=tmp_path, trials="a.json")
+    with pytest.raises(ValueError, match="SOLVER is a key of a config: weights have none"):
+        cwrgp.analyze(weights=one, data=with_twins, output=tmp_path, SOLVER={"EPOCHS": 3})
     with pytest.raises(ValueError, match="experiment 'nothing' is unknown"):
         cwrgp.analyze(experiment="nothing", data=with_twins, output=tmp_path)
