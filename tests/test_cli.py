@@ -115,6 +115,7 @@ def test_a_command_names_options_instead_of_arguments(message: str, shown: str |
 
 def test_each_option_is_one_of_a_command() -> None:
     parsed = [
+        analyze.parse_args([]),
         convert.parse_args(["a", "b"]),
         embed.parse_args(["a", "b", "c"]),
         evaluate.parse_args(["--weights", "a", "--config-file", "b", "knn"]),

@@ -217,6 +217,9 @@ def test_from_images_to_ap(environment: Environment) -> None:
     assert (environment.folder / "detector" / "model_final.pth").is_file()
     published = run("cwrgp-publish", "run/model_final.pth", "published", "--name", "tiny")
     assert "metric   knn_leave_one_out/top1" in published
+    write_images(environment.folder / "many", 520, side=8)  # more than the network has channels
+    analysis = ("--weights", "run/model_final.pth", "--data", "many", "--output", "analysis")
+    assert "analysis/report.html" in run("cwrgp-analyze", *analysis)
     (environment.folder / "page.html.j2").write_text(PAGE)
     html = run("python", "-c", RENDER)
     assert html.startswith("<!doctype html>") and "<title>A page</title>" in html

@@ -28,8 +28,6 @@ _COLUMNS = {
     "numerical_rank": "rank",
     "effective_rank": "effective rank",
     "rankme": "RankMe",
-    "stable_rank": "stable rank",
-    "participation_ratio": "participation",
     "alignment": "alignment",
     "uniformity": "uniformity",
     "negative_cosine": "negatives",
@@ -101,7 +99,7 @@ def write_outputs(
         ranks=_ranks(checkpoints, styles, folder),
         spectra=[(stage, _spectrum(stage, checkpoints, styles, folder)) for stage in STAGES],
         transfer=_transfer(results, styles, folder),
-        head=["", "encoder", *_COLUMNS.values()],
+        head=["", *_COLUMNS.values()],
         rows=[_row(name, record) for name, record in checkpoints.items()],
         neighbours=[_sheet(place, results, pictures) for place in range(len(results["queries"]))],
     )
@@ -119,7 +117,7 @@ def _last(record: Mapping[str, Any]) -> Mapping[str, float | None]:
 
 def _row(name: str, record: Mapping[str, Any]) -> list[str]:
     cells = [_shown(_last(record)[key]) for key in _COLUMNS]
-    return [name, record["arch"], *cells]
+    return [name, *cells]
 
 
 def _shown(value: float | None) -> str:

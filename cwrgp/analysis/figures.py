@@ -134,15 +134,19 @@ class Drawing:
     def against(
         self, name: str, x: str, y: str, x_label: str, y_label: str, *, scale: float = 1
     ) -> Markup:
-        """One value against another, a point for each arm, joined in the arms' order."""
-        arms = [arm for arm in self.arms if x in arm["values"] and y in arm["values"]]
-        xs = _scaled([arm["values"][x]["mean"] for arm in arms], scale)
-        ys = _scaled([arm["values"][y]["mean"] for arm in arms], 1)
-        points = "; ".join(
-            f"weight {arm['x']:g}: {a:.3g} and {b:.3g}"
-            for arm, a, b in zip(arms, xs, ys, strict=True)
-        )
-        series = [Series("CW-RGP", xs, ys, 0, markers=True)] if arms else []
+        """One value against another, a point for each arm."""
+        series = [
+            Series(
+                f"weight {arm['x']:g}",
+                _scaled([arm["values"][x]["mean"]], scale),
+                _scaled([arm["values"][y]["mean"]], 1),
+                style,
+                markers=True,
+            )
+            for style, arm in enumerate(self.arms)
+            if x in arm["values"] and y in arm["values"]
+        ]
+        points = "; ".join(f"{s.label}: {s.x[0]:.3g} and {s.y[0]:.3g}" for s in series)
         alt = f"{y_label} against {x_label}. {points}"
         return line_chart(
             series, x_label=x_label, y_label=y_label, alt=alt, y_zero=False, files=self.files(name)
@@ -250,7 +254,7 @@ def _penalty(d: Drawing) -> list[Figure]:
         Figure(
             "Whiteness by weight",
             d.over_places("rank", rank, weight, _STABLE, scale=100),
-            "A larger weight should make the embedding whiter.",
+            "A larger weight makes the embedding whiter, until it shrinks it instead.",
         ),
         Figure(
             "Accuracy by weight",

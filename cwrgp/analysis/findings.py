@@ -1,7 +1,7 @@
 """Whether what the paper found shows in the results of an experiment.
 
-"Seen" means that every seed of the one setting lies on the right side of every seed of the other;
-with one seed that is the weakest of evidence.
+"Seen" means that every seed of the one setting lies on the right side of every seed of the other,
+and that mean accuracies differ by more than a point. With one seed that is the weakest of evidence.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
+
+from cwrgp.statistics import MARGIN
 
 Arms = Mapping[tuple[str, float | None], Mapping[str, Any]]
 
@@ -58,41 +60,46 @@ def _whitening(arms: Arms) -> list[Finding]:
             f" over the second half of the run: {_list(trio, VOLATILITY, '{:.2f}')}.",
         ),
         Finding(
-            "Its embedding loses dimensions; those of ZCA and Cholesky keep them.",
+            "The embedding of PCA whitening loses dimensions; those of ZCA and Cholesky keep more.",
             all(_above(other[RANK], pca[RANK]) for other in both),
             f"Effective rank of the embedding of held-out images: {_list(trio, RANK, '{:.1f}')}.",
         ),
     ]
     if KNN in pca:
-        seen = all(_above(other[KNN], pca[KNN]) for other in both)
+        seen = all(_better(other[KNN], pca[KNN]) for other in both)
         text = f"k-NN accuracy: {_list(trio, KNN, '{:.1f} %')}."
-        found.append(Finding("It learns less than ZCA and Cholesky whitening.", seen, text))
+        found.append(
+            Finding("PCA whitening learns less than ZCA and Cholesky whitening.", seen, text)
+        )
     return found
 
 
 def _penalty(arms: Arms) -> list[Finding]:
-    weights = sorted(x for _, x in arms if x is not None)
-    first, last = (arms["CW-RGP", weights[n]] for n in (0, -1))
-    rank = f"{_mean(first, STABLE_RANK):.3f} to {_mean(last, STABLE_RANK):.3f}"
-    cosine = f"{_mean(first, NEGATIVES):.3f} to {_mean(last, NEGATIVES):.3f}"
+    # By whiteness, not by weight: a large weight shrinks the embedding, which ends the penalty.
+    weights = sorted(
+        (x for _, x in arms if x is not None), key=lambda w: _mean(arms["CW-RGP", w], STABLE_RANK)
+    )
+    least, most = (arms["CW-RGP", weights[n]] for n in (0, -1))
+    ends = (
+        f"From the least white embedding (weight {weights[0]:g}) to the whitest ({weights[-1]:g})"
+    )
+
+    def change(name: str, form: str) -> str:
+        return f"{form.format(_mean(least, name))} to {form.format(_mean(most, name))}"
+
     found = [
         Finding(
             "The more whitened the embedding, the less similar are negatives.",
-            _above(last[STABLE_RANK], first[STABLE_RANK])
-            and _above(first[NEGATIVES], last[NEGATIVES]),
-            f"From a weight of {weights[0]:g} to {weights[-1]:g}, the normalised stable rank went"
-            f" from {rank}, and the mean cosine of negatives from {cosine}.",
+            _above(most[STABLE_RANK], least[STABLE_RANK])
+            and _above(least[NEGATIVES], most[NEGATIVES]),
+            f"{ends}, the normalised stable rank went from {change(STABLE_RANK, '{:.4f}')}, and the"
+            f" mean cosine of negatives from {change(NEGATIVES, '{:.2f}')}.",
         )
     ]
-    if KNN in first:
-        accuracies = ", ".join(f"{_mean(arms['CW-RGP', w], KNN):.1f} %" for w in weights)
-        found.append(
-            Finding(
-                "A fully whitened embedding is not the best one.",
-                _above(first[KNN], last[KNN]),
-                f"k-NN accuracy by weight, from {weights[0]:g} to {weights[-1]:g}: {accuracies}.",
-            )
-        )
+    if KNN in least:
+        text = f"{ends}, the k-NN accuracy went from {change(KNN, '{:.1f} %')}."
+        claim = "The more whitened embedding is the worse representation."
+        found.append(Finding(claim, _better(least[KNN], most[KNN]), text))
     return found
 
 
@@ -106,7 +113,7 @@ def _batch_size(arms: Arms) -> list[Finding]:
     return [
         Finding(
             "Channel whitening holds its accuracy at small batches, where batch whitening fails.",
-            _above(channel[0], batch[0]) and lost[0] < lost[1],
+            _better(channel[0], batch[0]) and lost[0] < lost[1],
             f"k-NN accuracy at a batch of {small:g} and of {large:g}: CW-RGP"
             f" {channel[0]['mean']:.1f} and {channel[1]['mean']:.1f} %, batch whitening"
             f" {batch[0]['mean']:.1f} and {batch[1]['mean']:.1f} %.",
@@ -124,7 +131,7 @@ def _groups(arms: Arms) -> list[Finding]:
     return [
         Finding(
             "Random groups help.",
-            all(_above(random, fixed) for random, fixed in pairs.values()),
+            all(_better(random, fixed) for random, fixed in pairs.values()),
             f"k-NN accuracy with random and with fixed groups: {text}.",
         )
     ]
@@ -142,6 +149,11 @@ def _above(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
     """Whether every seed of ``a`` is above every seed of ``b``; a run without a value is not."""
     both = [*a["runs"], *b["runs"]]
     return None not in both and min(a["runs"]) > max(b["runs"])
+
+
+def _better(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
+    """The same for accuracies in percent, which also differ by more than `MARGIN`."""
+    return _above(a, b) and a["mean"] - b["mean"] > MARGIN
 
 
 def _mean(values: Mapping[str, Any], name: str) -> float:

@@ -31,8 +31,7 @@ _COLUMNS = {
     "embedding/normalized_rank": ("rank, %", 100),
     "embedding/normalized_stable_rank": ("stable rank, %", 100),
     "embedding/negative_cosine": ("negatives", 1),
-    "embedding/positive_cosine": ("positives", 1),
-    "encoder/effective_rank": ("encoder’s effective rank", 1),
+    "encoder/effective_rank": ("encoder: effective rank", 1),
 }
 
 

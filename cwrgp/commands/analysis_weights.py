@@ -39,7 +39,15 @@ _BATCH = 50
 
 
 def analyze_weights(
-    weights: Sequence[str], data: Path, output: Path, *, trials: Path | None
+    weights: Sequence[str],
+    data: Path,
+    output: Path,
+    *,
+    trials: Path | None,
+    source: str = "auto",
+    branch: str | None = None,
+    prefix: str | None = None,
+    unsafe: bool = False,
 ) -> dict[str, Any]:
     """Analyses checkpoints on the images of a folder and writes the files of the analysis.
 
@@ -48,6 +56,7 @@ def analyze_weights(
         data: folder of images.
         output: folder of the results.
         trials: results.json of ``cwrgp-trials``, whose arms have the same names, or None.
+        source: as for `load_network`; so are the others.
 
     Returns:
         The content of ``results.json``; see `cwrgp.analysis.checkpoints.collect`.
@@ -59,7 +68,10 @@ def analyze_weights(
     """
     named = _named(weights)
     aps = None if trials is None else _read_trials(trials, named)
-    networks = {name: load_network(file) for name, file in named.items()}
+    networks = {
+        name: load_network(file, source=source, branch=branch, prefix=prefix, unsafe=unsafe)
+        for name, file in named.items()
+    }
     files, _ = readable_images(named_images([data]), None)
     chosen = sample_indices(len(files), NUM_IMAGES, Stream.PROBE_SUBSET, 0)
     files = [files[index] for index in sorted(chosen)]

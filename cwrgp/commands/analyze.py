@@ -10,10 +10,12 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+import torch
 from fvcore.common.config import CfgNode
 
 from cwrgp.builders.experiments import EXPERIMENTS
-from cwrgp.cli import make_parser, run_main
+from cwrgp.checkpoints.formats import BRANCHES, source_names
+from cwrgp.cli import add_checkpoint_arguments, make_parser, run_main
 from cwrgp.commands.analysis_weights import analyze_weights
 from cwrgp.commands.experiment import CONFIG, run_experiment, run_one
 from cwrgp.config import get_cfg
@@ -36,9 +38,13 @@ def analyze(
     *,
     data: str | PathLike[str],
     output: str | PathLike[str],
-    weights: Sequence[str | PathLike[str]] = (),
+    weights: str | PathLike[str] | Sequence[str | PathLike[str]] = (),
     experiment: str | None = None,
     trials: str | PathLike[str] | None = None,
+    source: str = "auto",
+    branch: str | None = None,
+    prefix: str | None = None,
+    unsafe: bool = False,
     seeds: int = 1,
     jobs: int | None = None,
     restart: bool = False,
@@ -57,10 +63,14 @@ def analyze(
         output: folder of the results. What is finished there is kept.
         weights: "NAME=FILE" or files, of any format that the converter reads, to be analysed side
             by side.
-        experiment: "whitening", "penalty", "batch-size" or "groups"; instead of ``weights``, as is
-            what follows, but for ``trials``.
+        experiment: instead of ``weights``: "whitening", "penalty", "batch-size" or "groups".
         trials: results.json of ``cwrgp-trials`` with arms of the names of ``weights``: does the
             rank predict AP?
+        source: format of the weights; "auto" detects it.
+        branch: "online" or "momentum"; None takes what the format's publishers evaluate.
+        prefix: what the network's names begin with, where a file has several networks and no
+            known format.
+        unsafe: lets the weights' files run code: only for files that you made.
         seeds: runs of each setting. One is a preview, without intervals.
         jobs: runs at once; None: one for each core, or one on a GPU.
         restart: remove what the folder holds of earlier runs.
@@ -76,33 +86,40 @@ def analyze(
         FileNotFoundError: no such config, weights or data.
         Preempted: a signal stopped it; the same call goes on.
     """
-    if weights or experiment is None:
-        return _weights([str(word) for word in weights], data, output, trials, experiment)
-    if trials is not None:
-        raise ValueError(f"trials {str(trials)!r} belongs to weights")
+    words = [weights] if isinstance(weights, str | PathLike) else weights
+    if _of_weights(words, experiment, trials):
+        if overrides:
+            raise ValueError(f"{next(iter(overrides))} is a key of a config: weights have none")
+        return analyze_weights(
+            [str(word) for word in words],
+            Path(data).expanduser().resolve(),
+            Path(output).expanduser().resolve(),
+            trials=None if trials is None else Path(trials).expanduser(),
+            source=source,
+            branch=branch,
+            prefix=prefix,
+            unsafe=unsafe,
+        )
+    assert experiment is not None
     cfg = get_cfg()
     merge_file(cfg, find_config(config))
     merge_values(cfg, overrides)
     return _experiment(cfg, data, output, experiment, seeds, jobs, restart)
 
 
-def _weights(
-    weights: Sequence[str],
-    data: str | PathLike[str],
-    output: str | PathLike[str],
-    trials: str | PathLike[str] | None,
-    experiment: str | None,
-) -> dict[str, Any]:
-    if experiment is not None:
+def _of_weights(weights: Sequence[object], experiment: str | None, trials: object) -> bool:
+    """Whether weights are to be analysed, and not an experiment run.
+
+    Raises:
+        ValueError: neither or both.
+    """
+    if weights and experiment is not None:
         raise ValueError(f"experiment {experiment!r} trains its own weights; omit one of the two")
-    if not weights:
+    if not weights and experiment is None:
         raise ValueError("weights or an experiment is needed: " + ", ".join(EXPERIMENTS))
-    return analyze_weights(
-        weights,
-        Path(data).expanduser().resolve(),
-        Path(output).expanduser().resolve(),
-        trials=None if trials is None else Path(trials).expanduser(),
-    )
+    if trials is not None and not weights:
+        raise ValueError(f"trials {str(trials)!r} belongs to weights")
+    return bool(weights)
 
 
 def _experiment(
@@ -132,8 +149,6 @@ def _experiment(
 
 def _jobs() -> int:
     """Runs at once: one for each core that this process may use; one on a GPU."""
-    import torch  # noqa: PLC0415
-
     return 1 if torch.cuda.is_available() else len(os.sched_getaffinity(0))
 
 
@@ -146,6 +161,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         metavar="FILE",
         help="results.json of cwrgp-trials: does the rank predict AP?",
     )
+    add_checkpoint_arguments(parser, source_names(), BRANCHES)
     parser.add_argument("--experiment", metavar="NAME", help=", ".join(EXPERIMENTS))
     parser.add_argument("--data", metavar="DIR", help="folder of the images")
     parser.add_argument("--output", metavar="DIR", help="folder of the results")
@@ -181,14 +197,17 @@ def _start(args: argparse.Namespace) -> int:
             return 0
         if args.data is None:
             raise ValueError("--data is missing: the folder of the images")
-        if args.weights or args.experiment is None:
-            _weights(args.weights, args.data, args.output, args.trials, args.experiment)
-            print(f"\nWritten: {output}/report.html, results.json, figures/")
-            return 0
-        cfg = get_cfg()
-        merge_file(cfg, find_config(args.config_file))
-        merge_pairs(cfg, args.opts)
-        _experiment(cfg, args.data, output, args.experiment, args.seeds, args.jobs, args.restart)
+        if _of_weights(args.weights, args.experiment, args.trials):
+            names = ("weights", "trials", "source", "branch", "prefix", "unsafe")
+            given = {name: getattr(args, name) for name in names}
+            analyze(data=args.data, output=output, **given)
+        else:
+            cfg = get_cfg()
+            merge_file(cfg, find_config(args.config_file))
+            merge_pairs(cfg, args.opts)
+            _experiment(
+                cfg, args.data, output, args.experiment, args.seeds, args.jobs, args.restart
+            )
     except Preempted as stopped:
         print(f"{stopped}; the same command continues", file=sys.stderr)
         return EXIT_CODE

@@ -88,7 +88,7 @@ def run_experiment(
         ValueError, FileNotFoundError: what cannot work, or a run failed.
         Preempted: a signal stopped the runs; the same call goes on.
     """
-    plan = _make_plan(name, cfg, output, seeds=seeds, restart=restart)
+    plan = _make_plan(name, _with_fast_views(cfg), output, seeds=seeds, restart=restart)
     command = [sys.executable, "-m", "cwrgp.commands.analyze", "--output", str(output), "--run"]
     cells = [
         Cell(run, _folder(output, run), [*command, run], output / "logs" / f"{run}.txt")
@@ -115,7 +115,7 @@ def summarize(output: Path, plan: Plan) -> dict[str, Any]:
         "data": cfg.DATA.ROOT,
         "images": cfg.DATA.MAX_IMAGES or None,
         "epochs": cfg.SOLVER.EPOCHS,
-        "batch": cfg.SOLVER.BATCH_SIZE,
+        "batch": ", ".join(map(str, sorted(_batch_sizes(plan)))),
         "encoder": f"{cfg.MODEL.ARCH}, {cfg.MODEL.STEM} stem, {cfg.DATA.IMAGE_SIZE} px",
     }
     complete = len(found) == len(plan.runs)
@@ -126,10 +126,24 @@ def summarize(output: Path, plan: Plan) -> dict[str, Any]:
     return results
 
 
+def _batch_sizes(plan: Plan) -> set[int]:
+    return {arm_config(plan.base, arm, 0, "").SOLVER.BATCH_SIZE for arm, _ in plan.runs}
+
+
+def _with_fast_views(cfg: CfgNode) -> CfgNode:
+    """Views in batches, unless the user says otherwise: the images are small and of one size."""
+    cfg = cfg.clone()
+    cfg.defrost()
+    if cfg.AUGMENT.DEVICE == "auto":
+        cfg.AUGMENT.DEVICE = "training"
+    return cfg
+
+
 def _changes(plan: Plan) -> list[str]:
     """KEY VALUE of what is not as in the packaged config, apart from the data."""
     default, cfg = get_cfg(), CfgNode.load_cfg(plan.config)
     merge_file(default, find_config(CONFIG))
+    default = _with_fast_views(default)
     changed = [
         (key, value_of(cfg, key))
         for key in flatten(cfg)
@@ -186,7 +200,7 @@ def _make_plan(name: str, cfg: CfgNode, output: Path, *, seeds: int, restart: bo
     if seeds < 1:
         raise ValueError(f"seeds {seeds} is below 1")
     _check_runs(cfg, arms)
-    if restart:
+    if restart and (output / PLAN).is_file():  # nothing is removed from any other folder
         for part in ("runs", "logs", "figures"):
             shutil.rmtree(output / part, ignore_errors=True)
         (output / PLAN).unlink(missing_ok=True)

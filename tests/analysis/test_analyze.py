@@ -56,9 +56,8 @@ def arguments(experiment: str, photos: Path, output: Path, *flags: Any, **keys: 
 
 
 @pytest.fixture
-def two_arms(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of the experiment "groups", in this process."""
-    monkeypatch.setitem(EXPERIMENTS, "groups", lambda arms=EXPERIMENTS["groups"]: arms()[1:3])
+def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs, one after the other; a process of its own takes seconds to start."""
 
     def here(cells: Any, **_: Any) -> None:
         for cell in cells:
@@ -66,6 +65,12 @@ def two_arms(monkeypatch: pytest.MonkeyPatch) -> None:
             run_one(Path(folder), name)
 
     monkeypatch.setattr("cwrgp.commands.experiment.run_cells", here)
+
+
+@pytest.fixture
+def two_arms(monkeypatch: pytest.MonkeyPatch, in_this_process: None) -> None:
+    """Of the experiment "groups"."""
+    monkeypatch.setitem(EXPERIMENTS, "groups", lambda arms=EXPERIMENTS["groups"]: arms()[1:3])
 
 
 def check_page(folder: Path) -> Page:
@@ -140,10 +145,10 @@ def test_names_of_runs_are_unique() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_every_experiment_runs(
-    experiment: str, photos: Path, tmp_path: Path, run_tool: Any
+    experiment: str, photos: Path, tmp_path: Path, in_this_process: None
 ) -> None:
-    done = run_tool("tools/analyze.py", *arguments(experiment, photos, tmp_path, "--jobs", 2))
-    assert done.returncode == 0, done.stderr
+    keys = {"SOLVER.EPOCHS": 1, "SOLVER.WARMUP_EPOCHS": 0.0, "SOLVER.WARMUP_ITERS": 0}
+    assert main(arguments(experiment, photos, tmp_path, **keys)) == 0
     results = json.loads((tmp_path / "results.json").read_text())
     assert len(results["arms"]) == len(experiment_arms(experiment))
     assert results["findings"]
@@ -163,26 +168,38 @@ def without_times(folder: Path) -> dict[str, Any]:
 def test_a_killed_command_goes_on_to_the_same_results(
     photos: Path, tmp_path: Path, run_tool: Any
 ) -> None:
-    keys = {"CHECKPOINT_PERIOD": 1, "SOLVER.EPOCHS": 3}
+    keys = {"CHECKPOINT_PERIOD": 1}
     words = [arguments("penalty", photos, tmp_path / name, "--jobs", 1, **keys) for name in "ab"]
     assert run_tool("tools/analyze.py", *words[0], OMP_NUM_THREADS="1").returncode == 0
     command = [sys.executable, "tools/analyze.py", *words[1]]
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    run = tmp_path / "b/runs/cw-rgp-0.01-seed0/run"
-    for number in (signal.SIGKILL, signal.SIGTERM):
-        process = subprocess.Popen(command, env=env, start_new_session=True)
-        while not (run / "last_checkpoint").exists() and process.poll() is None:
-            time.sleep(0.05)
-        if number is signal.SIGTERM:
-            process.send_signal(number)
-            process.wait()
-            assert process.returncode == 75 or (tmp_path / "b/results.json").is_file()
-        else:
-            lock = json.loads((run.parent / "lock.json").read_text())
-            process.kill()
-            process.wait()
-            os.kill(lock["pid"], signal.SIGKILL)  # the run has a session of its own
-    assert not (run.parent / "result.json").exists() or run.exists()
+    folder = tmp_path / "b/runs/cw-rgp-0.01-seed0"
+
+    def holder() -> int | None:
+        text = (folder / "lock.json").read_text() if (folder / "lock.json").exists() else ""
+        return json.loads(text)["pid"] if text.endswith("}") else None
+
+    # Killed in the middle of the second run, its own process as well.
+    process = subprocess.Popen(command, env=env)
+    while not (folder / "run/last_checkpoint").exists():
+        assert process.poll() is None
+        time.sleep(0.05)
+    killed = holder()
+    assert killed is not None
+    process.kill()
+    os.kill(killed, signal.SIGKILL)
+    process.wait()
+    assert not (folder / "result.json").exists()
+    # Asked to stop as soon as this run goes on.
+    process = subprocess.Popen(command, env=env)
+    while holder() in (None, killed):
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait() == 75
+    assert not (folder / "result.json").exists()
+    partial = json.loads((tmp_path / "b/results.json").read_text())
+    assert not partial["complete"] and len(partial["arms"]) == 1 and not partial["findings"]
     assert run_tool("tools/analyze.py", *words[1], OMP_NUM_THREADS="1").returncode == 0
     a, b = (without_times(tmp_path / name) for name in "ab")
     assert a == b
@@ -235,6 +252,9 @@ def test_a_folder_holds_one_experiment(
     error = refused(arguments("groups", photos, tmp_path, **{"SOLVER.EPOCHS": 3}), capsys)
     assert "holds an experiment with another config; give --restart" in error
     assert main(arguments("penalty", photos, tmp_path, "--restart")) == 0
+    (tmp_path / "mine/runs").mkdir(parents=True)
+    assert main(arguments("penalty", photos, tmp_path / "mine", "--restart")) == 0
+    assert (tmp_path / "mine/runs").is_dir()  # of a folder without an experiment
     error = refused(["--output", str(tmp_path), "--run", "a"], capsys)
     assert "run 'a' is unknown; choose one of cw-rgp-0-seed0" in error
 
@@ -345,5 +365,7 @@ def test_weights_that_cannot_be_analysed_are_refused(
     )
     with pytest.raises(ValueError, match=r"trials 'a.json' belongs to weights"):
         cwrgp.analyze(experiment="groups", data=with_twins, output=tmp_path, trials="a.json")
+    with pytest.raises(ValueError, match="SOLVER is a key of a config: weights have none"):
+        cwrgp.analyze(weights=one, data=with_twins, output=tmp_path, SOLVER={"EPOCHS": 3})
     with pytest.raises(ValueError, match="experiment 'nothing' is unknown"):
         cwrgp.analyze(experiment="nothing", data=with_twins, output=tmp_path)
