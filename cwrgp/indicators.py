@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from cwrgp.similarity import (
@@ -36,11 +37,16 @@ def indicators(z1: Tensor, z2: Tensor | None = None) -> dict[str, float]:
         Name of the function -> value.
 
     Raises:
-        ValueError: fewer than two samples, or views of different shapes.
+        ValueError: fewer than two samples, no channels, values that are not finite, or views of
+            different shapes.
     """
     shapes = [tuple(z.shape) for z in (z1, z2) if z is not None]
-    if len(set(shapes)) > 1 or len(shapes[0]) != 2:
+    if len(set(shapes)) > 1 or len(shapes[0]) != 2 or not shapes[0][1]:
         raise ValueError(f"indicators need features (n, D), alike for both views, got {shapes}")
+    for z in (z1, z2):
+        if z is not None and not (finite := torch.isfinite(z).all(1)).all():
+            bad = int((~finite).sum())
+            raise ValueError(f"features of {bad} of {len(z)} samples are NaN or infinite")
     eigenvalues = covariance_spectrum(z1)
     values = {
         "numerical_rank": numerical_rank(eigenvalues),

@@ -1,7 +1,8 @@
 """How similar embeddings are to each other: of the same sample, and of different ones.
 
 All functions normalise embeddings to unit length, are batched over leading dimensions and
-differentiable, compute in fp64 and return fp64.
+differentiable, compute in fp64 and return fp64. An embedding of 0 stays 0 and has the cosine 0 with
+all others, as in torch.nn.functional.cosine_similarity.
 
 Shapes: n samples, D channels.
 """
@@ -28,13 +29,13 @@ def alignment(z1: Tensor, z2: Tensor, *, alpha: float = 2) -> Tensor:
     Args:
         z1: (..., n, D).
         z2: of the other views of the same samples, likewise.
-        alpha: exponent.
+        alpha: exponent, 1 or above where a gradient is needed.
 
     Returns:
         (...).
     """
-    squares = (_unit(z1) - _unit(z2)).square().sum(-1)
-    return squares.pow(alpha / 2).mean(-1)
+    # The norm has the gradient 0 where both are equal; that of a square root would be infinite.
+    return torch.linalg.vector_norm(_unit(z1) - _unit(z2), dim=-1).pow(alpha).mean(-1)
 
 
 def uniformity(z: Tensor, *, t: float = 2) -> Tensor:
@@ -52,11 +53,12 @@ def uniformity(z: Tensor, *, t: float = 2) -> Tensor:
     """
     z = _unit(z)
     num_samples = _num_samples(z)
+    squared = z.square().sum(-1, keepdim=True)
     sums = []
     for start in range(0, num_samples, _BLOCK):
-        rows = z[..., start : start + _BLOCK, :]
-        # For unit vectors |a - b|^2 = 2 - 2 a.b
-        exponent = 2 * t * (rows @ z.mT - 1)
+        rows, rows_squared = (x[..., start : start + _BLOCK, :] for x in (z, squared))
+        # |a - b|^2 = |a|^2 + |b|^2 - 2 a.b; the squares are 1, or 0 for an embedding that is 0.
+        exponent = -t * (rows_squared + squared.mT - 2 * rows @ z.mT)
         same = torch.ones_like(exponent, dtype=torch.bool).tril(start).triu(start)
         sums.append(exponent.masked_fill(same, -torch.inf).flatten(-2).logsumexp(-1))
     return torch.stack(sums, -1).logsumexp(-1) - math.log(num_samples * (num_samples - 1))
@@ -81,8 +83,9 @@ def positive_cosine(z1: Tensor, z2: Tensor) -> Tensor:
 def negative_cosine(z: Tensor) -> Tensor:
     """Mean cosine of the pairs of different samples, in [-1 / (n - 1), 1].
 
-    Healthy: near 0. Sick: near 1, a collapse. Weng et al., NeurIPS 2022: a more whitened output
-    pushes negatives further apart, and is a worse representation.
+    Healthy: near 0. Sick: near 1, a collapse; one to 0 itself shows in :func:`feature_std` and
+    :func:`uniformity`. Weng et al., NeurIPS 2022: a more whitened output pushes negatives further
+    apart, and is a worse representation.
 
     Args:
         z: (..., n, D), n > 1.

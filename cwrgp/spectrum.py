@@ -80,16 +80,20 @@ def stable_rank(x: Tensor) -> Tensor:
     Returns:
         (...).
     """
-    squares = torch.linalg.svdvals(x.double()).square()
-    total, largest = squares.sum(-1), squares.amax(-1)
+    x = x.double()
+    total = x.square().sum((-2, -1))
+    # The largest eigenvalue of the smaller Gram matrix is exact to rounding, unlike the smallest,
+    # and takes a fraction of the time of the singular values.
+    gram = x @ x.mT if x.shape[-2] < x.shape[-1] else x.mT @ x
+    largest = torch.linalg.eigvalsh(gram).amax(-1)
     return total / _where_positive(largest)
 
 
 def normalized_stable_rank(x: Tensor) -> Tensor:
-    """||X||_F^2 / (||X||_2^2 D), :func:`stable_rank` / D, in (0, 1]; 0 if x is 0.
+    """||X||_F^2 / (||X||_2^2 D), :func:`stable_rank` / D, from 1 / D to min(1, n / D); 0 if x is 0.
 
-    Healthy: for whitened output near 1, for embeddings some tenths. Sick: near 1 / D, which equal
-    rows have. Weng et al., NeurIPS 2022, section 3.
+    Healthy: for whitened output near the upper limit, for embeddings some tenths. Sick: near 1 / D,
+    which equal rows have. Weng et al., NeurIPS 2022, section 3.
 
     Args:
         x: (..., n, D).

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from cwrgp.whitening import at_least_float32, whiten, whitening_matrix
+from cwrgp.whitening import whiten, whitening_matrix
 
 
 class Volatility(NamedTuple):
@@ -15,7 +15,9 @@ class Volatility(NamedTuple):
 
     Attributes:
         matrix: |W' - W|_F / |W|_F of the whitening matrix, 0 or above.
-        target: |Z' - Z|_F / |Z|_F of the whitened output, from 0 to 2.
+        target: |Z' - Z|_F / |Z|_F of the whitened output, from 0 to 2 without shrinkage.
+
+    NaN where a covariance is singular.
     """
 
     matrix: Tensor
@@ -58,7 +60,7 @@ def target_volatility(
         raise ValueError(
             f"the same samples are compared: got {tuple(before.shape)} and {tuple(after.shape)}"
         )
-    both = at_least_float32(torch.stack([before, after])).double()
+    both = torch.stack([before, after]).double()
     options = {"axis": axis, "method": method, "num_groups": num_groups, "eps": eps, "ddof": ddof}
     matrices = whitening_matrix(both, permutation=permutation, **options)  # type: ignore[arg-type]
     targets = whiten(both, permutation=permutation, **options)  # type: ignore[arg-type]

@@ -51,6 +51,17 @@ def test_equal_samples_are_a_collapse():
     assert feature_std(z) < 1e-12
     zero = torch.zeros(5, 3)
     assert close(negative_cosine(zero), 0) and close(feature_std(zero), 0)
+    assert close(uniformity(zero), 0)
+    some = torch.tensor([[3.0, 4, 0], [0, 0, 0], [0, 0, 0]])  # two pairs at a distance of 1
+    assert close(uniformity(some), math.log((1 + 2 * math.exp(-2)) / 3))
+
+
+@pytest.mark.parametrize("alpha", [1, 1.5, 2, 3])
+def test_alignment_has_a_gradient_where_views_are_equal(alpha):
+    a, b = draw(2, 5, 4).requires_grad_()
+    (gradient,) = torch.autograd.grad(alignment(a, a.detach(), alpha=alpha), a)
+    assert (gradient == 0).all()
+    assert gradcheck(lambda x, y: alignment(x, y, alpha=alpha), (a, b))
 
 
 def test_two_directions():
@@ -121,3 +132,10 @@ def test_all_indicators_at_once():
     assert constant["effective_rank"] == 1
     with pytest.raises(ValueError, match=r"got \[\(40, 6\), \(39, 6\)\]"):
         indicators(a, b[1:])
+    with pytest.raises(ValueError, match=r"got \[\(40, 0\)\]"):
+        indicators(a[:, :0])
+    a[3, 1], b[[4, 5], 0] = math.nan, math.inf
+    with pytest.raises(ValueError, match="features of 1 of 40 samples are NaN or infinite"):
+        indicators(a)
+    with pytest.raises(ValueError, match="features of 2 of 40 samples"):
+        indicators(torch.ones(40, 6), b)

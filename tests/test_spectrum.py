@@ -133,6 +133,16 @@ def test_rotation_and_scale_change_nothing():
     assert stable_rank(moved) < stable_rank(x) and rankme(moved) < rankme(x)
 
 
+@pytest.mark.parametrize("shape", [(40, 6), (6, 40)])
+def test_stable_rank_against_the_norms_of_its_definition(shape):
+    x = draw(2, *shape).requires_grad_()
+    norms = [torch.linalg.matrix_norm(x, order).square() for order in ("fro", 2)]
+    expected, got = norms[0] / norms[1], stable_rank(x)
+    torch.testing.assert_close(got, expected)
+    gradients = [torch.autograd.grad(ranks.sum(), x)[0] for ranks in (got, expected)]
+    torch.testing.assert_close(*gradients)
+
+
 def test_bounds_and_order():
     """1 <= participation ratio <= effective rank <= D; the stable rank is at most the rank."""
     x = draw(40, 6) @ draw(6, 6)

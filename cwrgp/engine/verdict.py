@@ -22,6 +22,9 @@ _LEARNING = ((200, 0.9), (0, 0.92))
 # rank has fallen to half of the first one; nor has it above the share before, once a tenth is left.
 _CHANCE = ((60, 0.95), (40, 0.97))
 _FALLEN_RANK, _LITTLE_RANK = 0.5, 0.1
+# Steps after which, and a share above which, nothing has been learnt, whatever the ranks: far too
+# small a rate leaves them as they were, and a resumed run does not know the first one.
+_LATE_STEPS, _LATE_CHANCE = 1000, 0.97
 # Steps after which, and a share below which, a run is called healthy.
 _SETTLED_STEPS, _HEALTHY = 80, 0.9
 
@@ -73,14 +76,18 @@ def judge(evidence: Evidence) -> State | None:
             return State.DIMENSIONAL_COLLAPSE
         if _is_at_chance(e):
             return State.CHANCE
-        if e.effective_rank < _ONE_DIMENSION:
+        if e.effective_rank < _ONE_DIMENSION and e.full_rank > 1:  # two samples span one dimension
             return State.DIMENSIONAL_COLLAPSE
     healthy = e.share is None or e.share < _HEALTHY
     return State.HEALTHY if healthy and e.step + 1 >= _SETTLED_STEPS else None
 
 
 def _is_at_chance(e: Evidence) -> bool:
-    if e.share is None or e.first_effective_rank is None or e.step + 1 < _CHANCE[-1][0]:
+    if e.share is None:
+        return False
+    if e.step + 1 >= _LATE_STEPS and e.share > _LATE_CHANCE:
+        return True
+    if e.first_effective_rank is None or e.step + 1 < _CHANCE[-1][0]:
         return False
     left = e.effective_rank / e.first_effective_rank
     return left < (_FALLEN_RANK if e.share > _bound(_CHANCE, e.step) else _LITTLE_RANK)

@@ -20,6 +20,7 @@ HEALTHY = Evidence(
 )
 COMPLETE, DIMENSIONAL = State.COMPLETE_COLLAPSE, State.DIMENSIONAL_COLLAPSE
 STALLED = {"share": 0.94}  # neither learning nor surely at chance
+PAIR = {**STALLED, "effective_rank": 1, "first_effective_rank": 1, "numerical_rank": 1}
 
 
 @pytest.mark.parametrize(
@@ -52,6 +53,14 @@ STALLED = {"share": 0.94}  # neither learning nor surely at chance
         ({"share": 0.98, "step": 39}, State.CHANCE),
         ({"share": 0.98, "step": 38}, None),
         ({"share": 0.96, "effective_rank": 16}, None),
+        # Late, whatever the ranks are
+        ({"share": 0.98, "effective_rank": 30, "step": 999}, State.CHANCE),
+        ({"share": 0.98, "first_effective_rank": None, "step": 999}, State.CHANCE),
+        ({"share": 0.98, "effective_rank": 30, "step": 998}, None),
+        ({"share": 0.96, "effective_rank": 30, "step": 999}, None),
+        # Two samples span one dimension
+        ({**PAIR, "full_rank": 1}, None),
+        ({**PAIR, "full_rank": 2}, DIMENSIONAL),
         ({"share": 0.96, "first_effective_rank": None}, None),
         ({**STALLED, "effective_rank": 2.9}, State.CHANCE),
         ({**STALLED, "effective_rank": 3.1}, None),
