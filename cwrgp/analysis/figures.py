@@ -193,7 +193,8 @@ def _whitening(d: Drawing) -> list[Figure]:
         Figure(
             "Stable rank of the embedding",
             d.curves("embedding_stable_rank", "embedding/stable_rank", "% of the width", scale=100),
-            "The paper's measure of how white an embedding is: 100 % is white.",
+            "The paper's measure of how white an embedding is. Compare losses of the same width D:"
+            " n samples have n / D at most.",
         ),
         Figure(
             "Effective rank of the encoder's output",

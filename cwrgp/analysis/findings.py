@@ -57,7 +57,7 @@ def _whitening(arms: Arms) -> list[Finding]:
             "The targets of PCA whitening jump from one update to the next.",
             all(_above(pca[VOLATILITY], other[VOLATILITY]) for other in both),
             "Mean movement of the targets of a fixed batch in one update, relative to their norm,"
-            f" over the second half of the run: {_list(trio, VOLATILITY, '{:.2f}')}.",
+            f" over the second half of the run: {_list(trio, VOLATILITY, '{:.0%}')}.",
         ),
         Finding(
             "The embedding of PCA whitening loses dimensions; those of ZCA and Cholesky keep more.",

@@ -212,6 +212,8 @@ def _read_trials(path: Path, named: Mapping[str, str]) -> dict[str, Any]:
             summary = (arm or {}).get("metrics", {}).get("bbox/AP")
             if summary and summary["mean"] is not None:
                 found[name] = {key: summary[key] for key in ("mean", "std", "n")}
+    except FileNotFoundError:
+        raise FileNotFoundError(f"trials {path}: no such file") from None
     except (ValueError, KeyError, TypeError, AttributeError):
         raise ValueError(f"trials {path} is not a results.json of cwrgp-trials") from None
     if not found:

@@ -88,8 +88,8 @@ def analyze(
     """
     words = [weights] if isinstance(weights, str | PathLike) else weights
     if _of_weights(words, experiment, trials):
-        if overrides:
-            raise ValueError(f"{next(iter(overrides))} is a key of a config: weights have none")
+        keys = list(overrides)
+        _check_unused(seeds=seeds, jobs=jobs, restart=restart, config=config, keys=keys)
         return analyze_weights(
             [str(word) for word in words],
             Path(data).expanduser().resolve(),
@@ -120,6 +120,26 @@ def _of_weights(weights: Sequence[object], experiment: str | None, trials: objec
     if trials is not None and not weights:
         raise ValueError(f"trials {str(trials)!r} belongs to weights")
     return bool(weights)
+
+
+def _check_unused(
+    *,
+    seeds: int,
+    jobs: int | None,
+    restart: bool,
+    config: str | PathLike[str],
+    keys: Sequence[str],
+) -> None:
+    """Raises ValueError if an option of experiments is given with weights."""
+    given = {
+        f"seeds {seeds}": seeds != 1,
+        f"jobs {jobs}": jobs is not None,
+        "restart": restart,
+        f"config {str(config)!r}": str(config) != CONFIG,
+        **{f"{key}, a key of a config,": True for key in keys},
+    }
+    if unused := [name for name, is_given in given.items() if is_given]:
+        raise ValueError(f"{unused[0]} belongs to an experiment: omit it with weights")
 
 
 def _experiment(
@@ -200,6 +220,13 @@ def _start(args: argparse.Namespace) -> int:
         if _of_weights(args.weights, args.experiment, args.trials):
             names = ("weights", "trials", "source", "branch", "prefix", "unsafe")
             given = {name: getattr(args, name) for name in names}
+            _check_unused(
+                seeds=args.seeds,
+                jobs=args.jobs,
+                restart=args.restart,
+                config=args.config_file,
+                keys=args.opts[:1],
+            )
             analyze(data=args.data, output=output, **given)
         else:
             cfg = get_cfg()

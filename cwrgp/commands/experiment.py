@@ -29,6 +29,7 @@ from cwrgp.config.checks import value_of
 from cwrgp.config.node import flatten
 from cwrgp.config_files import find_config, merge_file
 from cwrgp.file_io.atomic import write_text
+from cwrgp.jobs import holder
 from cwrgp.launch import local_device
 from cwrgp.preemption import stop_request
 
@@ -201,6 +202,11 @@ def _make_plan(name: str, cfg: CfgNode, output: Path, *, seeds: int, restart: bo
         raise ValueError(f"seeds {seeds} is below 1")
     _check_runs(cfg, arms)
     if restart and (output / PLAN).is_file():  # nothing is removed from any other folder
+        for folder in sorted((output / "runs").glob("*")):
+            if who := holder(folder):
+                raise ValueError(
+                    f"restart: {folder} is worked on by {who}: wait until it is done, or stop it"
+                )
         for part in ("runs", "logs", "figures"):
             shutil.rmtree(output / part, ignore_errors=True)
         (output / PLAN).unlink(missing_ok=True)

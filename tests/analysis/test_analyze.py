@@ -365,7 +365,13 @@ def test_weights_that_cannot_be_analysed_are_refused(
     )
     with pytest.raises(ValueError, match=r"trials 'a.json' belongs to weights"):
         cwrgp.analyze(experiment="groups", data=with_twins, output=tmp_path, trials="a.json")
-    with pytest.raises(ValueError, match="SOLVER is a key of a config: weights have none"):
-        cwrgp.analyze(weights=one, data=with_twins, output=tmp_path, SOLVER={"EPOCHS": 3})
+    assert "nowhere.json: no such file" in error(one, trials=tmp_path / "nowhere.json")
+    for option in (["--seeds", "3"], ["--jobs", "2"], ["--restart"], ["--config-file", "a.yaml"]):
+        text = refused([*words, *option, "--weights", str(one)], capsys)
+        assert option[0].removeprefix("--").partition("-")[0] in text
+        assert "belongs to an experiment: omit it with" in text
+    for more in ({"SOLVER": {"EPOCHS": 3}}, {"seeds": 2}, {"restart": True}):
+        with pytest.raises(ValueError, match="belongs to an experiment: omit it with weights"):
+            cwrgp.analyze(weights=one, data=with_twins, output=tmp_path, **more)
     with pytest.raises(ValueError, match="experiment 'nothing' is unknown"):
         cwrgp.analyze(experiment="nothing", data=with_twins, output=tmp_path)
