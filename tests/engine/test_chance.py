@@ -21,11 +21,13 @@ CPU = torch.device("cpu")
 
 
 class Shrinking(Method):
-    """The loss stays at chance, or falls; the embeddings lose a dimension at each step."""
+    """The loss stays at chance, or falls; the embeddings lose a dimension at each step, down to
+    ``left`` of 32."""
 
-    def __init__(self, learns: bool) -> None:
+    def __init__(self, learns: bool, left: int) -> None:
         super().__init__()
         self.weight, self.learns, self.steps = nn.Parameter(torch.ones(())), learns, 0
+        self.left = left
 
     def chance_losses(
         self, batch_size: int, *, num_views: int = 2, num_channels: int | None = None
@@ -35,15 +37,17 @@ class Shrinking(Method):
 
     def forward(self, views: list[Tensor]) -> Output:
         self.steps += 1
-        width = max(2, 32 - self.steps)
+        width = max(self.left, 32 - self.steps)
         loss = 2.0 * 0.98**self.steps if self.learns else 1.95
         embeddings = torch.randn(2, 64, width) @ torch.eye(width, 32)
         return Output({"loss_shrinking": loss + 0 * self.weight}, embeddings)
 
 
-def warnings_of(monkeypatch, *, learns: bool, start_step: int = 0) -> list[int]:
-    """The steps at which a run warns that nothing is learnt."""
-    method, found = Shrinking(learns), []
+def warnings_of(
+    monkeypatch, *, learns: bool, left: int = 8, start_step: int = 0
+) -> list[tuple[int, str]]:
+    """The steps at which a run warns, and of which state."""
+    method, found = Shrinking(learns, left), []
     logger, handler = logging.getLogger("cwrgp"), logging.Handler()
     handler.emit = lambda record: found.append((method.steps, record.getMessage()))
     monkeypatch.setattr(logger, "handlers", [handler])
@@ -72,12 +76,17 @@ def warnings_of(monkeypatch, *, learns: bool, start_step: int = 0) -> list[int]:
         evaluate=dict,
         stop=StopRequest(),
     )  # fmt: skip
-    return [step for step, text in found if text.startswith("loss at chance level")]
+    return [(step, text.partition(":")[0]) for step, text in found]
 
 
-@pytest.mark.parametrize(("learns", "steps"), [(False, [40]), (True, [])])
-def test_a_loss_at_chance_is_warned_of_within_a_hundred_steps(monkeypatch, learns, steps):
-    assert warnings_of(monkeypatch, learns=learns) == steps
+def test_a_loss_at_chance_is_warned_of_within_a_hundred_steps(monkeypatch):
+    assert warnings_of(monkeypatch, learns=False) == [(40, "loss at chance level")]
+    assert warnings_of(monkeypatch, learns=True) == []
+
+
+@pytest.mark.parametrize("learns", [False, True])
+def test_few_dimensions_that_are_left_are_a_collapse_whatever_the_loss_does(monkeypatch, learns):
+    assert warnings_of(monkeypatch, learns=learns, left=2) == [(40, "dimensional collapse")]
 
 
 def test_a_resumed_run_does_not_take_its_first_rank_for_that_of_a_start(monkeypatch):
