@@ -40,13 +40,7 @@ def indicators(z1: Tensor, z2: Tensor | None = None) -> dict[str, float]:
         ValueError: fewer than two samples, no channels, values that are not finite, or views of
             different shapes.
     """
-    shapes = [tuple(z.shape) for z in (z1, z2) if z is not None]
-    if len(set(shapes)) > 1 or len(shapes[0]) != 2 or not shapes[0][1]:
-        raise ValueError(f"indicators need features (n, D), alike for both views, got {shapes}")
-    for z in (z1, z2):
-        if z is not None and not (finite := torch.isfinite(z).all(1)).all():
-            bad = int((~finite).sum())
-            raise ValueError(f"features of {bad} of {len(z)} samples are NaN or infinite")
+    _check(*(z for z in (z1, z2) if z is not None))
     eigenvalues = covariance_spectrum(z1)
     values = {
         "numerical_rank": numerical_rank(eigenvalues),
@@ -61,7 +55,28 @@ def indicators(z1: Tensor, z2: Tensor | None = None) -> dict[str, float]:
         "negative_cosine": negative_cosine(z1),
         "feature_std": feature_std(z1),
     }
-    if z2 is not None:
-        values["alignment"] = alignment(z1, z2)
-        values["positive_cosine"] = positive_cosine(z1, z2)
-    return {name: float(value) for name, value in values.items()}
+    found = {name: float(value) for name, value in values.items()}
+    return found if z2 is None else found | pair_indicators(z1, z2)
+
+
+def pair_indicators(z1: Tensor, z2: Tensor) -> dict[str, float]:
+    """Those of :func:`indicators` that compare two views of the same samples, (n, D) each.
+
+    Raises:
+        ValueError: as for :func:`indicators`.
+    """
+    _check(z1, z2)
+    return {
+        "alignment": float(alignment(z1, z2)),
+        "positive_cosine": float(positive_cosine(z1, z2)),
+    }
+
+
+def _check(*views: Tensor) -> None:
+    shapes = [tuple(z.shape) for z in views]
+    if len(set(shapes)) > 1 or len(shapes[0]) != 2 or not shapes[0][1]:
+        raise ValueError(f"indicators need features (n, D), alike for both views, got {shapes}")
+    for z in views:
+        if not (finite := torch.isfinite(z).all(1)).all():
+            bad = int((~finite).sum())
+            raise ValueError(f"features of {bad} of {len(z)} samples are NaN or infinite")

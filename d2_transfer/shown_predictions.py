@@ -1,4 +1,4 @@
-"""Predictions on a few fixed test images, for trackers that take pictures."""
+"""Predictions on a few fixed images, for trackers that take pictures."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data import DatasetCatalog
 from detectron2.engine import HookBase
 from detectron2.utils.events import get_event_storage
 
@@ -34,7 +34,8 @@ def spread(records: Sequence[Any], count: int) -> list[Any]:
 class ShowPredictions(HookBase):
     """Hands pictures of detections with a score of 0.5 or more to the trackers.
 
-    They are made after each evaluation, on the main process, as "predictions/FILE".
+    They are made after each evaluation, on the main process, as "predictions/FILE", of images of
+    the validation set, so that nobody chooses by the test set; without one, of the first test set.
 
     Args:
         cfg: of the run.
@@ -53,14 +54,15 @@ class ShowPredictions(HookBase):
             self._show()
 
     def _show(self) -> None:
-        name = self._cfg.DATASETS.TEST[0]
+        datasets = self._cfg.DATASETS
+        name = (*datasets.VAL, *datasets.TEST)[0]
         if self._records is None:
             self._records = spread(DatasetCatalog.get(name), self._cfg.TEST.SHOWN_IMAGES)
         storage = get_event_storage()
         storage.clear_images()  # a tracker may have left them
         for record in self._records:
             try:
-                picture = self._draw(record, MetadataCatalog.get(name).thing_classes)
+                picture = self._draw(record, datasets.CLASSES)
             except MissingPackage as error:
                 logger.warning(f"TEST.SHOWN_IMAGES: no predictions are drawn: {error}")
                 self._records = []

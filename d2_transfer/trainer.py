@@ -105,7 +105,8 @@ class Trainer(DefaultTrainer):
             found = [hook for hook in found if not isinstance(hook, hooks.EvalHook)]
             savers = [n for n, h in enumerate(found) if isinstance(h, hooks.PeriodicCheckpointer)]
             found.insert(savers[0] if savers else len(found), self._validation)
-        if comm.is_main_process() and cfg.LOGGERS and cfg.TEST.SHOWN_IMAGES:
+        finds_objects = cfg.MODEL.META_ARCHITECTURE != "ProposalNetwork" and cfg.DATASETS.CLASSES
+        if comm.is_main_process() and cfg.LOGGERS and cfg.TEST.SHOWN_IMAGES and finds_objects:
             found.insert(-1, ShowPredictions(cfg, cfg.TEST.EVAL_PERIOD))  # before the writers
         return found
 

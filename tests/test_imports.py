@@ -44,6 +44,7 @@ LAYERS = [
         "statistics",
         "detectron2_wheel",
         "install_detectron2",
+        "inverse_root",
         "whitening",
     ),
     *("spectrum", "similarity", "indicators", "volatility"),
@@ -52,7 +53,7 @@ LAYERS = [
 ]
 # What d2_transfer may use of cwrgp.
 SHARED = {
-    *LAYERS[: LAYERS.index("whitening")],
+    *LAYERS[: LAYERS.index("inverse_root")],
     *("trackers", "report", "models.resnet", "checkpoints"),
 }
 
@@ -154,7 +155,9 @@ def test_modules_are_imported_by_their_full_names():
 def test_the_losses_need_torch_only(run_tool):
     loaded = json.loads(run_tool("-c", LOSSES, check=True).stdout)
     own = {name for name in loaded if name.partition(".")[0] == "cwrgp"}
-    shared = {f"cwrgp.{name}" for name in ("comm", "version", "volatility", "whitening")}
+    shared = {
+        f"cwrgp.{name}" for name in ("comm", "version", "inverse_root", "volatility", "whitening")
+    }
     assert own - {"cwrgp"} - shared == {
         name for name in module_files("cwrgp") if f"{name}.".startswith("cwrgp.losses.")
     }

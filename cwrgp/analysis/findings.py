@@ -44,7 +44,7 @@ def findings(experiment: str, arms: Sequence[Mapping[str, Any]]) -> list[dict[st
     by_name = {(arm["series"], arm["x"]): arm["values"] for arm in arms}
     try:
         return [asdict(finding) for finding in _FINDINGS[experiment](by_name)]
-    except KeyError:  # the images have no labels
+    except KeyError:  # a run is not done yet, or the images have no labels
         return []
 
 

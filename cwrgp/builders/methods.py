@@ -19,7 +19,8 @@ from cwrgp.losses.intl import INTLLoss
 from cwrgp.losses.vicreg import VICRegLoss
 from cwrgp.models.encoders import build_encoder
 from cwrgp.models.heads import build_predictor, build_projector
-from cwrgp.models.methods import BYOL, JointEmbedding, Method, MomentumINTL, SimSiam
+from cwrgp.models.methods import JointEmbedding, Method, SimSiam
+from cwrgp.models.momentum_methods import BYOL, MomentumINTL
 from cwrgp.seeding import Stream, derive_seed
 
 

@@ -14,7 +14,8 @@ from torch import nn
 from cwrgp.builders.errors import config_key
 from cwrgp.checkpoints.load import RANDOM, Origin, load_encoder
 from cwrgp.checkpoints.pixel_statistics import from_unit_range
-from cwrgp.models.methods import Method, MomentumMethod
+from cwrgp.models.methods import Method
+from cwrgp.models.momentum_methods import MomentumMethod
 
 logger = logging.getLogger("cwrgp")
 

@@ -24,7 +24,7 @@ from cwrgp.data.subsets import ImageSubset, sample_indices
 from cwrgp.data.views import ProbeImages, Transform
 from cwrgp.engine.precision import Precision
 from cwrgp.evaluation.features import extract_features
-from cwrgp.indicators import indicators
+from cwrgp.indicators import indicators, pair_indicators
 from cwrgp.launch import local_device
 from cwrgp.preemption import StopRequest
 from cwrgp.seeding import Stream, derive_seed, forked_generator
@@ -64,7 +64,7 @@ def pretrain_and_measure(cfg: CfgNode, stop: StopRequest) -> dict[str, Any]:
     return {
         "curves": curves,
         "indicators": {
-            stage: indicators(x) | _of_pairs(*pairs[stage]) for stage, x in features.items()
+            stage: indicators(x) | pair_indicators(*pairs[stage]) for stage, x in features.items()
         },
         "spectra": {stage: covariance_spectrum(x).tolist() for stage, x in features.items()},
         "width": {stage: x.shape[1] for stage, x in features.items()},
@@ -177,8 +177,3 @@ class _Unlabelled(ImageSubset):
     def __init__(self, images: LabelledImages) -> None:
         super().__init__(images, range(len(images)))
         self.labels = self.labels.clip(0)
-
-
-def _of_pairs(first: Tensor, second: Tensor) -> dict[str, float]:
-    found = indicators(first, second)
-    return {name: found[name] for name in ("alignment", "positive_cosine")}

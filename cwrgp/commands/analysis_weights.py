@@ -26,7 +26,7 @@ from cwrgp.engine.precision import Precision
 from cwrgp.evaluation.features import check_finite, extract_features
 from cwrgp.image_files import name_below, named_images
 from cwrgp.images import decode_rgb
-from cwrgp.indicators import indicators
+from cwrgp.indicators import indicators, pair_indicators
 from cwrgp.launch import local_device
 from cwrgp.seeding import Stream, derive_seed, forked_generator
 from cwrgp.spectrum import covariance_spectrum
@@ -163,18 +163,14 @@ def _analyze(network: Network, files: Sequence[Path]) -> tuple[dict[str, Any], T
         "stages": {
             stage: {
                 "width": plain[stage].shape[1],
-                "indicators": indicators(plain[stage]) | _of_pairs(first[stage], second[stage]),
+                "indicators": indicators(plain[stage])
+                | pair_indicators(first[stage], second[stage]),
                 "spectrum": covariance_spectrum(plain[stage]).tolist(),
             }
             for stage in STAGES
         },
     }
     return record, F.normalize(plain[STAGES[-1]], dim=1)
-
-
-def _of_pairs(first: Tensor, second: Tensor) -> dict[str, float]:
-    found = indicators(first, second)
-    return {name: found[name] for name in ("alignment", "positive_cosine")}
 
 
 def _view_spec(image_size: int) -> ViewSpec:

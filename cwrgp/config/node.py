@@ -69,10 +69,15 @@ class Config(FileConfig):
         self.given.update(dict.fromkeys(keys, "pairs"))
 
 
-def flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+def flatten(config: Mapping[str, Any]) -> Iterator[str]:
     """The dotted names of all keys of nested dictionaries."""
+    return (name for name, _ in leaves(config))
+
+
+def leaves(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The dotted names and the values of all keys of nested dictionaries."""
     for name, value in config.items():
         if isinstance(value, Mapping):
-            yield from flatten(value, f"{prefix}{name}.")
+            yield from leaves(value, f"{prefix}{name}.")
         else:
-            yield f"{prefix}{name}"
+            yield f"{prefix}{name}", value

@@ -6,6 +6,7 @@ S = B // N sub-batches, K draws.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import torch
@@ -59,7 +60,7 @@ def check_subbatches(batch_size: int, subbatch_size: int) -> None:
         )
 
 
-class SubbatchWhiteningLoss(Loss):
+class SubbatchWhiteningLoss(Loss, ABC):
     """Base class of the losses that whiten random sub-batches of the batch of this process.
 
     A subclass implements :meth:`compute`.
@@ -182,6 +183,6 @@ class SubbatchWhiteningLoss(Loss):
         )
         return self.compute(h, split, generator)
 
+    @abstractmethod
     def compute(self, views: Tensor, split: Tensor, generator: Generator | None) -> Tensor:
         """Computes the loss of embeddings (V, B, D) for a split of the samples, int64 (K, B)."""
-        raise NotImplementedError

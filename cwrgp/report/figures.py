@@ -10,14 +10,11 @@ draw at the same time.
 
 from __future__ import annotations
 
-import io
 import math
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree
 
 import matplotlib
 import numpy as np
@@ -26,6 +23,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
 
+from cwrgp.report.svg import svg_element
 from cwrgp.report.text import power_of_ten, tick
 
 # Almost black: matplotlib does not write pure black, and the style sheet replaces what is written.
@@ -179,7 +177,7 @@ def line_chart(
             axes.set_ylim(bottom=0)
     if len(series) > 1:
         figure.legend(loc="outside upper right", ncols=columns)
-    return _svg(figure, alt, [_tips(s, x_names) for s in series], files)
+    return svg_element(figure, alt, [_tips(s, x_names) for s in series], _THEME, files)
 
 
 def _with_gaps(s: Series, log_y: bool) -> Series:
@@ -278,7 +276,7 @@ def strip_chart(
     axes.set_xlim(start if start == 0 else start - margin, high + margin)
     axes.xaxis.set_major_locator(MaxNLocator(6, steps=_STEPS))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: tick(value)))
-    return _svg(figure, alt, tips, files)
+    return svg_element(figure, alt, tips, _THEME, files)
 
 
 def curves(panels: Sequence[tuple[str, Sequence[Series]]], *, x_label: str) -> Figure:
@@ -298,60 +296,3 @@ def curves(panels: Sequence[tuple[str, Sequence[Series]]], *, x_label: str) -> F
         axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)
     return figure
-
-
-def _svg(
-    figure: Figure, alt: str, tips: Sequence[Sequence[str]], files: Sequence[Path] = ()
-) -> Markup:
-    """The figure as an element of a page, small, with the colours and fonts of the style sheet.
-
-    Args:
-        figure: what was drawn.
-        alt: the alternative text.
-        tips: for the line with the gid ``tips0``, ``tips1``, ...: the text of each marker.
-        files: it is written to these as well, on white.
-    """
-    nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-    patches = [figure.patch, *(axes.patch for axes in figure.axes)]
-    for patch in patches:
-        patch.set_visible(False)
-    buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", metadata=nothing)
-    for patch in patches:
-        patch.set_visible(True)
-    for file in files:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        metadata = nothing if file.suffix == ".svg" else None
-        figure.savefig(file, dpi=160, facecolor="white", metadata=metadata)
-    root = ElementTree.fromstring(buffer.getvalue())
-    used = set(re.findall(r'="(?:url\()?#(\w+)', buffer.getvalue()))
-    root.remove(root[0])  # matplotlib's style sheet, which would hold for the whole page
-    for element in root.iter():
-        element.tag = element.tag.rpartition("}")[2]  # HTML knows these names without namespaces
-        element.text, element.tail = (element.text or "").strip(), ""
-        given, element.attrib = element.attrib, {}
-        for name, value in given.items():
-            element.set(name.rpartition("}")[2], _themed(value) if name == "style" else value)
-        for name in {"d", "x", "y"} & given.keys():
-            rounded = re.sub(r"\d+\.\d+", lambda digits: f"{float(digits[0]):.1f}", given[name])
-            element.set(name, " ".join(rounded.split()))
-        if given.get("transform", "").startswith("rotate(-0"):
-            del element.attrib["transform"]
-    for number, texts in enumerate(tips):
-        markers = root.iterfind(f".//g[@id='tips{number}']//use")
-        for marker, text in zip(markers, texts, strict=True):
-            ElementTree.SubElement(marker, "title").text = text
-    for element in root.iter():
-        if element.get("id") not in used:
-            element.attrib.pop("id", None)
-    width, height = (round(72 * inches) for inches in figure.get_size_inches())
-    root.attrib = {"class": "chart", "viewBox": f"0 0 {width} {height}"}
-    root.attrib |= {"role": "img", "aria-label": alt}
-    return Markup(ElementTree.tostring(root, encoding="unicode"))
-
-
-def _themed(style: str) -> str:
-    """Colours from the page's variables, the font from the page."""
-    for colour, name in _THEME.items():
-        style = style.replace(colour, f"var(--{name})")
-    return re.sub(r"font-family: [^;]*;? ?", "", style)

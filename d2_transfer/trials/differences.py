@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import yaml
 
+from cwrgp.config.node import leaves
 from d2_transfer.trials.plan import Plan
 
 
@@ -28,20 +27,10 @@ class Difference:
 
 def config_differences(plan: Plan) -> list[Difference]:
     """Those of ``plan.deviations`` that are keys of the config."""
-    here, protocol = (
-        dict(_leaves(yaml.safe_load(text) or {})) for text in (plan.config, plan.base)
-    )
+    here, protocol = (dict(leaves(yaml.safe_load(text) or {})) for text in (plan.config, plan.base))
     keys = [deviation.partition(" ")[0] for deviation in plan.deviations]
     return [
         Difference(key, str(protocol[key]) if key in protocol else None, str(here[key]))
         for key in keys
         if key in here
     ]
-
-
-def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in tree.items():
-        if isinstance(value, Mapping):
-            yield from _leaves(value, f"{prefix}{name}.")
-        else:
-            yield prefix + name, value

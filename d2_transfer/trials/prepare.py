@@ -11,6 +11,7 @@ from pathlib import Path
 from detectron2.config import CfgNode
 from detectron2.utils.file_io import PathManager
 
+from cwrgp.config.node import leaves
 from cwrgp.file_io.digest import file_digest
 from cwrgp.file_io.path_manager import local_file
 from cwrgp.jobs import holder
@@ -223,15 +224,7 @@ def _settle(weights: str, folder: Path) -> tuple[str, str]:
 def deviations(cfg: CfgNode, base: CfgNode) -> Iterator[str]:
     """What a config has otherwise than another, "KEY VALUE"; keys without an effect on results do
     not count."""
-    theirs = dict(_leaves(base))
-    for key, value in _leaves(cfg):
+    theirs = dict(leaves(base))
+    for key, value in leaves(cfg):
         if key not in _FREE and theirs.get(key) != value:
             yield f"{key} {value}"
-
-
-def _leaves(cfg: CfgNode, prefix: str = "") -> Iterator[tuple[str, object]]:
-    for name, value in cfg.items():
-        if isinstance(value, CfgNode):
-            yield from _leaves(value, f"{prefix}{name}.")
-        else:
-            yield prefix + name, value

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,8 +12,6 @@ from d2_transfer.data.subsets import subset_name
 from d2_transfer.trials.plan import Plan
 from d2_transfer.trials.result_files import read_result
 from d2_transfer.trials.scaling import use_fraction
-
-logger = logging.getLogger(__name__)
 
 PERCENT = 10
 

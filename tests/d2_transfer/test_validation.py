@@ -246,6 +246,13 @@ def test_predictions_are_shown(tmp_path: Path, scenes: Any) -> None:
         assert [image.step for image in events.Images(name)] == [2]  # written at the end
         # 64 px, drawn twice as large.
         assert {(i.width, i.height) for i in events.Images(name)} == {(128, 128)}
+    # Of a validation set, if there is one.
+    chosen = tmp_path / "chosen"
+    of_val = {"TEST.SHOWN_IMAGES": 2, "SOLVER.MAX_ITER": 1}
+    assert train_net.main(arguments(scenes, chosen, **of_val)) == 0
+    shown = EventAccumulator(str(chosen), size_guidance={"images": 0}).Reload().Tags()["images"]
+    val = {Path(r["file_name"]).name for r in DatasetCatalog.get("val_scenes_34to67percent")}
+    assert {name.removeprefix("predictions/") for name in shown} == val
     # They change nothing.
     assert train_net.main(arguments(scenes, without, **{**more, "TEST.SHOWN_IMAGES": 0})) == 0
     a, b = (states(folder, "model_final")["model"] for folder in (whole, without))

@@ -17,7 +17,8 @@ from cwrgp.losses.intl import INTLLoss
 from cwrgp.losses.vicreg import VICRegLoss
 from cwrgp.models.batch_norm import synchronize_batch_norm
 from cwrgp.models.heads import build_predictor, build_projector
-from cwrgp.models.methods import BYOL, JointEmbedding, Method, MomentumINTL
+from cwrgp.models.methods import JointEmbedding, Method
+from cwrgp.models.momentum_methods import BYOL, MomentumINTL
 
 LOCAL = 5
 CPU = torch.device("cpu")

@@ -18,7 +18,8 @@ from cwrgp.engine.monitor import TrainingMonitor
 from cwrgp.engine.plan import Plan
 from cwrgp.engine.precision import Precision
 from cwrgp.engine.step import StepConfig
-from cwrgp.models.methods import BYOL, Method, Output
+from cwrgp.models.methods import Method, Output
+from cwrgp.models.momentum_methods import BYOL
 from cwrgp.preemption import Preempted, StopRequest
 
 CPU = torch.device("cpu")

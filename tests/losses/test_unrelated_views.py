@@ -16,7 +16,8 @@ from cwrgp.losses.cwrgp import CWRGPLoss
 from cwrgp.losses.intl import INTLLoss
 from cwrgp.losses.regression import regression_loss
 from cwrgp.losses.vicreg import VICRegLoss
-from cwrgp.models.methods import BYOL, JointEmbedding, MomentumINTL, SimSiam
+from cwrgp.models.methods import JointEmbedding, SimSiam
+from cwrgp.models.momentum_methods import BYOL, MomentumINTL
 
 
 def mean_and_error(loss, shape, repetitions=200):

@@ -22,7 +22,8 @@ from torch import nn
 from cwrgp.builders.methods import METHODS, build_method
 from cwrgp.losses.cwrgp import CWRGPLoss
 from cwrgp.models.heads import build_predictor, build_projector
-from cwrgp.models.methods import BYOL, SimSiam
+from cwrgp.models.methods import SimSiam
+from cwrgp.models.momentum_methods import BYOL
 from cwrgp.whitening import smallest_eigenvalue
 
 

@@ -12,8 +12,8 @@ from torch import nn
 
 from cwrgp.builders.methods import build_method
 from cwrgp.losses.base import Loss
-from cwrgp.models.methods import MomentumINTL
 from cwrgp.models.momentum import momentum_at
+from cwrgp.models.momentum_methods import MomentumINTL
 
 
 def parameters(method, *, momentum):
