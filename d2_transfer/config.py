@@ -65,8 +65,8 @@ def add_transfer_config(cfg: CfgNode) -> None:
     # Evaluations in a row without a higher box AP on DATASETS.VAL after which training ends.
     # 0: never.
     cfg.TEST.PATIENCE = 0
-    # Images on which predictions are drawn for the trackers: of DATASETS.VAL, otherwise of the first
-    # test set.
+    # Images on which predictions are drawn for the trackers: of DATASETS.VAL, otherwise of the
+    # first test set.
     cfg.TEST.SHOWN_IMAGES = 4
     # Of SOLVER.AMP.ENABLED True: auto, fp32, bf16, or fp16, which needs a GPU. auto measures on a
     # CPU; on a GPU it is bf16 where that is supported, otherwise fp16.
