@@ -179,23 +179,6 @@ def test_curves_for_a_file():
     assert figure.axes[1].lines[0].get_ydata().tolist() == [3, 4]
 
 
-def test_a_chart_is_written_to_files_too(tmp_path):
-    lines = [Series(f"s{n}", [0, 5], [1, n + 2], n, markers=True) for n in range(len(PALETTE))]
-    files = [tmp_path / "figures" / f"chart{suffix}" for suffix in (".svg", ".png")]
-    given = {"x_label": "x", "y_label": "y, %", "alt": "lines"}
-    chart = line_chart(lines, **given, files=files)
-    # The page's is the same but for the names of its clip paths.
-    assert len({re.sub(r"p[0-9a-f]{10}", "", c) for c in (chart, line_chart(lines, **given))}) == 1
-    text = files[0].read_text()
-    assert "var(--" not in text and all(colour in text for colour in PALETTE)
-    assert ElementTree.fromstring(text).tag == "{http://www.w3.org/2000/svg}svg"
-    pixels = np.asarray(Image.open(files[1]).convert("RGB"))
-    assert (pixels[0, 0] == 255).all()  # on white
-    for colour in PALETTE:
-        rgb = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
-        assert (pixels == rgb).all(axis=-1).sum() > 50
-
-
 def test_named_places_stand_below_the_axis() -> None:
     series = [Series("a", [0, 1, 2], [3.0, 5.0, 4.0], 0, markers=True)]
     labels = {"x_label": "batch size", "y_label": "accuracy, %", "alt": "a chart"}
