@@ -6,7 +6,7 @@ import enum
 import json
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,6 +55,20 @@ def folder_state(folder: Path) -> tuple[State, str]:
     if (folder / ERROR).is_file():
         return State.FAILED, (folder / ERROR).read_text()
     return (State.STARTED if (folder / RUN).is_dir() else State.WAITING), ""
+
+
+def check_idle(folders: Iterable[Path]) -> None:
+    """Refuses cells that are at work: they would be done twice, or go on in a removed folder.
+
+    Args:
+        folders: of cells, there or not.
+
+    Raises:
+        ValueError: names the first such folder and who works on it.
+    """
+    for folder in folders:
+        if who := holder(folder):
+            raise ValueError(f"{folder} is worked on by {who}: wait until it is done, or stop it")
 
 
 def run_once(folder: Path, work: Callable[[], Mapping[str, Any]]) -> None:

@@ -11,42 +11,25 @@ import time
 from pathlib import Path
 
 import pytest
+from held_folders import held
 
 from cwrgp.jobs import Job, holder, locked, run_jobs
 
-HOLD = """
-import sys, time
-from pathlib import Path
-from cwrgp.jobs import locked
-with locked(Path(sys.argv[1])):
-    print("held", flush=True)
-    time.sleep(60)
-"""
 
-
-@pytest.fixture
-def held(tmp_path: Path):
-    """A folder that another process holds, and that process."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True
-    )
-    assert process.stdout is not None and process.stdout.readline() == "held\n"
-    yield tmp_path, process
-    process.kill()
-    process.wait()
-
-
-def test_a_lock_names_its_holder_and_ends_with_it(held: tuple[Path, subprocess.Popen[str]]) -> None:
-    folder, process = held
-    who = f"process {process.pid} on {os.uname().nodename}"
-    assert holder(folder) == who
-    with pytest.raises(ValueError, match=f"{folder} is worked on by {who}"), locked(folder):
-        raise AssertionError
-    process.kill()  # -9
-    process.wait()
-    assert holder(folder) is None
-    with locked(folder):
-        pass
+def test_a_lock_names_its_holder_and_ends_with_it(tmp_path: Path) -> None:
+    with held(tmp_path) as process:
+        who = f"process {process.pid} on {os.uname().nodename}"
+        assert holder(tmp_path) == who
+        with (
+            pytest.raises(ValueError, match=f"{tmp_path} is worked on by {who}"),
+            locked(tmp_path),
+        ):
+            raise AssertionError
+        process.kill()  # -9
+        process.wait()
+        assert holder(tmp_path) is None
+        with locked(tmp_path):
+            pass
 
 
 LOOK = """

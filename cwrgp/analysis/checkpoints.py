@@ -54,7 +54,8 @@ def collect(
 
     Returns:
         ``schema``; ``kind``: "checkpoints"; ``data``; ``images``; ``queries``; ``trials``, with
-        ``correlation`` where four checkpoints or more have an AP: Spearman's, of each predictor;
+        ``correlation`` where four checkpoints or more have an AP: Spearman's, of each predictor,
+        null where all its values or all AP are equal;
         ``checkpoints``: name -> ``path``, ``sha256``, ``arch``, ``stem``, ``source``, ``stages``:
         stage -> ``width``, ``indicators``, ``spectrum``; ``neighbours``: of each query, numbers of
         images. What is not finite is null.

@@ -22,14 +22,14 @@ from cwrgp.builders.data import build_pretraining_images
 from cwrgp.builders.experiments import Arm, arm_config, experiment_arms
 from cwrgp.builders.methods import build_method
 from cwrgp.builders.solver import build_learning_rate, build_plan
-from cwrgp.cells import RUN, Cell, folder_result, run_cells, run_once
+from cwrgp.cells import RUN, Cell, check_idle, folder_result, run_cells, run_once
 from cwrgp.commands.analysis_run import check_enough, held_out_images, pretrain_and_measure
 from cwrgp.config import get_cfg, validate_cfg
 from cwrgp.config.checks import value_of
 from cwrgp.config.node import flatten
 from cwrgp.config_files import find_config, merge_file
 from cwrgp.file_io.atomic import write_text
-from cwrgp.jobs import holder
+from cwrgp.jobs import locked
 from cwrgp.launch import local_device
 from cwrgp.preemption import stop_request
 
@@ -86,7 +86,8 @@ def run_experiment(
         The content of ``results.json``; see `cwrgp.analysis.results.collect`.
 
     Raises:
-        ValueError, FileNotFoundError: what cannot work, or a run failed.
+        ValueError, FileNotFoundError: what cannot work, another process does runs of the folder,
+            or a run failed.
         Preempted: a signal stopped the runs; the same call goes on.
     """
     plan = _make_plan(name, _with_fast_views(cfg), output, seeds=seeds, restart=restart)
@@ -95,10 +96,12 @@ def run_experiment(
         Cell(run, _folder(output, run), [*command, run], output / "logs" / f"{run}.txt")
         for run in (run_name(*arm_and_seed) for arm_and_seed in plan.runs)
     ]
-    try:
-        run_cells(cells, at_once=jobs, noun="runs")
-    finally:
-        results = summarize(output, plan)  # of what is done, if a run failed or was stopped
+    with locked(output):
+        check_idle(cell.folder for cell in cells)
+        try:
+            run_cells(cells, at_once=jobs, noun="runs")
+        finally:
+            results = summarize(output, plan)  # of what is done, if a run failed or was stopped
     return results
 
 
@@ -202,11 +205,7 @@ def _make_plan(name: str, cfg: CfgNode, output: Path, *, seeds: int, restart: bo
         raise ValueError(f"seeds {seeds} is below 1")
     _check_runs(cfg, arms)
     if restart and (output / PLAN).is_file():  # nothing is removed from any other folder
-        for folder in sorted((output / "runs").glob("*")):
-            if who := holder(folder):
-                raise ValueError(
-                    f"restart: {folder} is worked on by {who}: wait until it is done, or stop it"
-                )
+        check_idle(sorted((output / "runs").glob("*")))
         for part in ("runs", "logs", "figures"):
             shutil.rmtree(output / part, ignore_errors=True)
         (output / PLAN).unlink(missing_ok=True)

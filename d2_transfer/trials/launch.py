@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from cwrgp.cells import Cell as Work
-from cwrgp.cells import State, run_cells
+from cwrgp.cells import State, check_idle, run_cells
 from cwrgp.jobs import locked
 from cwrgp.preemption import EXIT_CODE
 from d2_transfer.trials.cell import base_config, state_of
@@ -39,12 +39,7 @@ def run_here(output: Path, plan: Plan, *, num_gpus: int, jobs: int) -> None:
 
 
 def _run_phases(output: Path, plan: Plan, *, num_gpus: int, jobs: int) -> None:
-    for cell in plan.cells:
-        state, who = state_of(output, cell)
-        if state is State.RUNNING:
-            raise ValueError(
-                f"{cell.name} is worked on by {who}: wait until it is done, or stop it"
-            )
+    check_idle(cell_folder(output, cell) for cell in plan.cells)
     names = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
     count = torch.cuda.device_count()
     gpus = names if len(names) == count else [str(n) for n in range(count)]

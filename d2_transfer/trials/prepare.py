@@ -11,10 +11,10 @@ from pathlib import Path
 from detectron2.config import CfgNode
 from detectron2.utils.file_io import PathManager
 
+from cwrgp.cells import check_idle
 from cwrgp.config.node import leaves
 from cwrgp.file_io.digest import file_digest
 from cwrgp.file_io.path_manager import local_file
-from cwrgp.jobs import holder
 from d2_transfer.checking.check import pretraining_images
 from d2_transfer.checking.duplicates import find_duplicates
 from d2_transfer.commands.convert import convert
@@ -87,7 +87,7 @@ def make_plan(
             " whole test set, or omit fractions"
         )
     if restart:
-        _check_idle(output)
+        check_idle(sorted((output / "cells").glob("*")))
     old = None if restart else read_plan(output)
     stored = cfg.clone()
     stored.defrost()
@@ -125,16 +125,6 @@ def make_plan(
         _remove(output)
     write_plan(output, plan)
     return plan
-
-
-def _check_idle(output: Path) -> None:
-    """Raises ValueError if a cell is at work: it would go on in the folder that is removed."""
-    for folder in sorted((output / "cells").glob("*")):
-        if who := holder(folder):
-            raise ValueError(
-                f"{folder} is worked on by {who}: wait until it is done, or stop it; --list shows"
-                " the states"
-            )
 
 
 def _check_runs(plan: Plan, output: Path, num_gpus: int) -> CfgNode:

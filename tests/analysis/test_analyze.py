@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 from encoders import make_encoder, own_checkpoint
+from held_folders import held
 from html_page import Page
 from images import write_images
 from PIL import Image
@@ -257,6 +258,20 @@ def test_a_folder_holds_one_experiment(
     assert (tmp_path / "mine/runs").is_dir()  # of a folder without an experiment
     error = refused(["--output", str(tmp_path), "--run", "a"], capsys)
     assert "run 'a' is unknown; choose one of cw-rgp-0-seed0" in error
+
+
+def test_one_command_at_a_time_works_in_a_folder(
+    photos: Path, tmp_path: Path, two_arms: None, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    command = arguments("groups", photos, tmp_path)
+    with held(tmp_path) as process:  # as the command does
+        error = refused(command, capsys)
+        assert f"{tmp_path} is worked on by process {process.pid}" in error
+    with held(tmp_path / "runs/random-2-seed0") as process:
+        for again in (command, arguments("groups", photos, tmp_path, "--restart")):
+            error = refused(again, capsys)
+            assert f"random-2-seed0 is worked on by process {process.pid}" in error
+            assert "wait until it is done, or stop it" in error
 
 
 @pytest.fixture(scope="module")

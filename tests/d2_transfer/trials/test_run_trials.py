@@ -20,6 +20,7 @@ import pytest
 import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import register_coco_instances
+from held_folders import held
 from html_page import Page
 from repository import REPOSITORY
 
@@ -346,16 +347,9 @@ def test_what_a_cell_was_started_with_is_not_mixed_with_anything_else(
     assert main(again) == 2 and result.exists()
     capsys.readouterr()
     again = arguments(output, ["b=random"], given, "--trials", 1, "--restart")
-    holding = (
-        "import sys, time; from pathlib import Path; from cwrgp.jobs import locked\n"
-        "with locked(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
-    )
-    command = [sys.executable, "-c", holding, str(result.parent)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=REPOSITORY) as process:
-        assert process.stdout is not None and process.stdout.readline() == b"held\n"
+    with held(result.parent) as process:
         assert main(again) == 2 and result.exists()
         assert f"b-1 is worked on by process {process.pid}" in capsys.readouterr().err
-        process.kill()
     (output / "results.json").write_text("{}")
     assert main(again) == 75 and not result.exists()
     assert not (output / "results.json").exists()
