@@ -60,12 +60,13 @@ def collect(
         stage -> ``width``, ``indicators``, ``spectrum``; ``neighbours``: of each query, numbers of
         images. What is not finite is null.
     """
-    correlation = {}
+    correlation: dict[str, float | None] = {}
     if trials is not None and len(trials["ap"]) >= _MIN_FOR_CORRELATION:
         aps = [ap["mean"] for ap in trials["ap"].values()]
         for name in _PREDICTORS:
             values = [records[c]["stages"][STAGES[-1]]["indicators"][name] for c in trials["ap"]]
-            correlation[name] = float(stats.spearmanr(values, aps).statistic)
+            varied = len(set(values)) > 1 < len(set(aps))
+            correlation[name] = float(stats.spearmanr(values, aps).statistic) if varied else None
     content = {
         "schema": SCHEMA,
         "kind": "checkpoints",

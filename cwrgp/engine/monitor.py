@@ -26,6 +26,9 @@ logger = logging.getLogger("cwrgp")
 _SAMPLES = 256
 # Steps over which the loss is averaged: that of one step is noisy.
 _WINDOW = 20
+# Steps that bad signs must last before they are warned of: at high rates the ranks of runs that
+# learn well fall for some steps and recover. A complete collapse is beyond doubt at once.
+_LASTING = 20
 # Share of the time spent waiting for images.
 _DATA_BOUND = 0.3
 
@@ -62,6 +65,7 @@ class TrainingMonitor:
         self._num_workers = num_workers
         self._keys = keys or {}
         self._states: set[State] = set()
+        self._bad_since: int | None = None  # the step
         self._warned_of_data = False
         self._started = False
         self._first_embeddings: Tensor | None = None
@@ -120,7 +124,8 @@ class TrainingMonitor:
             chance_losses: of unrelated embeddings, for those of the losses where it is known.
 
         Returns:
-            The state; None where it is too early or too close to tell.
+            The state of this record; None where it is too early or too close to tell. A warning
+            is given once signs of one have lasted for 20 steps.
         """
         if self._first_embeddings is not None:
             spectrum = covariance_spectrum(self._first_embeddings.cpu())
@@ -139,13 +144,21 @@ class TrainingMonitor:
             share=self._mean_share(step, loss / chance) if chance_losses else None,
         )
         state = judge(evidence)
-        if state is None or (state is State.HEALTHY and self._states):
-            return state
-        if state not in self._states:
+        if state is None or state is State.HEALTHY:
+            self._bad_since = None
+        elif self._bad_since is None:
+            self._bad_since = step
+        if state is not None and state not in self._states and self._is_to_be_said(state, step):
             self._states.add(state)
             level = logging.INFO if state is State.HEALTHY else logging.WARNING
             logger.log(level, self._in_words(state, evidence, loss, chance))
         return state
+
+    def _is_to_be_said(self, state: State, step: int) -> bool:
+        if state is State.HEALTHY:
+            return not self._states
+        lasted = self._bad_since is not None and step - self._bad_since >= _LASTING
+        return lasted or state is State.COMPLETE_COLLAPSE
 
     def _mean_share(self, step: int, share: float) -> float:
         self._shares[step] = share

@@ -347,6 +347,9 @@ def test_rank_and_ap_are_correlated() -> None:
     arguments: dict[str, Any] = {"data": "x", "images": [], "queries": []}
     found = collect_checkpoints(records, trials={"ap": aps}, **arguments)["trials"]["correlation"]
     assert found == {"rankme": pytest.approx(0.8), "effective_rank": pytest.approx(-0.8)}
+    equal = {"ap": {name: {"mean": 10} for name in "abcd"}}
+    found = collect_checkpoints(records, trials=equal, **arguments)["trials"]["correlation"]
+    assert found == {"rankme": None, "effective_rank": None}
 
 
 def test_weights_that_cannot_be_analysed_are_refused(

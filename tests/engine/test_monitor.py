@@ -50,8 +50,10 @@ def warnings(monkeypatch):
     handler = logging.Handler()
     handler.emit = lambda record: messages.append(record.getMessage())
     monkeypatch.setattr(logger, "handlers", [handler])
-    monkeypatch.setattr(logger, "level", logging.WARNING)
-    return messages
+    before = logger.level
+    logger.setLevel(logging.WARNING)
+    yield messages
+    logger.setLevel(before)
 
 
 def say(monitor, embeddings, *, step=0, losses=None, chance=None, method=None):
@@ -83,8 +85,8 @@ def test_a_loss_at_chance_is_warned_of_where_the_rank_falls(
     keys = {**KEYS, "crop scale": "AUGMENT.CROP_SCALE"}
     monitor = TrainingMonitor(keys=keys)
     monitor.start(draw(2, 64, 32))
-    for _ in range(2):
-        say(monitor, low_rank(rank), step=step, losses={"a": loss, "b": 9.0}, chance=chance)
+    for at in (step, step + 20):
+        say(monitor, low_rank(rank), step=at, losses={"a": loss, "b": 9.0}, chance=chance)
     assert len(warnings) == warned
     if warned:
         assert warnings[0].startswith(f"loss at chance level: loss {loss:.3g}, ")
@@ -107,15 +109,27 @@ def test_a_collapse_and_waiting_for_data_are_warned_of_once(warnings):
     monitor.timing(1.0, 0.1)
     assert warnings == []
     assert 0.9 < values["embedding/std"] < 1.1 and values["embedding/effective_rank"] > 20
-    for _ in range(2):
-        say(monitor, healthy[:, :1].expand(2, 64, 32) + 1e-4 * healthy)
-        say(monitor, healthy[:, :, :1] * torch.ones(32))
+    for step in (20, 40, 60):
+        say(monitor, healthy[:, :1].expand(2, 64, 32) + 1e-4 * healthy, step=step)
+        say(monitor, healthy[:, :, :1] * torch.ones(32), step=step)
         monitor.timing(1.0, 0.5)
-    assert len(warnings) == 3
+        assert len(warnings) == (2 if step == 20 else 3)
+    warnings.insert(1, warnings.pop())
     assert warnings[0].startswith("complete collapse: standard deviation")
     assert warnings[1].startswith("dimensional collapse: standard deviation")
     expected = "50 % of the time is spent waiting for images: raise num_workers (DATA.NUM_WORKERS)"
     assert f"{expected} (now 2;" in warnings[2]
+
+
+def test_ranks_that_recover_are_not_warned_of(warnings):
+    monitor, healthy = TrainingMonitor(), draw(2, 64, 32)
+    lost = healthy[:, :, :1] * torch.ones(32)
+    for step in range(0, 100, 10):  # lost for 11 steps at a time
+        say(monitor, healthy if step % 30 == 20 else lost, step=step)
+    assert warnings == []
+    for step in (100, 110, 120):
+        say(monitor, lost, step=step)
+        assert len(warnings) == (step >= 110)  # lost since step 90
 
 
 def test_the_encoder_has_statistics_of_its_own():
@@ -143,7 +157,7 @@ def test_the_loss_of_one_step_is_averaged_over_twenty(warnings):
 
 
 def test_a_healthy_run_says_so_once_and_is_not_warned_of(warnings):
-    logging.getLogger("cwrgp").level = logging.INFO
+    logging.getLogger("cwrgp").setLevel(logging.INFO)
     monitor = TrainingMonitor()
     monitor.start(draw(2, 64, 32))
     for step in range(0, 200, 20):

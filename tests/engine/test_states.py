@@ -60,7 +60,7 @@ def test_crops_that_share_nothing_leave_the_loss_at_chance(photographs, tmp_path
 @pytest.mark.slow
 def test_pca_whitening_learns_nothing_and_loses_dimensions(photographs, tmp_path):
     opts = ("SOLVER.BASE_LR", 3e-3, "SOLVER.WARMUP_ITERS", 10)
-    said, records = run(photographs, tmp_path, 30, *PCA, *opts, batch_size=128)
+    said, records = run(photographs, tmp_path, 40, *PCA, *opts, batch_size=128)
     assert [any(f" {state}: " in line for line in said) for state in STATES] == [0, 1, 0, 0]
     assert "PCA whitening (change the method (METHOD.NAME))" in said[0]
     assert records[-1]["embedding/numerical_rank"] < 58
@@ -71,6 +71,6 @@ def test_thirty_times_the_rate_collapses_though_the_loss_falls(photographs, tmp_
     """What shrinkage leaves of a collapsed embedding is alike in all views."""
     rate = ("SOLVER.BASE_LR", 0.03, "SOLVER.WARMUP_ITERS", 2, "LOG_PERIOD", 5)
     opts = (*rate, "METHOD.CWRGP.EPS", 1e-2)
-    said, records = run(photographs, tmp_path, 20, *opts)
+    said, records = run(photographs, tmp_path, 32, *opts)
     assert [any(f" {state}: " in line for line in said) for state in STATES] == [0, 1, 0, 0]
     assert "SOLVER.BASE_LR" in said[0] and records[-1]["total_loss"] < 1
