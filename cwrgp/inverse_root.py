@@ -48,13 +48,22 @@ def eigh(s: Tensor) -> tuple[Tensor, Tensor]:
     return eigenvalues.masked_fill(~finite.squeeze(-1), torch.nan), u
 
 
-def _inverse_sqrt(s: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _root_and_vectors(s: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """l^(-1/2) and U of S = U diag(l) U^T.
+
+    No exact eigenvalue of a covariance that was shrunk by eps is below eps. A computed one may be,
+    and even below 0: its error grows with the largest eigenvalue (1e-4 at 600, in fp32).
+    """
+    eigenvalues, u = eigh(s)
+    return (eigenvalues.clamp(min=eps) if eps > 0 else eigenvalues).rsqrt(), u
+
+
+def _inverse_sqrt(s: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
     """W = S^(-1/2), and what :func:`_inverse_sqrt_gradient` needs: q and V.
 
     With S = U diag(l) U^T these are q = l^(-1/2), the eigenvalues of W, and V = U diag(q).
     """
-    eigenvalues, u = eigh(s)
-    q = eigenvalues.rsqrt()
+    q, u = _root_and_vectors(s, eps)
     v = u * q.unsqueeze(-2)
     return v @ u.mT, q, v
 
@@ -82,15 +91,15 @@ class _InverseSqrt(torch.autograd.Function):
     """S^(-1/2) with the closed-form gradient, which has no 1 / (l_i - l_j) terms."""
 
     @staticmethod
-    def forward(ctx: Any, s: Tensor) -> Tensor:
-        w, *factors = _inverse_sqrt(s)
+    def forward(ctx: Any, s: Tensor, eps: float) -> Tensor:
+        w, *factors = _inverse_sqrt(s, eps)
         ctx.save_for_backward(*factors)
         return w
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         _refuse_second_derivative()
-        return _inverse_sqrt_gradient(grad, *ctx.saved_tensors)
+        return _inverse_sqrt_gradient(grad, *ctx.saved_tensors), None
 
 
 class _ZCA(torch.autograd.Function):
@@ -103,7 +112,7 @@ class _ZCA(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, eps: float, ddof: int) -> Tensor:
-        w, *factors = _inverse_sqrt(covariance(x, eps, ddof))
+        w, *factors = _inverse_sqrt(covariance(x, eps, ddof), eps)
         ctx.save_for_backward(x, w, *factors)
         ctx.scale = 2 * (1 - eps) / (x.shape[-2] - ddof)
         return x @ w
@@ -119,34 +128,35 @@ class _ZCA(torch.autograd.Function):
         return grad_x.view(grad.shape), None, None
 
 
-def inverse_sqrt(s: Tensor) -> Tensor:
+def inverse_sqrt(s: Tensor, eps: float = 0.0) -> Tensor:
     """Symmetric (ZCA) inverse square root of a batch of matrices, by one batched
     eigendecomposition.
 
     Args:
         s: symmetric positive definite, (..., M, M), fp32 or fp64.
+        eps: no exact eigenvalue is below it, see :func:`covariance`; computed ones are raised to it.
 
     Returns:
-        S^(-1/2), (..., M, M). Not finite for matrices that are not finite or have a computed
-        eigenvalue <= 0. (Rounding may leave a zero eigenvalue slightly above 0.)
+        S^(-1/2), (..., M, M). Not finite for matrices that are not finite or, with eps 0, have a
+        computed eigenvalue <= 0. (Rounding may leave a zero eigenvalue slightly above 0.)
     """
-    return _InverseSqrt.apply(s)
+    return _InverseSqrt.apply(s, eps)
 
 
 def _zca(x: Tensor, eps: float, ddof: int) -> Tensor:
     return _ZCA.apply(x, eps, ddof)
 
 
-def _pca_matrix(s: Tensor) -> Tensor:
+def _pca_matrix(s: Tensor, eps: float) -> Tensor:
     # This uses the eigenvectors themselves, whose gradient does have 1 / (l_i - l_j) terms. They
     # and the order of the axes, which changes from batch to batch, are the paper's objections to
     # PCA whitening.
-    eigenvalues, u = eigh(s)
-    return (u * eigenvalues.rsqrt().unsqueeze(-2)).flip(-1)
+    q, u = _root_and_vectors(s, eps)
+    return (u * q.unsqueeze(-2)).flip(-1)
 
 
 def _pca(x: Tensor, eps: float, ddof: int) -> Tensor:
-    return x @ _pca_matrix(covariance(x, eps, ddof))
+    return x @ _pca_matrix(covariance(x, eps, ddof), eps)
 
 
 def _cholesky_root(s: Tensor) -> Tensor:
@@ -160,7 +170,7 @@ def _cholesky(x: Tensor, eps: float, ddof: int) -> Tensor:
     return torch.linalg.solve_triangular(root, x.mT, upper=False).mT
 
 
-def _cholesky_matrix(s: Tensor) -> Tensor:
+def _cholesky_matrix(s: Tensor, _: float) -> Tensor:
     identity = torch.eye(s.shape[-1], dtype=s.dtype, device=s.device)
     return torch.linalg.solve_triangular(_cholesky_root(s), identity, upper=False).mT
 
@@ -172,8 +182,8 @@ WHITEN: dict[str, Callable[[Tensor, float, int], Tensor]] = {
     "cholesky": _cholesky,
 }
 
-# The same as functions of the covariance: W, by which the observations are multiplied.
-MATRIX: dict[str, Callable[[Tensor], Tensor]] = {
+# The same as functions of the covariance and of eps: W, by which the observations are multiplied.
+MATRIX: dict[str, Callable[[Tensor, float], Tensor]] = {
     "zca": inverse_sqrt,
     "pca": _pca_matrix,
     "cholesky": _cholesky_matrix,

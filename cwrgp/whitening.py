@@ -159,7 +159,8 @@ def whitening_matrix(
         h = _centred(x, axis).mT
         if permutation is not None:
             h = _permute_rows(h, permutation, permutation.argsort(-1))
-        return MATRIX[method](covariance(_observations(h, axis, num_groups), eps, ddof))
+        s = covariance(_observations(h, axis, num_groups), eps, ddof)
+        return MATRIX[method](s, eps)
 
 
 @torch.no_grad()

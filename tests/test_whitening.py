@@ -145,6 +145,23 @@ def test_fp32_is_close_to_fp64():
     assert (y.grad - x.grad).norm() < 1e-4 * x.grad.norm()
 
 
+@pytest.mark.parametrize("method", ["zca", "pca"])
+def test_shrinkage_is_enough_whatever_the_scale_of_a_singular_covariance(method):
+    """Rounding leaves computed eigenvalues below 0, and they are eps at least."""
+    torch.manual_seed(0)
+    x = 3 * torch.randn(40, 64, 1, dtype=torch.float64) @ torch.randn(40, 1, 256).double()
+    x += 1e-4 * torch.randn_like(x)
+    assert smallest_eigenvalue(x.float(), eps=1e-4) < 0
+    y = x.float().requires_grad_()
+    z = whiten(y, method=method, eps=1e-4)
+    z.square().sum().backward()
+    assert z.isfinite().all() and y.grad.isfinite().all()
+    if method == "zca":
+        expected = whiten(x, method=method, eps=1e-4)
+        assert (z - expected).norm() < 0.02 * expected.norm()
+    assert whitening_matrix(y.detach(), method=method, eps=1e-4).isfinite().all()
+
+
 def test_half_precision_and_autocast_are_computed_in_fp32():
     x = torch.randn(8, 64).bfloat16()
     expected = whiten(x.float(), num_groups=2)

@@ -32,7 +32,13 @@ def rows() -> list[Row]:
         Row(
             name="monitor: one record, ResNet-18, 4 x 64 views of 32 px",
             against="a step; with a record in 20 steps, a ratio of 5 is a share of 1 %",
-            prepare=_record,
+            prepare=lambda: _record(_method(), _views()),
+            target=5,
+        ),
+        Row(
+            name="monitor: one record, ResNet-50, 2 x 256 views of 32 px",
+            against="the same",
+            prepare=lambda: _record(_wide_method(), _views(2, 256)),
             target=5,
         ),
         Row(
@@ -51,8 +57,15 @@ def _method() -> JointEmbedding:
     return JointEmbedding(encoder, projector, CWRGPLoss(4, 64)).to(local_device())
 
 
-def _views() -> list[Tensor]:
-    return [torch.randn(64, 3, 32, 32, device=local_device()) for _ in range(4)]
+def _wide_method() -> JointEmbedding:
+    """The widths of the ImageNet recipe."""
+    projector = build_projector(2048, hidden_features=4096, out_features=1024)
+    loss = CWRGPLoss(2, 256)
+    return JointEmbedding(build_encoder("resnet50"), projector, loss).to(local_device())
+
+
+def _views(num_views: int = 4, samples: int = 64) -> list[Tensor]:
+    return [torch.randn(samples, 3, 32, 32, device=local_device()) for _ in range(num_views)]
 
 
 def _our_step(method: JointEmbedding, views: list[Tensor]) -> Callable[[], Output]:
@@ -86,18 +99,16 @@ def _step() -> Pair:
     return _our_step(_method(), views), b
 
 
-def _record() -> Pair:
-    method = _method()
-    step, monitor = _our_step(method, _views()), TrainingMonitor()
-    output = step()
+def _record(method: JointEmbedding, views: list[Tensor]) -> Pair:
+    step, monitor = _our_step(method, views), TrainingMonitor()
+    output, samples = step(), len(views[0])
     monitor.start(output.embeddings)
     losses = {name: float(value) for name, value in output.losses.items()}
 
     def record() -> None:
         values = monitor.statistics(method, output.embeddings, output.features)
-        monitor.verdict(
-            0, method, output.embeddings, values, losses, method.chance_losses(64, num_views=4)
-        )
+        chance = method.chance_losses(samples, num_views=len(views))
+        monitor.verdict(0, method, output.embeddings, values, losses, chance)
 
     return record, step
 
