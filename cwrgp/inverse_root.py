@@ -134,7 +134,7 @@ def inverse_sqrt(s: Tensor, eps: float = 0.0) -> Tensor:
 
     Args:
         s: symmetric positive definite, (..., M, M), fp32 or fp64.
-        eps: no exact eigenvalue is below it, see :func:`covariance`; computed ones are raised to it.
+        eps: of :func:`covariance`. No exact eigenvalue is below it; computed ones are raised to it.
 
     Returns:
         S^(-1/2), (..., M, M). Not finite for matrices that are not finite or, with eps 0, have a
