@@ -150,10 +150,12 @@ def _analyze(network: Network, files: Sequence[Path]) -> tuple[dict[str, Any], T
         image_size=image_size, resize=resize, interpolation="bicubic"
     )
     view_transform = build_view_transform(_view_spec(image_size))
+    # Spread over the list: the files of one class stand together in it.
+    paired = [files[i] for i in np.linspace(0, len(files) - 1, NUM_PAIRS).astype(int)]
     with precision.ieee_fp32():
         plain = features(plain_transform, files)
         with forked_generator(derive_seed(Stream.PROBE_VIEW, 0)):
-            first, second = (features(view_transform, files[:NUM_PAIRS]) for _ in range(2))
+            first, second = (features(view_transform, paired) for _ in range(2))
     origin = asdict(network.origin)
     record = {
         "arch": network.arch,

@@ -246,9 +246,13 @@ def _number_format(cfg: CfgNode) -> tuple[str, str]:
     found = cfg.clone()
     found.defrost()
     device = local_device()
-    if device.type == "cpu":
-        torch.set_num_threads(1)
-    resolve_number_format(found, None, device)
+    threads = torch.get_num_threads()
+    try:
+        if device.type == "cpu":
+            torch.set_num_threads(1)
+        resolve_number_format(found, None, device)
+    finally:
+        torch.set_num_threads(threads)
     return found.SOLVER.AMP.DTYPE, found.SOLVER.AMP.MEMORY_FORMAT
 
 

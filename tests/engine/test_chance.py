@@ -80,13 +80,13 @@ def warnings_of(
 
 
 def test_a_loss_at_chance_is_warned_of_within_a_hundred_steps(monkeypatch):
-    assert warnings_of(monkeypatch, learns=False) == [(40, "loss at chance level")]
+    assert warnings_of(monkeypatch, learns=False) == [(60, "loss at chance level")]
     assert warnings_of(monkeypatch, learns=True) == []
 
 
 @pytest.mark.parametrize("learns", [False, True])
 def test_few_dimensions_that_are_left_are_a_collapse_whatever_the_loss_does(monkeypatch, learns):
-    assert warnings_of(monkeypatch, learns=learns, left=2) == [(40, "dimensional collapse")]
+    assert warnings_of(monkeypatch, learns=learns, left=2) == [(60, "dimensional collapse")]
 
 
 def test_a_resumed_run_does_not_take_its_first_rank_for_that_of_a_start(monkeypatch):
