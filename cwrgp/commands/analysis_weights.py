@@ -17,6 +17,7 @@ from cwrgp.analysis.checkpoints import collect, write_outputs
 from cwrgp.analysis.stages import STAGES, PooledStages
 from cwrgp.checkpoints.load import Network, load_network
 from cwrgp.commands.embed import IMAGE_SIZE, RESIZE, normalize_of, readable_images
+from cwrgp.commands.experiment import PLAN
 from cwrgp.data.augment.reference import build_test_transform, build_view_transform
 from cwrgp.data.augment.spec import ViewSpec
 from cwrgp.data.listed import ListedImages
@@ -62,10 +63,12 @@ def analyze_weights(
         The content of ``results.json``; see `cwrgp.analysis.checkpoints.collect`.
 
     Raises:
-        ValueError: weights that hold no ResNet, names that occur twice, fewer images than
-            channels, or trials without any of the weights.
+        ValueError: an experiment in the folder of the results, weights that hold no ResNet, names
+            that occur twice, fewer images than channels, or trials without any of the weights.
         FileNotFoundError: no such file or folder.
     """
+    if (output / PLAN).exists():
+        raise ValueError(f"output {output} holds an experiment; choose another folder")
     named = _named(weights)
     aps = None if trials is None else _read_trials(trials, named)
     networks = {

@@ -185,17 +185,22 @@ def read_plan(output: Path) -> Plan | None:
     """The plan of a folder; None if it has none.
 
     Raises:
-        ValueError: the file is of another version.
+        ValueError: the file is damaged or of another version.
     """
     path = output / PLAN
     if not path.is_file():
         return None
-    content = json.loads(path.read_text())
-    if content.pop("version") != _VERSION:
-        raise ValueError(f"{path} is of another version; choose another folder, or give --restart")
-    for key in ("seeds", "number_format"):
-        content[key] = tuple(content[key])
-    return Plan(**content)
+    try:
+        content = json.loads(path.read_text())
+        if content.pop("version") != _VERSION:
+            raise ValueError
+        for key in ("seeds", "number_format"):
+            content[key] = tuple(content[key])
+        return Plan(**content)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise ValueError(
+            f"{path} is damaged or of another version; remove it, or choose another folder"
+        ) from None
 
 
 def _make_plan(name: str, cfg: CfgNode, output: Path, *, seeds: int, restart: bool) -> Plan:

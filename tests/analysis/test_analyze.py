@@ -256,8 +256,14 @@ def test_a_folder_holds_one_experiment(
     (tmp_path / "mine/runs").mkdir(parents=True)
     assert main(arguments("penalty", photos, tmp_path / "mine", "--restart")) == 0
     assert (tmp_path / "mine/runs").is_dir()  # of a folder without an experiment
+    weights = ["--weights", "a.pth", "--data", str(photos), "--output", str(tmp_path)]
+    assert f"{tmp_path} holds an experiment; choose another folder" in refused(weights, capsys)
     error = refused(["--output", str(tmp_path), "--run", "a"], capsys)
     assert "run 'a' is unknown; choose one of cw-rgp-0-seed0" in error
+    for damaged in ("{}", "[]", "{"):
+        (tmp_path / "plan.json").write_text(damaged)
+        error = refused(arguments("penalty", photos, tmp_path), capsys)
+        assert f"{tmp_path}/plan.json is damaged or of another version; remove it" in error
 
 
 def test_one_command_at_a_time_works_in_a_folder(
