@@ -58,9 +58,9 @@ def _method() -> JointEmbedding:
 
 
 def _wide_method() -> JointEmbedding:
-    """The widths of the ImageNet recipe."""
-    projector = build_projector(2048, hidden_features=4096, out_features=1024)
-    loss = CWRGPLoss(2, 256)
+    """The widths of the ImageNet recipe, configs/pretrain/imagenet_cwrgp4_r50_100ep.yaml."""
+    projector = build_projector(2048, hidden_features=2048, out_features=1024, num_layers=3)
+    loss = CWRGPLoss(2, 128)
     return JointEmbedding(build_encoder("resnet50"), projector, loss).to(local_device())
 
 
