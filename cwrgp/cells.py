@@ -13,7 +13,7 @@ from typing import Any
 
 from cwrgp.errors import USER_ERRORS
 from cwrgp.file_io.atomic import write_text
-from cwrgp.jobs import Job, holder, locked, run_jobs
+from cwrgp.jobs import Job, holder, locked, run_jobs, usable_cores
 from cwrgp.preemption import EXIT_CODE, Preempted
 
 RESULT, ERROR, RUN = "result.json", "error.txt", "run"
@@ -142,7 +142,7 @@ def run_cells(
 
     env = dict(os.environ)
     if not gpus:
-        env.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // at_once)))
+        env.setdefault("OMP_NUM_THREADS", str(max(1, usable_cores() // at_once)))
     codes |= run_jobs(
         [Job(cell.name, cell.command, cell.log) for cell in waiting],
         at_once=at_once,

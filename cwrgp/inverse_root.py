@@ -2,8 +2,8 @@
 
 By the symmetric root (ZCA) with its closed-form gradient, the eigenvectors (PCA), or Cholesky's
 factor. Nothing here raises because of the values: where a covariance is singular or not finite, the
-result is not finite. Shrinkage prevents that for the first two roots at any scale; Cholesky's factor
-needs an eps well above the rounding error of the largest eigenvalue.
+result is not finite. Shrinkage prevents that for the first two roots at any scale; Cholesky's
+factor needs an eps well above the rounding error of the largest eigenvalue.
 
 Shapes: O observations of M variables, (..., O, M), centred.
 """

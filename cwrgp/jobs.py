@@ -19,6 +19,13 @@ _LOCK = "lock.json"
 _PATIENCE = 2.0  # seconds: a process that looks at the lock holds it for a moment
 
 
+def usable_cores() -> int:
+    """Cores that this process may use: those that a scheduler gave it, where it can be known."""
+    if hasattr(os, "sched_getaffinity"):  # not on macOS
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Holds the lock of a job's folder, which is made if needed.

@@ -9,6 +9,7 @@ from typing import Any
 
 from fvcore.common.config import CfgNode
 
+from cwrgp.config.checks import value_of
 from cwrgp.config_files import merge_values
 from cwrgp.suggestions import suggest
 
@@ -111,6 +112,23 @@ def experiment_arms(name: str) -> Sequence[Arm]:
         known = f"choose one of {', '.join(EXPERIMENTS)}"
         raise ValueError(f"experiment {name!r} is unknown; {suggest(name, EXPERIMENTS, known)}")
     return EXPERIMENTS[name]()
+
+
+def check_overrides(name: str, before: CfgNode, after: CfgNode) -> None:
+    """Refuses to change what an experiment sets: the change would reach some of its runs or none.
+
+    Args:
+        name: of the experiment.
+        before: config of all runs without the user's changes.
+        after: with them.
+
+    Raises:
+        ValueError: an unknown experiment, or a changed key that it sets.
+    """
+    keys = {key for arm in experiment_arms(name) for key in arm.values}
+    for key in sorted(keys | {"SEED", "OUTPUT_DIR", "DATA.ROOT"}):
+        if value_of(before, key) != value_of(after, key):
+            raise ValueError(f"experiment {name!r} sets {key} itself: omit it")
 
 
 def arm_config(base: CfgNode, arm: Arm, seed: int, output_dir: str) -> CfgNode:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from os import PathLike
@@ -13,13 +12,14 @@ from typing import Any
 import torch
 from fvcore.common.config import CfgNode
 
-from cwrgp.builders.experiments import EXPERIMENTS
+from cwrgp.builders.experiments import EXPERIMENTS, check_overrides
 from cwrgp.checkpoints.formats import BRANCHES, source_names
 from cwrgp.cli import add_checkpoint_arguments, make_parser, run_main
 from cwrgp.commands.analysis_weights import analyze_weights
 from cwrgp.commands.experiment import CONFIG, run_experiment, run_one
 from cwrgp.config import get_cfg
 from cwrgp.config_files import find_config, merge_file, merge_pairs, merge_values
+from cwrgp.jobs import usable_cores
 from cwrgp.preemption import EXIT_CODE, Preempted
 
 _DESCRIPTION = """\
@@ -31,7 +31,8 @@ What a whitening loss does to an embedding: the analysis of the paper on your im
 
 --weights takes what cwrgp-convert reads, and any folder of more images than channels. For an
 experiment DATA holds cifar-10-batches-py, or train/CLASS/*.jpg and test/CLASS/*.jpg. One seed is a
-preview. The same command goes on where it was stopped. What the figures show: docs/analysis.md."""
+preview. The same command for an experiment goes on where it was stopped. What the figures show:
+docs/analysis.md."""
 
 
 def analyze(
@@ -103,7 +104,9 @@ def analyze(
     assert experiment is not None
     cfg = get_cfg()
     merge_file(cfg, find_config(config))
+    before = cfg.clone()
     merge_values(cfg, overrides)
+    check_overrides(experiment, before, cfg)
     return _experiment(cfg, data, output, experiment, seeds, jobs, restart)
 
 
@@ -169,7 +172,7 @@ def _experiment(
 
 def _jobs() -> int:
     """Runs at once: one for each core that this process may use; one on a GPU."""
-    return 1 if torch.cuda.is_available() else len(os.sched_getaffinity(0))
+    return 1 if torch.cuda.is_available() else usable_cores()
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -231,7 +234,9 @@ def _start(args: argparse.Namespace) -> int:
         else:
             cfg = get_cfg()
             merge_file(cfg, find_config(args.config_file))
+            before = cfg.clone()
             merge_pairs(cfg, args.opts)
+            check_overrides(args.experiment, before, cfg)
             _experiment(
                 cfg, args.data, output, args.experiment, args.seeds, args.jobs, args.restart
             )

@@ -90,14 +90,19 @@ def run_experiment(
             or a run failed.
         Preempted: a signal stopped the runs; the same call goes on.
     """
-    plan = _make_plan(name, _with_fast_views(cfg), output, seeds=seeds, restart=restart)
-    command = [sys.executable, "-m", "cwrgp.commands.analyze", "--output", str(output), "--run"]
-    cells = [
-        Cell(run, _folder(output, run), [*command, run], output / "logs" / f"{run}.txt")
-        for run in (run_name(*arm_and_seed) for arm_and_seed in plan.runs)
-    ]
+    cfg = _with_fast_views(cfg)
+    arms = experiment_arms(name)
+    if seeds < 1:
+        raise ValueError(f"seeds {seeds} is below 1")
+    _check_runs(cfg, arms)
     with locked(output):
-        check_idle(cell.folder for cell in cells)
+        check_idle(sorted((output / "runs").glob("*")))
+        plan = _make_plan(name, cfg, output, seeds=seeds, restart=restart)
+        command = [sys.executable, "-m", "cwrgp.commands.analyze", "--output", str(output), "--run"]
+        cells = [
+            Cell(run, _folder(output, run), [*command, run], output / "logs" / f"{run}.txt")
+            for run in (run_name(*arm_and_seed) for arm_and_seed in plan.runs)
+        ]
         try:
             run_cells(cells, at_once=jobs, noun="runs")
         finally:
@@ -199,18 +204,14 @@ def read_plan(output: Path) -> Plan | None:
         return Plan(**content)
     except (ValueError, KeyError, TypeError, AttributeError):
         raise ValueError(
-            f"{path} is damaged or of another version; remove it, or choose another folder"
+            f"{path} is damaged or of another version; give --restart to start anew, or choose"
+            " another folder"
         ) from None
 
 
 def _make_plan(name: str, cfg: CfgNode, output: Path, *, seeds: int, restart: bool) -> Plan:
-    """Checks everything before the first run, and writes the plan."""
-    arms = experiment_arms(name)
-    if seeds < 1:
-        raise ValueError(f"seeds {seeds} is below 1")
-    _check_runs(cfg, arms)
+    """Writes the plan, which must be that of the folder if it has one."""
     if restart and (output / PLAN).is_file():  # nothing is removed from any other folder
-        check_idle(sorted((output / "runs").glob("*")))
         for part in ("runs", "logs", "figures"):
             shutil.rmtree(output / part, ignore_errors=True)
         (output / PLAN).unlink(missing_ok=True)
@@ -229,7 +230,6 @@ def _make_plan(name: str, cfg: CfgNode, output: Path, *, seeds: int, restart: bo
         number_format=old.number_format if old else _number_format(cfg),
         seeds=tuple(range(count)),
     )
-    output.mkdir(parents=True, exist_ok=True)
     write_text(output / PLAN, json.dumps({"version": _VERSION, **asdict(plan)}, indent=1))
     return plan
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 import re
 from collections.abc import Mapping
 
 from torch import Tensor
 
 from cwrgp.engine.verdict import Evidence, State, judge
+from cwrgp.jobs import usable_cores
 from cwrgp.models.methods import Method
 from cwrgp.similarity import feature_std, negative_cosine, positive_cosine
 from cwrgp.spectrum import (
@@ -220,7 +220,7 @@ class TrainingMonitor:
             logger.warning(
                 f"{100 * data_seconds / step_seconds:.0f} % of the time is spent waiting for "
                 f"images: raise {self._named('num_workers')} (now {self._num_workers}; there are "
-                f"{os.cpu_count()} cores), store smaller images, or use a faster disk",
+                f"{usable_cores()} cores), store smaller images, or use a faster disk",
             )
 
     def _named(self, what: str) -> str:

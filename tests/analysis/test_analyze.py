@@ -232,6 +232,9 @@ def test_experiments_that_cannot_work_are_refused(
         write_images(tmp_path / "few/test" / name, 20, side=16)
     error = refused(arguments("groups", tmp_path / "few", output), capsys)
     assert "has 40 images to measure; a covariance of 512 dimensions needs more than 512" in error
+    for key, value in (("SEED", 7), ("METHOD.NAME", "simclr"), ("METHOD.CWRGP.NUM_GROUPS", 3)):
+        error = refused(arguments("groups", photos, output, **{key: value}), capsys)
+        assert f"experiment 'groups' sets {key} itself: omit it" in error
     error = refused(arguments("groups", photos, output, **{"SOLVER.EPOCS": 3}), capsys)
     assert "unknown config key SOLVER.EPOCS" in error
     error = refused(arguments("groups", tmp_path / "none", output), capsys)
@@ -263,7 +266,7 @@ def test_a_folder_holds_one_experiment(
     for damaged in ("{}", "[]", "{"):
         (tmp_path / "plan.json").write_text(damaged)
         error = refused(arguments("penalty", photos, tmp_path), capsys)
-        assert f"{tmp_path}/plan.json is damaged or of another version; remove it" in error
+        assert f"{tmp_path}/plan.json is damaged or of another version; give --restart" in error
 
 
 def test_one_command_at_a_time_works_in_a_folder(
@@ -271,7 +274,8 @@ def test_one_command_at_a_time_works_in_a_folder(
 ) -> None:
     command = arguments("groups", photos, tmp_path)
     with held(tmp_path) as process:  # as the command does
-        error = refused(command, capsys)
+        error = refused([*command[:6], "--seeds", "3", *command[6:]], capsys)
+        assert not (tmp_path / "plan.json").exists()
         assert f"{tmp_path} is worked on by process {process.pid}" in error
     with held(tmp_path / "runs/random-2-seed0") as process:
         for again in (command, arguments("groups", photos, tmp_path, "--restart")):
