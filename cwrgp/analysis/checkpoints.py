@@ -6,7 +6,6 @@ The wording is in ``checkpoints.html.j2``.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -40,6 +39,7 @@ def collect(
     *,
     data: str,
     images: Sequence[str],
+    unreadable: Mapping[str, str],
     queries: Sequence[int],
     trials: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
@@ -49,13 +49,14 @@ def collect(
         records: of each checkpoint by name.
         data: folder of the images.
         images: their names.
+        unreadable: files that were drawn as well but cannot be read, and why.
         queries: numbers of those whose neighbours are shown.
         trials: AP of the checkpoints, or None.
 
     Returns:
-        ``schema``; ``kind``: "checkpoints"; ``data``; ``images``; ``queries``; ``trials``, with
-        ``correlation`` where four checkpoints or more have an AP: Spearman's, of each predictor,
-        null where all its values or all AP are equal;
+        ``schema``; ``kind``: "checkpoints"; ``data``; ``images``; ``unreadable``; ``queries``;
+        ``trials``, with ``correlation`` where four checkpoints or more have an AP: Spearman's, of
+        each predictor, null where all its values or all AP are equal;
         ``checkpoints``: name -> ``path``, ``sha256``, ``arch``, ``stem``, ``source``, ``stages``:
         stage -> ``width``, ``indicators``, ``spectrum``; ``neighbours``: of each query, numbers of
         images. What is not finite is null.
@@ -72,6 +73,7 @@ def collect(
         "kind": "checkpoints",
         "data": data,
         "images": list(images),
+        "unreadable": dict(unreadable),
         "queries": list(queries),
         "trials": None if trials is None else {**trials, "correlation": correlation},
         "checkpoints": dict(records),
@@ -173,8 +175,9 @@ def _transfer(
     charts = []
     for key, name in _PREDICTORS.items():
         points = {
-            c: (_last(results["checkpoints"][c])[key] or math.nan, ap["mean"])
+            c: (value, ap["mean"])
             for c, ap in trials["ap"].items()
+            if (value := _last(results["checkpoints"][c])[key]) is not None
         }
         chart = line_chart(
             [Series(c, [x], [y], styles[c], markers=True) for c, (x, y) in points.items()],

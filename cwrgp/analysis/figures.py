@@ -144,7 +144,7 @@ class Drawing:
                 markers=True,
             )
             for style, arm in enumerate(self.arms)
-            if x in arm["values"] and y in arm["values"]
+            if all(arm["values"].get(key, {}).get("mean") is not None for key in (x, y))
         ]
         points = "; ".join(f"{s.label}: {s.x[0]:.3g} and {s.y[0]:.3g}" for s in series)
         alt = f"{y_label} against {x_label}. {points}"
@@ -219,12 +219,12 @@ def _whitening(d: Drawing) -> list[Figure]:
         Figure(
             "Spectrum of the embedding",
             d.spectra("embedding_spectrum", "embedding"),
-            "A cliff is a dimensional collapse; held-out images, first seed.",
+            "A cliff is a dimensional collapse; first seed.",
         ),
         Figure(
             "Spectrum of the encoder's output",
             d.spectra("encoder_spectrum", "encoder"),
-            "The slower the decay, the more dimensions are used; held-out images, first seed.",
+            "The slower the decay, the more dimensions are used; first seed.",
         ),
     ]
 

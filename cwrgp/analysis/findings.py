@@ -42,10 +42,7 @@ def findings(experiment: str, arms: Sequence[Mapping[str, Any]]) -> list[dict[st
         arms: all of them, see `cwrgp.analysis.results.collect`.
     """
     by_name = {(arm["series"], arm["x"]): arm["values"] for arm in arms}
-    try:
-        return [asdict(finding) for finding in _FINDINGS[experiment](by_name)]
-    except KeyError:  # a run is not done yet, or the images have no labels
-        return []
+    return [asdict(finding) for finding in _FINDINGS[experiment](by_name)]
 
 
 def _whitening(arms: Arms) -> list[Finding]:
@@ -62,7 +59,7 @@ def _whitening(arms: Arms) -> list[Finding]:
         Finding(
             "The embedding of PCA whitening loses dimensions; those of ZCA and Cholesky keep more.",
             all(_above(other[RANK], pca[RANK]) for other in both),
-            f"Effective rank of the embedding of held-out images: {_list(trio, RANK, '{:.1f}')}.",
+            f"Effective rank of the embedding: {_list(trio, RANK, '{:.1f}')}.",
         ),
     ]
     if KNN in pca:
@@ -76,16 +73,21 @@ def _whitening(arms: Arms) -> list[Finding]:
 
 def _penalty(arms: Arms) -> list[Finding]:
     # By whiteness, not by weight: a large weight shrinks the embedding, which ends the penalty.
-    weights = sorted(
-        (x for _, x in arms if x is not None), key=lambda w: _mean(arms["CW-RGP", w], STABLE_RANK)
-    )
+    whiteness = {
+        x: mean
+        for (_, x), values in arms.items()
+        if x is not None and (mean := values[STABLE_RANK]["mean"]) is not None
+    }
+    if len(whiteness) < 2:
+        return []
+    weights = sorted(whiteness, key=whiteness.__getitem__)
     least, most = (arms["CW-RGP", weights[n]] for n in (0, -1))
     ends = (
         f"From the least white embedding (weight {weights[0]:g}) to the whitest ({weights[-1]:g})"
     )
 
     def change(name: str, form: str) -> str:
-        return f"{form.format(_mean(least, name))} to {form.format(_mean(most, name))}"
+        return f"{_mean(least, name, form)} to {_mean(most, name, form)}"
 
     found = [
         Finding(
@@ -104,6 +106,8 @@ def _penalty(arms: Arms) -> list[Finding]:
 
 
 def _batch_size(arms: Arms) -> list[Finding]:
+    if not _have_accuracy(arms):
+        return []
     sizes = sorted({x for _, x in arms if x is not None})
     small, large = sizes[0], sizes[-1]
     channel, batch = (
@@ -122,6 +126,8 @@ def _batch_size(arms: Arms) -> list[Finding]:
 
 
 def _groups(arms: Arms) -> list[Finding]:
+    if not _have_accuracy(arms):
+        return []
     groups = sorted(x for name, x in arms if name == "random" and x is not None)
     pairs = {g: (arms["random", g][KNN], arms["fixed", g][KNN]) for g in groups}
     text = "; ".join(
@@ -156,10 +162,14 @@ def _better(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
     return _above(a, b) and a["mean"] - b["mean"] > MARGIN
 
 
-def _mean(values: Mapping[str, Any], name: str) -> float:
+def _have_accuracy(arms: Arms) -> bool:
+    return all(KNN in values for values in arms.values())
+
+
+def _mean(values: Mapping[str, Any], name: str, form: str) -> str:
     mean = values[name]["mean"]
-    return float("nan") if mean is None else mean
+    return "not finite" if mean is None else form.format(mean)
 
 
 def _list(arms: Mapping[str, Mapping[str, Any]], name: str, form: str) -> str:
-    return ", ".join(f"{arm} {form.format(_mean(values, name))}" for arm, values in arms.items())
+    return ", ".join(f"{arm} {_mean(values, name, form)}" for arm, values in arms.items())

@@ -32,7 +32,7 @@ from cwrgp.spectrum import covariance_spectrum
 from cwrgp.trackers.jsonl import NAME, read_metrics
 from cwrgp.version import __version__
 
-NUM_IMAGES = 2000  # held out, that the indicators are of; several times the channels of a ResNet-18
+NUM_IMAGES = 2000  # that the indicators are of; several times the channels of a ResNet-18
 _NOT_CURVES = ("iteration", "lr", "time", "data_time", "eta_seconds", "max_mem_mb")
 
 
@@ -45,8 +45,9 @@ def pretrain_and_measure(cfg: CfgNode, stop: StopRequest) -> dict[str, Any]:
 
     Returns:
         ``curves``: key of ``metrics.json`` -> iterations and values; ``indicators`` and
-        ``spectra``: "encoder" and "embedding" -> what they are of held-out images; ``width``: the
-        channels of both; ``knn``: top-1 in percent, None without labels; ``environment``.
+        ``spectra``: "encoder" and "embedding" -> what they are of :func:`measured_images`;
+        ``width``: the channels of both; ``knn``: top-1 in percent, None without labels;
+        ``environment``.
 
     Raises:
         ValueError, OSError, FloatingPointError, Preempted: as `run_pretraining`.
@@ -57,7 +58,7 @@ def pretrain_and_measure(cfg: CfgNode, stop: StopRequest) -> dict[str, Any]:
     precision = build_precision(cfg, local_device())
     with precision.ieee_fp32():
         stages = _final_stages(cfg, precision)
-        features, pairs = _held_out_features(cfg, stages, precision)
+        features, pairs = _features(cfg, stages, precision)
     for periodic in folder.glob("model_[0-9]*.pth"):
         periodic.unlink()
     knn = [values[-1] for key, (_, values) in curves.items() if key.startswith("knn")]
@@ -98,12 +99,17 @@ def environment(precision: Precision) -> dict[str, str]:
     }
 
 
-def held_out_images(cfg: CfgNode) -> LabelledImages:
-    """At most `NUM_IMAGES` images, of the test split where there is one; the same for all runs."""
-    images = build_images(cfg, "test") or build_images(cfg, "train")
+def measured_images(cfg: CfgNode) -> tuple[LabelledImages, bool]:
+    """At most `NUM_IMAGES` images that indicators are of, the same for all runs.
+
+    Returns:
+        The images, and whether they are held out; without a test split they are training images.
+    """
+    held_out = build_images(cfg, "test")
+    images = build_images(cfg, "train") if held_out is None else held_out
     assert images is not None
     chosen = sample_indices(len(images), NUM_IMAGES, Stream.PROBE_SUBSET, 0)
-    return ImageSubset(images, chosen)
+    return ImageSubset(images, chosen), held_out is not None
 
 
 def check_enough(cfg: CfgNode, images: LabelledImages, widths: Sequence[int]) -> None:
@@ -145,11 +151,11 @@ def _final_stages(cfg: CfgNode, precision: Precision) -> _Stages:
     return _Stages(method.encoder, method.projector)
 
 
-def _held_out_features(
+def _features(
     cfg: CfgNode, stages: _Stages, precision: Precision
 ) -> tuple[dict[str, Tensor], dict[str, tuple[Tensor, Tensor]]]:
     """Of the images as a probe sees them, and of two random views of each."""
-    images = held_out_images(cfg)
+    images, _ = measured_images(cfg)
     widths = (stages.width, cfg.MODEL.PROJECTOR.OUT)
     check_enough(cfg, images, widths)
 

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from tqdm import tqdm
 
 from cwrgp.analysis.checkpoints import collect, write_outputs
 from cwrgp.analysis.stages import STAGES, PooledStages
@@ -21,6 +22,7 @@ from cwrgp.commands.experiment import PLAN
 from cwrgp.data.augment.reference import build_test_transform, build_view_transform
 from cwrgp.data.augment.spec import ViewSpec
 from cwrgp.data.listed import ListedImages
+from cwrgp.data.reader import ImageReader
 from cwrgp.data.subsets import sample_indices
 from cwrgp.data.views import ProbeImages, Transform
 from cwrgp.engine.precision import Precision
@@ -56,7 +58,8 @@ def analyze_weights(
         weights: NAME=FILE, or FILE; what `load_network` takes.
         data: folder of images.
         output: folder of the results.
-        trials: results.json of ``cwrgp-trials``, whose arms have the same names, or None.
+        trials: results.json of ``cwrgp-trials``, or its folder, whose arms have the same names or
+            files; or None.
         source: as for `load_network`; so are the others.
 
     Returns:
@@ -64,7 +67,8 @@ def analyze_weights(
 
     Raises:
         ValueError: an experiment in the folder of the results, weights that hold no ResNet, names
-            that occur twice, fewer images than channels, or trials without any of the weights.
+            that occur twice or are missing, fewer images than channels, or trials without any of
+            the weights.
         FileNotFoundError: no such file or folder.
     """
     if (output / PLAN).exists():
@@ -75,21 +79,19 @@ def analyze_weights(
         name: load_network(file, source=source, branch=branch, prefix=prefix, unsafe=unsafe)
         for name, file in named.items()
     }
-    files, _ = readable_images(named_images([data]), None)
-    chosen = sample_indices(len(files), NUM_IMAGES, Stream.PROBE_SUBSET, 0)
-    files = [files[index] for index in sorted(chosen)]
+    files, unreadable = _draw_images(data)
     for name, network in networks.items():
         width = network.encoder.inplanes
         if len(files) <= width:
             raise ValueError(
-                f"data {data} has {len(files)} images that can be read; the spectrum of {name},"
+                f"data {data} has {_readable(files, unreadable)}; the spectrum of {name},"
                 f" with {width} channels, needs more than {width}"
             )
     found = {}
     for name, network in networks.items():
         print(f"{name}: {network.arch}, {network.origin.source}", flush=True)
         found[name] = _analyze(network, files)
-    queries = np.linspace(0, len(files) - 1, NUM_QUERIES).astype(int).tolist()
+    queries = _spread(len(files), NUM_QUERIES)
     for name, (record, features) in found.items():
         record["path"] = named[name]
         record["neighbours"] = _neighbours(features, queries)
@@ -98,6 +100,7 @@ def analyze_weights(
         {name: record for name, (record, _) in found.items()},
         data=str(data),
         images=names,
+        unreadable=unreadable,
         queries=queries,
         trials=aps,
     )
@@ -117,6 +120,8 @@ def _named(weights: Sequence[str]) -> dict[str, str]:
         name, sign, file = word.partition("=")
         if not sign or "/" in name:
             name, file = _short_name(word), word
+        if not name or not file:
+            raise ValueError(f"weights {word!r}: write NAME=FILE, or FILE alone")
         if name in named:
             raise ValueError(f"weights {word!r}: the name {name!r} is given twice; use NAME=FILE")
         named[name] = file
@@ -127,6 +132,27 @@ def _short_name(file: str) -> str:
     """The file's name, or its folder's for the names that every run has."""
     path = Path(file)
     return path.parent.name if path.stem.startswith("model_") and path.parent.name else path.stem
+
+
+def _draw_images(data: Path) -> tuple[list[Path], dict[str, str]]:
+    """`NUM_IMAGES` images of a folder, and which of them cannot be read, and why."""
+    listed = named_images([data])
+    chosen = sample_indices(len(listed), NUM_IMAGES, Stream.PROBE_SUBSET, 0)
+    files, unreadable = readable_images([listed[index] for index in sorted(chosen)], None)
+    reader = ImageReader(ListedImages(files), max_unreadable=len(files))
+    for index in range(len(files)):  # damaged pixels do not show in a header
+        reader.read(index, decode_rgb)
+    damaged = reader.reasons()
+    unreadable |= {str(files[index]): reason for index, reason in damaged.items()}
+    return [file for index, file in enumerate(files) if index not in damaged], unreadable
+
+
+def _readable(files: Sequence[Path], unreadable: Mapping[str, str]) -> str:
+    count = f"{len(files)} images that can be read"
+    if not unreadable:
+        return count
+    first, problem = next(iter(unreadable.items()))
+    return f"{count} ({len(unreadable)} cannot; the first is {first}: {problem})"
 
 
 def _analyze(network: Network, files: Sequence[Path]) -> tuple[dict[str, Any], Tensor]:
@@ -145,6 +171,7 @@ def _analyze(network: Network, files: Sequence[Path]) -> tuple[dict[str, Any], T
             num_workers=0,  # the random views draw from this process's generator
             device=precision.device,
             autocast=precision.autocast(),
+            report=bar.update,
         )
         check_finite(x)
         return stages.split(x.cpu())
@@ -153,10 +180,11 @@ def _analyze(network: Network, files: Sequence[Path]) -> tuple[dict[str, Any], T
         image_size=image_size, resize=resize, interpolation="bicubic"
     )
     view_transform = build_view_transform(_view_spec(image_size))
-    # Spread over the list: the files of one class stand together in it.
-    paired = [files[i] for i in np.linspace(0, len(files) - 1, NUM_PAIRS).astype(int)]
-    with precision.ieee_fp32():
+    total = len(files) + 2 * NUM_PAIRS
+    with precision.ieee_fp32(), tqdm(total=total, unit="image", disable=None) as bar:
         plain = features(plain_transform, files)
+        # Spread over the list: the files of one class stand together in it.
+        paired = [files[i] for i in _spread(len(files), NUM_PAIRS)]
         with forked_generator(derive_seed(Stream.PROBE_VIEW, 0)):
             first, second = (features(view_transform, paired) for _ in range(2))
     origin = asdict(network.origin)
@@ -194,6 +222,11 @@ def _view_spec(image_size: int) -> ViewSpec:
     )
 
 
+def _spread(size: int, count: int) -> list[int]:
+    """Places from the first to the last of a list."""
+    return np.linspace(0, size - 1, count).astype(int).tolist()
+
+
 def _neighbours(features: Tensor, queries: Sequence[int]) -> list[list[int]]:
     """The nearest other images of each query by the cosine of the features."""
     cosines = features[queries] @ features.T
@@ -201,15 +234,21 @@ def _neighbours(features: Tensor, queries: Sequence[int]) -> list[list[int]]:
     return cosines.topk(NUM_NEIGHBOURS, dim=1).indices.tolist()
 
 
+def _absolute(file: str) -> str:
+    """Of a path: a name of one place; an address stays as it is."""
+    return file if "://" in file else str(Path(file).expanduser().resolve())
+
+
 def _read_trials(path: Path, named: Mapping[str, str]) -> dict[str, Any]:
     """Box AP of the weights that trials have an arm of: by its name, or by its file."""
+    path = path / "results.json" if path.is_dir() else path
     try:
         content = json.loads(path.read_text())
         arms, protocol = content["arms"], content["protocol"]
-        by_file = {file: name for name, arm in arms.items() for file in arm["weights"]}
+        by_file = {_absolute(file): arm for arm in arms.values() for file in arm["weights"]}
         found = {}
         for name, file in named.items():
-            arm = arms.get(name) or arms.get(by_file.get(file, ""))
+            arm = arms.get(name) or by_file.get(_absolute(file))
             summary = (arm or {}).get("metrics", {}).get("bbox/AP")
             if summary and summary["mean"] is not None:
                 found[name] = {key: summary[key] for key in ("mean", "std", "n")}

@@ -19,6 +19,7 @@ from cwrgp.commands.analysis_weights import analyze_weights
 from cwrgp.commands.experiment import CONFIG, run_experiment, run_one
 from cwrgp.config import get_cfg
 from cwrgp.config_files import find_config, merge_file, merge_pairs, merge_values
+from cwrgp.file_io.atomic import check_folder
 from cwrgp.jobs import usable_cores
 from cwrgp.preemption import EXIT_CODE, Preempted
 
@@ -93,8 +94,7 @@ def analyze(
         _check_unused(seeds=seeds, jobs=jobs, restart=restart, config=config, keys=keys)
         return analyze_weights(
             [str(word) for word in words],
-            Path(data).expanduser().resolve(),
-            Path(output).expanduser().resolve(),
+            *_folders(data, output),
             trials=None if trials is None else Path(trials).expanduser(),
             source=source,
             branch=branch,
@@ -154,7 +154,7 @@ def _experiment(
     jobs: int | None,
     restart: bool,
 ) -> dict[str, Any]:
-    root = Path(data).expanduser().resolve()
+    root, folder = _folders(data, output)
     merge_values(cfg, {"DATA.ROOT": str(root)})
     if (root / "cifar-10-batches-py").is_dir():
         merge_values(cfg, {"DATA.NAME": "cifar10"})
@@ -163,11 +163,25 @@ def _experiment(
     return run_experiment(
         experiment,
         cfg,
-        Path(output).expanduser().resolve(),
+        folder,
         seeds=seeds,
         jobs=jobs or _jobs(),
         restart=restart,
     )
+
+
+def _folders(data: str | PathLike[str], output: str | PathLike[str]) -> tuple[Path, Path]:
+    """The folders of the images and of the results.
+
+    Raises:
+        ValueError: the results would lie among the images, and their figures be taken for some.
+        OSError: the folder of the results cannot be made or written.
+    """
+    root, folder = (Path(path).expanduser().resolve() for path in (data, output))
+    if folder.is_relative_to(root):
+        raise ValueError(f"output {output} lies in the folder of the images, {data}")
+    check_folder(folder)
+    return root, folder
 
 
 def _jobs() -> int:

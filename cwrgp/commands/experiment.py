@@ -23,7 +23,7 @@ from cwrgp.builders.experiments import Arm, arm_config, experiment_arms
 from cwrgp.builders.methods import build_method
 from cwrgp.builders.solver import build_learning_rate, build_plan
 from cwrgp.cells import RUN, Cell, check_idle, folder_result, run_cells, run_once
-from cwrgp.commands.analysis_run import check_enough, held_out_images, pretrain_and_measure
+from cwrgp.commands.analysis_run import check_enough, measured_images, pretrain_and_measure
 from cwrgp.config import get_cfg, validate_cfg
 from cwrgp.config.checks import value_of
 from cwrgp.config.node import flatten
@@ -36,7 +36,6 @@ from cwrgp.preemption import stop_request
 CONFIG = "quick/pretrain_analysis_r18.yaml"
 PLAN = "plan.json"
 _VERSION = 1
-_DATA = ("DATA.ROOT", "DATA.NAME")
 
 
 @dataclass(frozen=True)
@@ -120,9 +119,12 @@ def summarize(output: Path, plan: Plan) -> dict[str, Any]:
     if not found:
         return {}
     cfg = plan.base
+    measured, held_out = measured_images(cfg)
+    which = ", held out" if held_out else " of the training images"
     settings = {
         "data": cfg.DATA.ROOT,
-        "images": cfg.DATA.MAX_IMAGES or None,
+        "training images": cfg.DATA.MAX_IMAGES or "all",
+        "measured images": f"{len(measured):,}{which}",
         "epochs": cfg.SOLVER.EPOCHS,
         "batch": ", ".join(map(str, sorted(_batch_sizes(plan)))),
         "encoder": f"{cfg.MODEL.ARCH}, {cfg.MODEL.STEM} stem, {cfg.DATA.IMAGE_SIZE} px",
@@ -149,14 +151,14 @@ def _with_fast_views(cfg: CfgNode) -> CfgNode:
 
 
 def _changes(plan: Plan) -> list[str]:
-    """KEY VALUE of what is not as in the packaged config, apart from the data."""
+    """KEY VALUE of what is not as in the packaged config, apart from the folder of the data."""
     default, cfg = get_cfg(), CfgNode.load_cfg(plan.config)
     merge_file(default, find_config(CONFIG))
     default = _with_fast_views(default)
     changed = [
         (key, value_of(cfg, key))
         for key in flatten(cfg)
-        if key not in _DATA and value_of(cfg, key) != value_of(default, key)
+        if key != "DATA.ROOT" and value_of(cfg, key) != value_of(default, key)
     ]
     return [word for key, value in changed for word in (key, str(value))]
 
@@ -218,9 +220,9 @@ def _make_plan(name: str, cfg: CfgNode, output: Path, *, seeds: int, restart: bo
     old = read_plan(output)
     config = cfg.dump()
     if old is not None and (old.experiment, old.config) != (name, config):
-        what = "with another config" if old.experiment == name else f"{old.experiment}"
+        what = repr(old.experiment) + (" with another config" if old.experiment == name else "")
         raise ValueError(
-            f"{output} holds an experiment {what}; give --restart to start anew, or choose another"
+            f"{output} holds the experiment {what}; give --restart to start anew, or choose another"
             " folder"
         )
     count = max(seeds, len(old.seeds) if old else 0)
@@ -243,7 +245,7 @@ def _check_runs(cfg: CfgNode, arms: Sequence[Arm]) -> None:
         method = build_method(run)
         build_learning_rate(run, build_plan(run, len(build_pretraining_images(run))))
         widths += [run.MODEL.PROJECTOR.OUT, int(method.encoder.inplanes)]  # type: ignore[arg-type]
-    check_enough(cfg, held_out_images(cfg), widths)
+    check_enough(cfg, measured_images(cfg)[0], widths)
 
 
 def _number_format(cfg: CfgNode) -> tuple[str, str]:

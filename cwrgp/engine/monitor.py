@@ -176,7 +176,8 @@ class TrainingMonitor:
         if e.share is not None:
             unrelated = f"{100 * e.share:.0f} % of that of unrelated embeddings, {chance:.3g}"
             facts.insert(0, f"loss {loss:.3g}, {unrelated}")
-        text = f"{state.value}: {'; '.join(facts)}"
+        unproven = state is State.HEALTHY and e.share is None
+        text = f"{'no sign of a collapse' if unproven else state.value}: {'; '.join(facts)}"
         if state is State.HEALTHY:
             return text
         advice = _ADVICE[state]

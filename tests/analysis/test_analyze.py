@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from analysis_pages import check_page, refused
+from analysis_results import result
 from held_folders import held
 from images import write_images
 
@@ -93,6 +94,7 @@ def test_an_experiment_ends_in_files_that_agree(
     (command,) = page.texts["pre"]
     assert command.startswith(f"cwrgp-analyze --experiment groups --data {photos} --seeds 1 --out")
     assert "SOLVER.EPOCHS 2" in command and "DATA.ROOT" not in command and "SEED " not in command
+    assert "DATA.NAME" not in command
     assert "Preview." in page.texts["b"] and len(page.labels) == 3
     # The figures are drawn from results.json alone: every number of theirs is in it.
     drawn = figures(results, tmp_path / "again")
@@ -117,6 +119,24 @@ def test_more_seeds_keep_what_is_done(photos: Path, tmp_path: Path, two_arms: No
     knn = results["arms"][0]["values"]["knn"]
     assert len(knn["runs"]) == 2 and knn["low"] <= knn["mean"] <= knn["high"]
     assert "Preview." not in check_page(tmp_path).texts["b"]
+
+
+@pytest.mark.parametrize("root", ["train", ""])
+def test_the_page_says_which_images_are_measured(
+    root: str, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def made_up(cells: Any, **_: Any) -> None:
+        for cell in cells:
+            cell.folder.mkdir(parents=True)
+            (cell.folder / "result.json").write_text(json.dumps(result(None, 3.0)))
+
+    monkeypatch.setattr("cwrgp.commands.experiment.run_cells", made_up)
+    assert main(arguments("groups", photos / root, tmp_path, **{"DATA.MAX_IMAGES": 0})) == 0
+    results = json.loads((tmp_path / "results.json").read_text())
+    which = "600 of the training images" if root else "600, held out"
+    assert results["settings"]["measured images"] == which
+    assert results["settings"]["training images"] == "all"
+    assert f"the measured images ({which})" in " ".join(check_page(tmp_path).texts["p"])
 
 
 def test_names_of_runs_are_unique() -> None:
@@ -228,9 +248,9 @@ def test_a_folder_holds_one_experiment(
     monkeypatch.setattr("cwrgp.commands.experiment.run_cells", lambda *_, **__: None)
     assert main(arguments("groups", photos, tmp_path)) == 0
     error = refused(arguments("penalty", photos, tmp_path), capsys)
-    assert f"{tmp_path} holds an experiment groups; give --restart" in error
+    assert f"{tmp_path} holds the experiment 'groups'; give --restart" in error
     error = refused(arguments("groups", photos, tmp_path, **{"SOLVER.EPOCHS": 3}), capsys)
-    assert "holds an experiment with another config; give --restart" in error
+    assert "holds the experiment 'groups' with another config; give --restart" in error
     assert main(arguments("penalty", photos, tmp_path, "--restart")) == 0
     (tmp_path / "mine/runs").mkdir(parents=True)
     assert main(arguments("penalty", photos, tmp_path / "mine", "--restart")) == 0

@@ -15,6 +15,7 @@ from PIL import Image
 
 import cwrgp
 from cwrgp.analysis.checkpoints import collect
+from cwrgp.commands.analysis_weights import _read_trials
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +81,56 @@ def test_checkpoints_side_by_side(
     )
 
 
+def test_damaged_images_are_omitted_and_pairs_are_of_the_whole_list(
+    checkpoint_files: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("IMAGE_SIZE", "RESIZE"):
+        monkeypatch.setattr(f"cwrgp.commands.analysis_weights.{name}", 32)
+    monkeypatch.setattr("cwrgp.commands.analysis_weights.NUM_PAIRS", 8)
+    root = tmp_path / "images"
+    (root / "a").mkdir(parents=True)
+    for number in range(400):  # all views of these are equal
+        Image.new("RGB", (8, 8), (40, 40, 40)).save(root / f"a/{number:03d}.png")
+    write_images(root / "b", 160, side=8)
+    whole = (root / "b/007.png").read_bytes()
+    (root / "b/007.png").write_bytes(whole[: len(whole) - 40])
+    one, _ = checkpoint_files
+    results = cwrgp.analyze(weights=[one], data=root, output=tmp_path / "out")
+    assert len(results["images"]) == 559 and "b/007.png" not in results["images"]
+    assert list(results["unreadable"]) == [str(root / "b/007.png")]
+    assert "1 image, omitted" in check_page(tmp_path / "out").texts["dd"]
+    indicators = results["checkpoints"]["one"]["stages"]["layer4"]["indicators"]
+    assert indicators["alignment"] > 1e-4
+
+
+def test_trials_name_weights_by_file(
+    checkpoint_files: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, _ = checkpoint_files
+    monkeypatch.chdir(one.parent)
+    trials_file(tmp_path / "results.json", {"one": 40.0, "two": 30.0})
+    found = _read_trials(tmp_path, {"renamed": str(one), "another": "./two.pth", "no": "3.pth"})
+    assert {name: ap["mean"] for name, ap in found["ap"].items()} == {
+        "renamed": 40.0,
+        "another": 30.0,
+    }
+
+
+def test_the_folder_of_the_results_is_checked_first(
+    checkpoint_files: tuple[Path, Path], with_twins: Path, tmp_path: Path, capsys: Any
+) -> None:
+    one, _ = checkpoint_files
+    (tmp_path / "file").write_text("")
+    for more in (["--weights", str(one)], ["--experiment", "groups"]):
+
+        def error(output: Path, more: list[str] = more) -> str:
+            return refused(["--data", str(with_twins), "--output", str(output), *more], capsys)
+
+        assert f"{tmp_path}/file is a file" in error(tmp_path / "file/out")
+        for inside in (with_twins, with_twins / "out"):
+            assert f"--output {inside} lies in the folder of the images" in error(inside)
+
+
 def test_rank_and_ap_are_correlated() -> None:
     def record(rank: float) -> dict[str, Any]:
         values = {"rankme": rank, "effective_rank": -rank}
@@ -87,7 +138,7 @@ def test_rank_and_ap_are_correlated() -> None:
 
     records = {name: record(rank) for name, rank in zip("abcd", (1, 2, 3, 4), strict=True)}
     aps = {name: {"mean": ap} for name, ap in zip("abcd", (10, 30, 20, 40), strict=True)}
-    arguments: dict[str, Any] = {"data": "x", "images": [], "queries": []}
+    arguments: dict[str, Any] = {"data": "x", "images": [], "unreadable": {}, "queries": []}
     found = collect(records, trials={"ap": aps}, **arguments)["trials"]["correlation"]
     assert found == {"rankme": pytest.approx(0.8), "effective_rank": pytest.approx(-0.8)}
     equal = {"ap": {name: {"mean": 10} for name in "abcd"}}
@@ -109,14 +160,22 @@ def test_weights_that_cannot_be_analysed_are_refused(
     assert "none.pth" in error(tmp_path / "none.pth") and not (tmp_path / "out").exists()
     assert "missing.pth" in error(tmp_path / "missing.pth")
     assert "the name 'one' is given twice; use NAME=FILE" in error(one, f"one={two}")
+    for word in (f"={one}", "one="):
+        assert f"--weights '{word}': write NAME=FILE, or FILE alone" in error(word)
     write_images(tmp_path / "few", 30, side=8)
     assert "few has 30 images that can be read; the spectrum of one, with 512 channels" in error(
+        one, data=tmp_path / "few"
+    )
+    (tmp_path / "few/000.png").write_bytes(b"")
+    assert "few has 29 images that can be read (1 cannot; the first is " in error(
         one, data=tmp_path / "few"
     )
     (tmp_path / "bad.json").write_text("[]")
     assert "bad.json is not a results.json of cwrgp-trials" in error(
         one, trials=tmp_path / "bad.json"
     )
+    (tmp_path / "empty").mkdir()
+    assert "empty/results.json: no such file" in error(one, trials=tmp_path / "empty")
     other = trials_file(tmp_path / "other.json", {"moco": 40.0})
     assert "has no box AP of one; its arms are moco" in error(one, trials=other)
     words = ["--data", str(with_twins), "--output", str(tmp_path / "out")]

@@ -7,26 +7,10 @@ import math
 from typing import Any
 
 import pytest
+from analysis_results import result
 from scipy import stats
 
 from cwrgp.analysis.results import collect, summary
-
-
-def result(knn: float | None, rank: float, **indicators: float) -> dict[str, Any]:
-    """Of a run with made-up numbers."""
-    embedding = {"effective_rank": rank, "negative_cosine": 0.1, "normalized_stable_rank": 0.2}
-    return {
-        "curves": {
-            "total_loss": ([1, 2], [2.0, 1.0]),
-            "monitor/target_volatility": ([1, 2, 3, 4], [9.0, 9.0, 0.2, 0.4]),
-        },
-        "indicators": {"embedding": embedding | indicators},
-        "spectra": {"embedding": [2.0, 1.0]},
-        "width": {"embedding": 2},
-        "knn": knn,
-        "environment": {"device": "a"},
-        "seconds": 3600.0,
-    }
 
 
 def test_the_interval_of_a_mean_is_students() -> None:

@@ -165,5 +165,13 @@ def test_a_healthy_run_says_so_once_and_is_not_warned_of(warnings):
     assert len(warnings) == 1 and warnings[0].startswith("healthy: loss 1.5, 75 % of that")
 
 
+def test_a_loss_without_a_value_of_chance_is_not_called_healthy(warnings):
+    logging.getLogger("cwrgp").setLevel(logging.INFO)
+    monitor = TrainingMonitor()
+    for step in range(0, 200, 20):
+        say(monitor, low_rank(8), step=step, losses={"a": 1.5}, chance={})
+    assert len(warnings) == 1 and warnings[0].startswith("no sign of a collapse: standard dev")
+
+
 def test_a_first_step_that_is_not_finite_is_left_to_the_loop():
     TrainingMonitor().start(torch.full((2, 8, 32), math.nan))
