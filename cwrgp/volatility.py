@@ -17,7 +17,7 @@ class Volatility(NamedTuple):
         matrix: |W' - W|_F / |W|_F of the whitening matrix, 0 or above.
         target: |Z' - Z|_F / |Z|_F of the whitened output, from 0 to 2 without shrinkage.
 
-    NaN where a covariance is singular.
+    Neither is defined where a covariance is singular: it is NaN, or a number without meaning.
     """
 
     matrix: Tensor
