@@ -78,8 +78,7 @@ def merge_pairs(cfg: CfgNode, pairs: Sequence[str]) -> None:
     Raises:
         ValueError: an unknown key, a value of the wrong type, or a key without a value.
     """
-    if flags := [word for word in pairs[::2] if word.startswith("--")]:
-        raise ValueError(f"{flags[0]} must come before the KEY VALUE pairs")
+    check_flags(pairs)
     if len(pairs) % 2:
         hint = ", with a space and no = between" if any("=" in key for key in pairs[::2]) else ""
         raise ValueError(
@@ -88,6 +87,12 @@ def merge_pairs(cfg: CfgNode, pairs: Sequence[str]) -> None:
     keys = map(current_name, pairs[::2])
     for key, value in zip(keys, pairs[1::2], strict=True):
         _merge(cfg, key, _as_default(_get(cfg, key), value))
+
+
+def check_flags(pairs: Sequence[str]) -> None:
+    """Raises ValueError if an option stands among ``KEY VALUE`` pairs, which would hide it."""
+    if flags := [word for word in pairs[::2] if word.startswith("--")]:
+        raise ValueError(f"{flags[0]} must come before the KEY VALUE pairs")
 
 
 def merge_values(cfg: CfgNode, values: Mapping[str, Any], *, section: str = "") -> None:

@@ -23,15 +23,24 @@ def covariance_spectrum(x: Tensor) -> Tensor:
         x: (..., n, D), n > 1.
 
     Returns:
-        (..., D), none negative, in squared units of x. What is within rounding of x is 0.
+        (..., D), none negative, in squared units of x. What is within rounding of x, in the dtype
+        that it comes in, is 0.
+
+    Raises:
+        ValueError: fewer than two samples.
+        torch.linalg.LinAlgError: x is not finite.
     """
+    stored_eps = torch.finfo(x.dtype).eps
     x = x.double()
     num_samples, num_channels = x.shape[-2:]
     if num_samples < 2:
         raise ValueError(f"a covariance needs two samples or more, got {num_samples}")
     singular = torch.linalg.svdvals(x - x.mean(-2, keepdim=True))
-    # As torch.linalg.matrix_rank, but of x, since centring rounds relative to x.
-    rounding = max(num_samples, num_channels) * torch.finfo(x.dtype).eps
+    # Relative to x and not to the centred x, since centring rounds relative to x. The first term is
+    # that of torch.linalg.matrix_rank. The second one bounds the norm of independent rounding
+    # errors of the entries of x, eps |x_ij| / 2 at most.
+    computed = max(num_samples, num_channels) * torch.finfo(x.dtype).eps
+    rounding = max(computed, stored_eps * (num_samples**-0.5 + num_channels**-0.5))
     scale = torch.linalg.matrix_norm(x.detach(), keepdim=True).squeeze(-1)
     singular = singular.masked_fill(singular <= rounding * scale, 0)
     spectrum = singular.square() / (num_samples - 1)

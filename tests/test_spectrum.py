@@ -119,6 +119,21 @@ def test_equal_rows_have_the_least_rank_and_nothing_that_is_not_a_number(value, 
     assert gradient.isfinite().all()
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("shape", [(500, 64), (64, 500)])
+def test_what_is_within_the_rounding_of_the_dtype_is_no_dimension(dtype, shape):
+    one = draw(shape[0], 1) * draw(1, shape[1]) + draw(1, shape[1])  # on a line, off the origin
+    spectrum = covariance_spectrum(one.to(dtype))
+    assert spectrum[0] > 0 and (spectrum[1:] == 0).all()
+    equal = draw(1, shape[1]) + torch.finfo(dtype).eps * 0.2 * draw(*shape)
+    assert effective_rank(covariance_spectrum(equal.to(dtype))) == 1
+    # A direction well above the rounding is one, however small. In fp64, computing rounds as well.
+    small = draw(*shape) + 1
+    small[:, 0] *= (1e6 if dtype == torch.float64 else 100) * torch.finfo(dtype).eps
+    least = min(shape[1], shape[0] - 1)
+    assert (covariance_spectrum(small.to(dtype))[:least] > 0).all()
+
+
 def test_rotation_and_scale_change_nothing():
     x = draw(30, 5) @ torch.diag(torch.tensor([5.0, 3, 2, 1, 0.1]).double())
     other = -7 * x @ torch.linalg.qr(draw(5, 5)).Q

@@ -14,6 +14,7 @@ from markupsafe import Markup
 from PIL import Image
 from scipy import stats
 
+from cwrgp.analysis.results import RESULTS
 from cwrgp.analysis.stages import STAGES
 from cwrgp.file_io.atomic import write_text
 from cwrgp.report import page, text
@@ -24,12 +25,13 @@ _TEMPLATE = Path(__file__).with_name("checkpoints.html.j2")
 _MIN_FOR_CORRELATION = 4
 # Of the last stage: name of an indicator -> heading.
 _COLUMNS = {
-    "numerical_rank": "rank",
+    "numerical_rank": "numerical rank",
     "effective_rank": "effective rank",
     "rankme": "RankMe",
     "alignment": "alignment",
     "uniformity": "uniformity",
     "negative_cosine": "negatives",
+    "feature_std": "standard deviation",
 }
 _PREDICTORS = {"rankme": "RankMe", "effective_rank": "effective rank"}
 
@@ -51,15 +53,16 @@ def collect(
         images: their names.
         unreadable: files that were drawn as well but cannot be read, and why.
         queries: numbers of those whose neighbours are shown.
-        trials: AP of the checkpoints, or None.
+        trials: ``file``; ``protocol``; ``deviations`` from it; ``metric``; ``ap``: checkpoint ->
+            ``mean``, ``std``, ``n``, ``arm``, ``weights``; or None.
 
     Returns:
         ``schema``; ``kind``: "checkpoints"; ``data``; ``images``; ``unreadable``; ``queries``;
         ``trials``, with ``correlation`` where four checkpoints or more have an AP: Spearman's, of
         each predictor, null where all its values or all AP are equal;
-        ``checkpoints``: name -> ``path``, ``sha256``, ``arch``, ``stem``, ``source``, ``stages``:
-        stage -> ``width``, ``indicators``, ``spectrum``; ``neighbours``: of each query, numbers of
-        images. What is not finite is null.
+        ``checkpoints``: name -> ``path``, ``sha256``, ``arch``, ``stem``, ``image_size``,
+        ``source``, ``stages``: stage -> ``width``, ``indicators``, ``spectrum``;
+        ``neighbours``: of each query, numbers of images. What is not finite is null.
     """
     correlation: dict[str, float | None] = {}
     if trials is not None and len(trials["ap"]) >= _MIN_FOR_CORRELATION:
@@ -93,12 +96,15 @@ def write_outputs(
         pictures: queries and neighbours by number.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    write_text(folder / "results.json", json.dumps(results, indent=1))
+    for stale in (folder / "figures").glob("transfer_*"):  # of an analysis with trials
+        stale.unlink()
+    write_text(folder / RESULTS, json.dumps(results, indent=1))
     checkpoints = results["checkpoints"]
     styles = {name: number for number, name in enumerate(checkpoints)}
     html = page.render(
         _TEMPLATE,
         results=results,
+        sizes=sorted({record["image_size"] for record in checkpoints.values()}),
         styles=styles,
         ranks=_ranks(checkpoints, styles, folder),
         spectra=[(stage, _spectrum(stage, checkpoints, styles, folder)) for stage in STAGES],
@@ -171,7 +177,8 @@ def _transfer(
     trials = results["trials"]
     if trials is None:
         return []
-    label = f"{trials['metric']}, %, {trials['protocol']}"
+    changed = " (changed)" if trials["deviations"] else ""
+    label = f"{trials['metric']}, %, {trials['protocol']}{changed}"
     charts = []
     for key, name in _PREDICTORS.items():
         points = {

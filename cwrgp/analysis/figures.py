@@ -45,6 +45,12 @@ class Drawing:
         self.places = sorted({arm["x"] for arm in self.arms if arm["x"] is not None})
         self.folder = folder
 
+    @property
+    def accuracy_curve(self) -> str:
+        """Its key, which depends on whether there are test images."""
+        keys = (key for arm in self.arms for key in arm["curves"] if key.startswith("knn"))
+        return next(keys, "knn/top1")
+
     def files(self, name: str) -> list[Path]:
         """Of a figure."""
         return [self.folder / f"{name}.{suffix}" for suffix in ("svg", "png")]
@@ -176,7 +182,7 @@ def _whitening(d: Drawing) -> list[Figure]:
     return [
         Figure(
             "What was learnt",
-            d.final("knn", "knn", "5-NN accuracy of the encoder, %"),
+            d.final("knn", "knn", "k-NN accuracy of the encoder, %"),
             "Compare PCA with ZCA and Cholesky: the three whiten alike and differ by a rotation.",
         ),
         Figure(
@@ -209,12 +215,12 @@ def _whitening(d: Drawing) -> list[Figure]:
         Figure(
             "Loss",
             d.curves("loss", "total_loss", "loss of a batch"),
-            "A loss near 2 is that of unrelated views; one near 0 is a collapse, not a success.",
+            "A loss near 2 is that of unrelated views. A loss near 0 is the sign of a collapse.",
         ),
         Figure(
             "Accuracy in the course of training",
-            d.curves("knn_curve", "knn/top1", "5-NN accuracy, %"),
-            "Look for curves that stay at their start: what they minimise teaches nothing.",
+            d.curves("knn_curve", d.accuracy_curve, "k-NN accuracy, %"),
+            "Look for losses whose curve stays at its start: nothing is learnt.",
         ),
         Figure(
             "Spectrum of the embedding",
@@ -249,17 +255,17 @@ def _penalty(d: Drawing) -> list[Figure]:
         ),
         Figure(
             "Whiteness and accuracy",
-            d.against("rank_knn", rank, "knn", _STABLE, "5-NN accuracy, %", scale=100),
+            d.against("rank_knn", rank, "knn", _STABLE, "k-NN accuracy, %", scale=100),
             "See where the best accuracy lies: the whitest embedding need not have it.",
         ),
         Figure(
             "Whiteness by weight",
-            d.over_places("rank", rank, weight, _STABLE, scale=100),
+            d.over_places("rank", rank, weight, _STABLE, scale=100, y_zero=True),
             "A larger weight makes the embedding whiter, until it shrinks it instead.",
         ),
         Figure(
             "Accuracy by weight",
-            d.over_places("knn", "knn", weight, "5-NN accuracy, %"),
+            d.over_places("knn", "knn", weight, "k-NN accuracy, %"),
             "See whether any weight beats none, at the left end.",
         ),
     ]
@@ -270,18 +276,20 @@ def _batch_size(d: Drawing) -> list[Figure]:
     return [
         Figure(
             "Accuracy by batch size",
-            d.over_places("knn", "knn", axis, "5-NN accuracy, %"),
+            d.over_places("knn", "knn", axis, "k-NN accuracy, %"),
             "See which line falls towards small batches, at the left.",
         ),
         Figure(
             "Effective rank of the embedding",
-            d.over_places("rank", "embedding/effective_rank", axis, "dimensions"),
+            d.over_places("rank", "embedding/effective_rank", axis, "dimensions", y_zero=True),
             "A covariance of few samples is a bad estimate, and whitening by it costs dimensions.",
         ),
         Figure(
             "Effective rank of the encoder's output",
-            d.over_places("encoder_rank", "encoder/effective_rank", axis, "dimensions"),
-            "The same before the projector: this is what is transferred.",
+            d.over_places(
+                "encoder_rank", "encoder/effective_rank", axis, "dimensions", y_zero=True
+            ),
+            "The same before the projector, where transfer takes its features from.",
         ),
     ]
 
@@ -291,19 +299,24 @@ def _groups(d: Drawing) -> list[Figure]:
     return [
         Figure(
             "Accuracy by number of groups",
-            d.over_places("knn", "knn", axis, "5-NN accuracy, %"),
+            d.over_places("knn", "knn", axis, "k-NN accuracy, %"),
             "The distance of the lines is what a fresh random partition in each step brings; one"
             " group has no partition.",
         ),
         Figure(
             "Effective rank of the embedding",
-            d.over_places("rank", "embedding/effective_rank", axis, "dimensions"),
+            d.over_places("rank", "embedding/effective_rank", axis, "dimensions", y_zero=True),
             "More groups leave each fewer channels to decorrelate the samples with.",
         ),
         Figure(
             "Stable rank of the embedding",
             d.over_places(
-                "stable_rank", "embedding/normalized_stable_rank", axis, _STABLE, scale=100
+                "stable_rank",
+                "embedding/normalized_stable_rank",
+                axis,
+                _STABLE,
+                scale=100,
+                y_zero=True,
             ),
             "How white the embedding is, by the paper's measure.",
         ),

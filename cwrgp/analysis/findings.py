@@ -1,7 +1,8 @@
 """Whether what the paper found shows in the results of an experiment.
 
 "Seen" means that every seed of the one setting lies on the right side of every seed of the other,
-and that mean accuracies differ by more than a point. With one seed that is the weakest of evidence.
+and that the means differ: accuracies by more than a point, all else by a factor of 1.5 or more.
+With one seed that is the weakest of evidence.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ Arms = Mapping[tuple[str, float | None], Mapping[str, Any]]
 KNN, RANK = "knn", "embedding/effective_rank"
 STABLE_RANK, NEGATIVES = "embedding/normalized_stable_rank", "embedding/negative_cosine"
 VOLATILITY = "monitor/target_volatility"
+_FACTOR = 1.5
 
 
 @dataclass(frozen=True)
@@ -52,13 +54,13 @@ def _whitening(arms: Arms) -> list[Finding]:
     found = [
         Finding(
             "The targets of PCA whitening jump from one update to the next.",
-            all(_above(pca[VOLATILITY], other[VOLATILITY]) for other in both),
+            all(_far_above(pca[VOLATILITY], other[VOLATILITY]) for other in both),
             "Mean movement of the targets of a fixed batch in one update, relative to their norm,"
             f" over the second half of the run: {_list(trio, VOLATILITY, '{:.0%}')}.",
         ),
         Finding(
             "The embedding of PCA whitening loses dimensions; those of ZCA and Cholesky keep more.",
-            all(_above(other[RANK], pca[RANK]) for other in both),
+            all(_far_above(other[RANK], pca[RANK]) for other in both),
             f"Effective rank of the embedding: {_list(trio, RANK, '{:.1f}')}.",
         ),
     ]
@@ -92,8 +94,8 @@ def _penalty(arms: Arms) -> list[Finding]:
     found = [
         Finding(
             "The more whitened the embedding, the less similar are negatives.",
-            _above(most[STABLE_RANK], least[STABLE_RANK])
-            and _above(least[NEGATIVES], most[NEGATIVES]),
+            _far_above(most[STABLE_RANK], least[STABLE_RANK])
+            and _far_above(least[NEGATIVES], most[NEGATIVES]),
             f"{ends}, the normalised stable rank went from {change(STABLE_RANK, '{:.4f}')}, and the"
             f" mean cosine of negatives from {change(NEGATIVES, '{:.2f}')}.",
         )
@@ -129,6 +131,8 @@ def _groups(arms: Arms) -> list[Finding]:
     if not _have_accuracy(arms):
         return []
     groups = sorted(x for name, x in arms if name == "random" and x is not None)
+    if not groups:
+        return []
     pairs = {g: (arms["random", g][KNN], arms["fixed", g][KNN]) for g in groups}
     text = "; ".join(
         f"{g:g} groups {random['mean']:.1f} and {fixed['mean']:.1f} %"
@@ -155,6 +159,11 @@ def _above(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
     """Whether every seed of ``a`` is above every seed of ``b``; a run without a value is not."""
     both = [*a["runs"], *b["runs"]]
     return None not in both and min(a["runs"]) > max(b["runs"])
+
+
+def _far_above(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
+    """The same for values other than accuracies: the means also differ by `_FACTOR`."""
+    return _above(a, b) and a["mean"] >= _FACTOR * b["mean"]
 
 
 def _better(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:

@@ -6,6 +6,7 @@ The wording is in ``experiment.html.j2``.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,22 +14,23 @@ from typing import Any
 from markupsafe import Markup
 
 from cwrgp.analysis.figures import figures
+from cwrgp.analysis.results import RESULTS
 from cwrgp.file_io.atomic import write_text
 from cwrgp.report import page, text
 
 _TEMPLATE = Path(__file__).with_name("experiment.html.j2")
 TITLES = {
     "whitening": "What whitening does to an embedding",
-    "penalty": "How white is white enough",
+    "penalty": "The covariance penalty",
     "batch-size": "Small batches",
     "groups": "Groups of channels",
 }
 # Columns of the table: name of a value -> heading, and what it is multiplied by.
 _COLUMNS = {
-    "knn": ("5-NN, %", 1),
+    "knn": ("k-NN, %", 1),
     "monitor/target_volatility": ("targets move, %", 100),
     "embedding/effective_rank": ("effective rank", 1),
-    "embedding/normalized_rank": ("rank, %", 100),
+    "embedding/normalized_rank": ("numerical rank, %", 100),
     "embedding/normalized_stable_rank": ("stable rank, %", 100),
     "embedding/negative_cosine": ("negatives", 1),
     "encoder/effective_rank": ("encoder: effective rank", 1),
@@ -37,7 +39,7 @@ _COLUMNS = {
 
 def write_outputs(folder: Path, results: Mapping[str, Any], command: str) -> None:
     """Writes results.json, figures/NAME.svg and .png, and report.html."""
-    write_text(folder / "results.json", json.dumps(results, indent=1))
+    write_text(folder / RESULTS, json.dumps(results, indent=1))
     html = page.render(
         _TEMPLATE,
         results=results,
@@ -69,7 +71,7 @@ def _cell(value: Mapping[str, Any] | None, scale: float) -> str | Markup:
     if value is None or value["mean"] is None:
         return text.DASH
     mean = scale * value["mean"]
-    digits = 1 if abs(mean) >= 1 else 3
+    digits = max(0, 2 - math.floor(math.log10(abs(mean)))) if mean else 0  # three significant ones
     shown = f"{mean:.{digits}f}".replace("-", "−")
     if value["high"] is None:
         return shown

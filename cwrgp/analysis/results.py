@@ -9,6 +9,7 @@ from typing import Any
 from cwrgp.analysis.findings import findings
 from cwrgp.statistics import mean_interval
 
+RESULTS = "results.json"
 SCHEMA = 1
 # Curves whose mean over the second half of a run is one of its numbers.
 _AVERAGED = ("monitor/target_volatility", "monitor/whitening_volatility")

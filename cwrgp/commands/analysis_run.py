@@ -55,7 +55,8 @@ def pretrain_and_measure(cfg: CfgNode, stop: StopRequest) -> dict[str, Any]:
     run_pretraining(cfg, resume=True, or_start=True, stop=stop)
     folder = Path(cfg.OUTPUT_DIR)
     curves = read_curves(folder)
-    precision = build_precision(cfg, local_device())
+    device = local_device()
+    precision = Precision.choose(device, enabled=False, layout="auto")
     with precision.ieee_fp32():
         stages = _final_stages(cfg, precision)
         features, pairs = _features(cfg, stages, precision)
@@ -70,7 +71,7 @@ def pretrain_and_measure(cfg: CfgNode, stop: StopRequest) -> dict[str, Any]:
         "spectra": {stage: covariance_spectrum(x).tolist() for stage, x in features.items()},
         "width": {stage: x.shape[1] for stage, x in features.items()},
         "knn": knn[0] if knn else None,
-        "environment": environment(precision),
+        "environment": environment(build_precision(cfg, device)),
     }
 
 
@@ -87,7 +88,7 @@ def read_curves(folder: Path) -> dict[str, tuple[list[int], list[float]]]:
 
 
 def environment(precision: Precision) -> dict[str, str]:
-    """Versions and hardware."""
+    """Versions, hardware, and the number format of the training."""
     on_gpu = precision.device.type == "cuda"
     device = torch.cuda.get_device_name() if on_gpu else torch.cpu.get_capabilities()["cpu_name"]
     return {
@@ -112,15 +113,15 @@ def measured_images(cfg: CfgNode) -> tuple[LabelledImages, bool]:
     return ImageSubset(images, chosen), held_out is not None
 
 
-def check_enough(cfg: CfgNode, images: LabelledImages, widths: Sequence[int]) -> None:
+def check_enough(cfg: CfgNode, count: int, widths: Sequence[int]) -> None:
     """Refuses fewer images than the covariance has dimensions.
 
     Raises:
         ValueError: names the folder.
     """
-    if len(images) <= max(widths):
+    if count <= max(widths):
         raise ValueError(
-            f"{' '.join(root_of(cfg, 'test'))} has {len(images)} images to measure; a covariance of"
+            f"{' '.join(root_of(cfg, 'test'))} has {count} images to measure; a covariance of"
             f" {max(widths)} dimensions needs more than {max(widths)}"
         )
 
@@ -157,7 +158,7 @@ def _features(
     """Of the images as a probe sees them, and of two random views of each."""
     images, _ = measured_images(cfg)
     widths = (stages.width, cfg.MODEL.PROJECTOR.OUT)
-    check_enough(cfg, images, widths)
+    check_enough(cfg, len(images), widths)
 
     def of(transform: Transform) -> dict[str, Tensor]:
         features, _ = extract_features(
@@ -169,6 +170,7 @@ def _features(
             device=precision.device,
             autocast=precision.autocast(),
         )
+        check_enough(cfg, len(features), widths)  # without those that cannot be read
         return stages.split(features.cpu())
 
     plain = of(probe_transform(cfg, "bicubic"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -90,12 +91,19 @@ def analyze_weights(
     found = {}
     for name, network in networks.items():
         print(f"{name}: {network.arch}, {network.origin.source}", flush=True)
-        found[name] = _analyze(network, files)
+        try:
+            found[name] = _analyze(network, files)
+        except FloatingPointError:
+            raise FloatingPointError(
+                f"weights {named[name]}: the features are not finite, in float32; the weights have"
+                " diverged or are damaged"
+            ) from None
     queries = _spread(len(files), NUM_QUERIES)
     for name, (record, features) in found.items():
         record["path"] = named[name]
         record["neighbours"] = _neighbours(features, queries)
-    names = [name_below(file, data) for file in files]
+    # File names need not be UTF-8, but JSON and HTML are.
+    names = [_printable(name_below(file, data)) for file in files]
     results = collect(
         {name: record for name, (record, _) in found.items()},
         data=str(data),
@@ -118,7 +126,7 @@ def _named(weights: Sequence[str]) -> dict[str, str]:
     named: dict[str, str] = {}
     for word in weights:
         name, sign, file = word.partition("=")
-        if not sign or "/" in name:
+        if not sign or "/" in name or Path(word).exists():
             name, file = _short_name(word), word
         if not name or not file:
             raise ValueError(f"weights {word!r}: write NAME=FILE, or FILE alone")
@@ -144,6 +152,7 @@ def _draw_images(data: Path) -> tuple[list[Path], dict[str, str]]:
         reader.read(index, decode_rgb)
     damaged = reader.reasons()
     unreadable |= {str(files[index]): reason for index, reason in damaged.items()}
+    unreadable = {_printable(file): reason for file, reason in unreadable.items()}
     return [file for index, file in enumerate(files) if index not in damaged], unreadable
 
 
@@ -191,6 +200,7 @@ def _analyze(network: Network, files: Sequence[Path]) -> tuple[dict[str, Any], T
     record = {
         "arch": network.arch,
         "stem": network.stem,
+        "image_size": image_size,
         "source": origin["source"],
         "sha256": origin["sha256"],
         "stages": {
@@ -234,6 +244,10 @@ def _neighbours(features: Tensor, queries: Sequence[int]) -> list[list[int]]:
     return cosines.topk(NUM_NEIGHBOURS, dim=1).indices.tolist()
 
 
+def _printable(name: str) -> str:
+    return os.fsencode(name).decode(errors="backslashreplace")
+
+
 def _absolute(file: str) -> str:
     """Of a path: a name of one place; an address stays as it is."""
     return file if "://" in file else str(Path(file).expanduser().resolve())
@@ -245,13 +259,15 @@ def _read_trials(path: Path, named: Mapping[str, str]) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text())
         arms, protocol = content["arms"], content["protocol"]
-        by_file = {_absolute(file): arm for arm in arms.values() for file in arm["weights"]}
+        deviations = list(content["deviations"])
+        by_file = {_absolute(file): arm for arm, of in arms.items() for file in of["weights"]}
         found = {}
         for name, file in named.items():
-            arm = arms.get(name) or by_file.get(_absolute(file))
-            summary = (arm or {}).get("metrics", {}).get("bbox/AP")
+            arm = name if name in arms else by_file.get(_absolute(file))
+            summary = arms[arm]["metrics"].get("bbox/AP") if arm else None
             if summary and summary["mean"] is not None:
                 found[name] = {key: summary[key] for key in ("mean", "std", "n")}
+                found[name] |= {"arm": arm, "weights": arms[arm]["weights"]}
     except FileNotFoundError:
         raise FileNotFoundError(f"trials {path}: no such file") from None
     except (ValueError, KeyError, TypeError, AttributeError):
@@ -261,4 +277,10 @@ def _read_trials(path: Path, named: Mapping[str, str]) -> dict[str, Any]:
             f"trials {path} has no box AP of {', '.join(named)}; its arms are {', '.join(arms)}."
             " Use the same names: --weights NAME=FILE"
         )
-    return {"file": str(path), "protocol": protocol, "metric": "box AP", "ap": found}
+    return {
+        "file": str(path),
+        "protocol": protocol,
+        "deviations": deviations,
+        "metric": "box AP",
+        "ap": found,
+    }

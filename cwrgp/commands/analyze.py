@@ -18,7 +18,7 @@ from cwrgp.cli import add_checkpoint_arguments, make_parser, run_main
 from cwrgp.commands.analysis_weights import analyze_weights
 from cwrgp.commands.experiment import CONFIG, run_experiment, run_one
 from cwrgp.config import get_cfg
-from cwrgp.config_files import find_config, merge_file, merge_pairs, merge_values
+from cwrgp.config_files import check_flags, find_config, merge_file, merge_pairs, merge_values
 from cwrgp.file_io.atomic import check_folder
 from cwrgp.jobs import usable_cores
 from cwrgp.preemption import EXIT_CODE, Preempted
@@ -225,6 +225,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _start(args: argparse.Namespace) -> int:
+    check_flags(args.opts)
     if args.output is None:
         raise ValueError("--output is missing: the folder of the results")
     output = Path(args.output)

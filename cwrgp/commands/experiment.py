@@ -16,7 +16,7 @@ import torch
 from fvcore.common.config import CfgNode
 
 from cwrgp.analysis.page import write_outputs
-from cwrgp.analysis.results import collect
+from cwrgp.analysis.results import RESULTS, collect
 from cwrgp.builders.automatic import resolve_number_format
 from cwrgp.builders.data import build_pretraining_images
 from cwrgp.builders.experiments import Arm, arm_config, experiment_arms
@@ -94,6 +94,8 @@ def run_experiment(
     if seeds < 1:
         raise ValueError(f"seeds {seeds} is below 1")
     _check_runs(cfg, arms)
+    if (output / RESULTS).exists() and not (output / PLAN).exists():
+        raise ValueError(f"output {output} holds another analysis; choose another folder")
     with locked(output):
         check_idle(sorted((output / "runs").glob("*")))
         plan = _make_plan(name, cfg, output, seeds=seeds, restart=restart)
@@ -121,11 +123,14 @@ def summarize(output: Path, plan: Plan) -> dict[str, Any]:
     cfg = plan.base
     measured, held_out = measured_images(cfg)
     which = ", held out" if held_out else " of the training images"
+    probe = "training and test images" if held_out else "training images, each left out in turn"
     settings = {
         "data": cfg.DATA.ROOT,
-        "training images": cfg.DATA.MAX_IMAGES or "all",
+        "training images": len(build_pretraining_images(cfg)),
         "measured images": f"{len(measured):,}{which}",
+        "k-NN": f"k = {cfg.EVAL.KNN_K}, {_limit(cfg.EVAL.MAX_IMAGES)} {probe}",
         "epochs": cfg.SOLVER.EPOCHS,
+        "learning rate": f"{cfg.SOLVER.BASE_LR:g}",
         "batch": ", ".join(map(str, sorted(_batch_sizes(plan)))),
         "encoder": f"{cfg.MODEL.ARCH}, {cfg.MODEL.STEM} stem, {cfg.DATA.IMAGE_SIZE} px",
     }
@@ -135,6 +140,10 @@ def summarize(output: Path, plan: Plan) -> dict[str, Any]:
     arguments += ["--seeds", str(len(plan.seeds)), "--output", str(output), *_changes(plan)]
     write_outputs(output, results, f"cwrgp-analyze {shlex.join(arguments)}")
     return results
+
+
+def _limit(count: int) -> str:
+    return f"at most {count:,}" if count else "all"
 
 
 def _batch_sizes(plan: Plan) -> set[int]:
@@ -245,7 +254,7 @@ def _check_runs(cfg: CfgNode, arms: Sequence[Arm]) -> None:
         method = build_method(run)
         build_learning_rate(run, build_plan(run, len(build_pretraining_images(run))))
         widths += [run.MODEL.PROJECTOR.OUT, int(method.encoder.inplanes)]  # type: ignore[arg-type]
-    check_enough(cfg, measured_images(cfg)[0], widths)
+    check_enough(cfg, len(measured_images(cfg)[0]), widths)
 
 
 def _number_format(cfg: CfgNode) -> tuple[str, str]:

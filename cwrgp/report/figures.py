@@ -99,7 +99,7 @@ def draw_series(axes: Axes, series: Sequence[Series]) -> None:
             linestyle="-" if s.faint else dash,
             linewidth=1 if s.faint else 2.2,
             alpha=0.35 if s.faint else None,
-            marker=marker if s.markers else "",
+            marker=marker if s.markers or len(s.x) == 1 else "",
             markersize=7.5,
             markeredgecolor=_CARD,
             gid=f"tips{number}" if s.markers else None,

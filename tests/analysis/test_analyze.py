@@ -131,11 +131,14 @@ def test_the_page_says_which_images_are_measured(
             (cell.folder / "result.json").write_text(json.dumps(result(None, 3.0)))
 
     monkeypatch.setattr("cwrgp.commands.experiment.run_cells", made_up)
-    assert main(arguments("groups", photos / root, tmp_path, **{"DATA.MAX_IMAGES": 0})) == 0
+    keys = {"DATA.MAX_IMAGES": 5000, "EVAL.KNN_K": 3}
+    assert main(arguments("groups", photos / root, tmp_path, **keys)) == 0
     results = json.loads((tmp_path / "results.json").read_text())
     which = "600 of the training images" if root else "600, held out"
     assert results["settings"]["measured images"] == which
-    assert results["settings"]["training images"] == "all"
+    assert results["settings"]["training images"] == 600  # as many as there are
+    probe = "training images, each left out in turn" if root else "training and test images"
+    assert results["settings"]["k-NN"] == f"k = 3, at most 64 {probe}"
     assert f"the measured images ({which})" in " ".join(check_page(tmp_path).texts["p"])
 
 
@@ -252,6 +255,10 @@ def test_a_folder_holds_one_experiment(
     error = refused(arguments("groups", photos, tmp_path, **{"SOLVER.EPOCHS": 3}), capsys)
     assert "holds the experiment 'groups' with another config; give --restart" in error
     assert main(arguments("penalty", photos, tmp_path, "--restart")) == 0
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "weights/results.json").write_text("{}")
+    error = refused(arguments("penalty", photos, tmp_path / "weights"), capsys)
+    assert "weights holds another analysis; choose another folder" in error
     (tmp_path / "mine/runs").mkdir(parents=True)
     assert main(arguments("penalty", photos, tmp_path / "mine", "--restart")) == 0
     assert (tmp_path / "mine/runs").is_dir()  # of a folder without an experiment

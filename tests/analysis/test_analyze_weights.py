@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from PIL import Image
 
 import cwrgp
 from cwrgp.analysis.checkpoints import collect
-from cwrgp.commands.analysis_weights import _read_trials
+from cwrgp.commands.analysis_weights import _named, _read_trials
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +42,8 @@ def trials_file(path: Path, aps: dict[str, float]) -> Path:
         name: {"weights": [f"{name}.pth"], "metrics": {"bbox/AP": {"mean": ap, "std": 1.0, "n": 3}}}
         for name, ap in aps.items()
     }
-    path.write_text(json.dumps({"protocol": "pascal_voc_R_50_C4_24k", "arms": arms}))
+    content = {"protocol": "pascal_voc_R_50_C4_24k", "deviations": ["SEED 3"], "arms": arms}
+    path.write_text(json.dumps(content))
     return path
 
 
@@ -73,9 +75,15 @@ def test_checkpoints_side_by_side(
         neighbours = found["neighbours"][0]
         assert results["images"][neighbours[0]] == "some/000_again.png"
         assert results["queries"][0] not in neighbours and len(set(neighbours)) == 5
-    assert results["trials"]["ap"] == {"one": {"mean": 40.0, "std": 1.0, "n": 3}}
+    ap = {"mean": 40.0, "std": 1.0, "n": 3, "arm": "one", "weights": ["one.pth"]}
+    assert results["trials"]["ap"] == {"one": ap}
     page = check_page(output)
     assert len(page.images) == 2 * 6 * 6  # checkpoints, queries, and a query with five neighbours
+    facts = page.texts["dd"]
+    assert "40.0 ± 1.0, 3 trials, arm one: one.pth" in facts
+    assert any("pascal_voc_R_50_C4_24k with SEED 3" in fact for fact in facts)
+    assert any("32 px" in fact for fact in facts)
+    assert "Too few points to say whether the rank predicts transfer." in page.texts["figcaption"]
     assert "1 checkpoint with an AP: too few for a correlation, which needs four." in " ".join(
         page.texts["p"]
     )
@@ -94,10 +102,12 @@ def test_damaged_images_are_omitted_and_pairs_are_of_the_whole_list(
     write_images(root / "b", 160, side=8)
     whole = (root / "b/007.png").read_bytes()
     (root / "b/007.png").write_bytes(whole[: len(whole) - 40])
+    os.rename(root / "b/159.png", os.fsencode(root) + b"/b/\xff.png")  # not UTF-8
     one, _ = checkpoint_files
     results = cwrgp.analyze(weights=[one], data=root, output=tmp_path / "out")
     assert len(results["images"]) == 559 and "b/007.png" not in results["images"]
     assert list(results["unreadable"]) == [str(root / "b/007.png")]
+    assert results["images"][-1] == "b/\\xff.png"
     assert "1 image, omitted" in check_page(tmp_path / "out").texts["dd"]
     indicators = results["checkpoints"]["one"]["stages"]["layer4"]["indicators"]
     assert indicators["alignment"] > 1e-4
@@ -116,6 +126,29 @@ def test_trials_name_weights_by_file(
     }
 
 
+def test_a_file_name_may_have_an_equals_sign(
+    checkpoint_files: tuple[Path, Path], tmp_path: Path
+) -> None:
+    one, _ = checkpoint_files
+    odd = tmp_path / "lr=0.03/model=a.pth"
+    odd.parent.mkdir()
+    odd.symlink_to(one)
+    assert _named([str(odd)]) == {"model=a": str(odd)}
+    assert _named([f"a={odd}"]) == {"a": str(odd)}
+
+
+def test_weights_with_features_that_are_not_finite_are_named(
+    with_twins: Path, tmp_path: Path, capsys: Any
+) -> None:
+    encoder = make_encoder(18)
+    encoder["layer1.0.bn1.weight"].fill_(3e38)
+    torch.save(encoder, tmp_path / "diverged.pth")
+    words = ["--weights", f"a={tmp_path}/diverged.pth", "--data", str(with_twins)]
+    error = refused([*words, "--output", str(tmp_path / "out")], capsys)
+    assert "diverged.pth: the features are not finite, in float32" in error
+    assert not (tmp_path / "out").exists()
+
+
 def test_the_folder_of_the_results_is_checked_first(
     checkpoint_files: tuple[Path, Path], with_twins: Path, tmp_path: Path, capsys: Any
 ) -> None:
@@ -129,6 +162,8 @@ def test_the_folder_of_the_results_is_checked_first(
         assert f"{tmp_path}/file is a file" in error(tmp_path / "file/out")
         for inside in (with_twins, with_twins / "out"):
             assert f"--output {inside} lies in the folder of the images" in error(inside)
+    words = ["--experiment", "groups", "--data", "d", "SOLVER.EPOCHS", "1", "--output", "out"]
+    assert "--output must come before the KEY VALUE pairs" in refused(words, capsys)
 
 
 def test_rank_and_ap_are_correlated() -> None:

@@ -64,6 +64,14 @@ def test_whitening_findings_follow_the_numbers() -> None:
     assert [finding["seen"] for finding in shown] == [False, False, False]
 
 
+def test_targets_that_all_move_alike_are_no_finding() -> None:
+    def moves(share: float) -> dict[str, Any]:
+        return result(None, 3.0) | {"curves": {"monitor/target_volatility": ([1], [share])}}
+
+    assert not whitening(moves(1.35), moves(1.24), moves(1.30))[0]["seen"]
+    assert whitening(moves(1.35), moves(0.2), moves(0.9))[0]["seen"]
+
+
 def test_findings_need_their_arms_and_labels() -> None:
     good = result(40.0, 30.0)
     partial = collect("whitening", [("PCA", None, 0, good)], [0], {}, complete=False)
