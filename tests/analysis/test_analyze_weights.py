@@ -138,8 +138,10 @@ def test_a_file_name_may_have_an_equals_sign(
 
 
 def test_weights_with_features_that_are_not_finite_are_named(
-    with_twins: Path, tmp_path: Path, capsys: Any
+    with_twins: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
+    for name in ("IMAGE_SIZE", "RESIZE"):
+        monkeypatch.setattr(f"cwrgp.commands.analysis_weights.{name}", 32)
     encoder = make_encoder(18)
     encoder["layer1.0.bn1.weight"].fill_(3e38)
     torch.save(encoder, tmp_path / "diverged.pth")
