@@ -15,7 +15,7 @@ from cwrgp.statistics import MARGIN
 
 Arms = Mapping[tuple[str, float | None], Mapping[str, Any]]
 
-KNN, RANK = "knn", "embedding/effective_rank"
+KNN, RANK = "knn", "embedding/normalized_rank"
 STABLE_RANK, NEGATIVES = "embedding/normalized_stable_rank", "embedding/negative_cosine"
 VOLATILITY = "monitor/target_volatility"
 _FACTOR = 1.5
@@ -61,7 +61,7 @@ def _whitening(arms: Arms) -> list[Finding]:
         Finding(
             "The embedding of PCA whitening loses dimensions; those of ZCA and Cholesky keep more.",
             all(_far_above(other[RANK], pca[RANK]) for other in both),
-            f"Effective rank of the embedding: {_list(trio, RANK, '{:.1f}')}.",
+            f"Numerical rank of the embedding, of its width: {_list(trio, RANK, '{:.0%}')}.",
         ),
     ]
     if KNN in pca:

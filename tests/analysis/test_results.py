@@ -58,6 +58,7 @@ def test_whitening_findings_follow_the_numbers() -> None:
     )
     assert [finding["seen"] for finding in shown] == [True, True, True]
     assert "PCA 140%, ZCA 30%, Cholesky 30%" in shown[0]["text"]
+    assert "PCA 5%, ZCA 47%, Cholesky 47%" in shown[1]["text"]
     assert "PCA 20.0 %, ZCA 40.0 %, Cholesky 40.0 %" in shown[2]["text"]
     # As good as one of them: not seen.
     shown = whitening(result(40.0, 30.0), good, result(50.0, 40.0))

@@ -7,7 +7,8 @@ from typing import Any
 
 def result(knn: float | None, rank: float, **indicators: float) -> dict[str, Any]:
     """Of a run with made-up numbers."""
-    embedding = {"effective_rank": rank, "negative_cosine": 0.1, "normalized_stable_rank": 0.2}
+    embedding = {"effective_rank": rank, "normalized_rank": rank / 64}
+    embedding |= {"negative_cosine": 0.1, "normalized_stable_rank": 0.2}
     return {
         "curves": {
             "total_loss": ([1, 2], [2.0, 1.0]),
