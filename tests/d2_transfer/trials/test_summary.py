@@ -12,6 +12,7 @@ import pytest
 from finished_trials import write_scenes, write_trials
 from html_page import Page
 
+from cwrgp.commands.analysis_weights import _read_trials
 from d2_transfer.trials.differences import Difference, config_differences
 from d2_transfer.trials.plan import Plan, write_plan
 from d2_transfer.trials.summary import summarize
@@ -47,6 +48,16 @@ def test_boxes_and_masks_have_tables_of_their_own(finished: Finished) -> None:
             assert cell == f"{found['mean']:.1f} ± {found['std']:.1f}"
     published = [row for row in finished.page.rows if row[0] == "CW-RGP, 200 epochs"]
     assert [row[2] for row in published] == ["40.7 ± 0.14", "35.5 ± 0.12"]
+
+
+def test_the_analysis_of_checkpoints_reads_them(finished: Finished) -> None:
+    found = _read_trials(finished.output, {"ours": "mine.pth", "renamed": "ours.pkl", "no": "b"})
+    expected = finished.results["arms"]["ours"]["metrics"]["bbox/AP"]
+    assert list(found["ap"]) == ["ours", "renamed"]
+    for ap in found["ap"].values():
+        assert ap["arm"] == "ours" and ap["weights"] == ["ours.pkl"]
+        assert all(ap[key] == expected[key] for key in ("mean", "std", "n"))
+    assert "SOLVER.MAX_ITER 100" in found["deviations"]
 
 
 def test_the_charts_of_the_page_are_files_too(finished: Finished) -> None:
