@@ -30,7 +30,7 @@ def covariance_spectrum(x: Tensor) -> Tensor:
         ValueError: fewer than two samples.
         torch.linalg.LinAlgError: x is not finite.
     """
-    stored_eps = torch.finfo(x.dtype).eps
+    stored_eps = torch.finfo(x.dtype).eps if x.is_floating_point() else 0.0  # integers are exact
     x = x.double()
     num_samples, num_channels = x.shape[-2:]
     if num_samples < 2:

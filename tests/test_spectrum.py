@@ -134,6 +134,11 @@ def test_what_is_within_the_rounding_of_the_dtype_is_no_dimension(dtype, shape):
     assert (covariance_spectrum(small.to(dtype))[:least] > 0).all()
 
 
+def test_integers_are_features_too():
+    x = (10 * draw(30, 5)).round()
+    assert torch.equal(covariance_spectrum(x.to(torch.int16)), covariance_spectrum(x))
+
+
 def test_rotation_and_scale_change_nothing():
     x = draw(30, 5) @ torch.diag(torch.tensor([5.0, 3, 2, 1, 0.1]).double())
     other = -7 * x @ torch.linalg.qr(draw(5, 5)).Q
