@@ -173,7 +173,7 @@ def _spectrum(
 def _transfer(
     results: Mapping[str, Any], styles: Mapping[str, int], folder: Path
 ) -> list[tuple[str, Markup]]:
-    """AP against each predictor, a point for each checkpoint."""
+    """AP against each predictor, a point for each checkpoint, with the trials' deviation."""
     trials = results["trials"]
     if trials is None:
         return []
@@ -182,16 +182,19 @@ def _transfer(
     charts = []
     for key, name in _PREDICTORS.items():
         points = {
-            c: (value, ap["mean"])
+            c: (value, ap["mean"], ap["std"] or 0.0)
             for c, ap in trials["ap"].items()
             if (value := _last(results["checkpoints"][c])[key]) is not None
         }
         chart = line_chart(
-            [Series(c, [x], [y], styles[c], markers=True) for c, (x, y) in points.items()],
+            [
+                Series(c, [x], [y], styles[c], [y - std], [y + std], markers=True)
+                for c, (x, y, std) in points.items()
+            ],
             x_label=f"{name} of layer4",
             y_label=label,
             alt=f"{label} against {name}. "
-            + "; ".join(f"{c} {x:.3g} and {y:.3g}" for c, (x, y) in points.items()),
+            + "; ".join(f"{c} {x:.3g} and {y:.3g}" for c, (x, y, _) in points.items()),
             y_zero=False,
             files=_files(folder, f"transfer_{key}"),
         )

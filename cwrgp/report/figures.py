@@ -70,7 +70,7 @@ class Series:
         label: its name in the legend.
         x, y: values; where y is not finite the line has a gap.
         style: number of its colour, dash and marker; None is a grey dotted line.
-        low, high: ends of the band at each x.
+        low, high: ends of the band at each x; of a bar, where there is one x only.
         markers: mark every value, and show it when the pointer is on it.
         faint: thin and pale, for raw values behind a smoothed line.
     """
@@ -89,7 +89,9 @@ def draw_series(axes: Axes, series: Sequence[Series]) -> None:
     """Draws lines and bands on axes, the last on top."""
     for number, s in enumerate(series):
         colour, dash, marker = _look(s.style)
-        if len(s.low):
+        if len(s.x) == 1 and len(s.low):
+            axes.vlines(s.x, s.low, s.high, color=colour, linewidth=1.2)
+        elif len(s.low):
             axes.fill_between(s.x, s.low, s.high, color=colour, alpha=0.17, linewidth=0)
         axes.plot(
             s.x,
@@ -158,11 +160,13 @@ def line_chart(
         axes.set_xticks(range(len(x_names)), x_names)
         axes.set_xlim(-0.25, len(x_names) - 0.75)
     else:
+        places = sorted({x for s in series for x in s.x})
         axes.xaxis.set_major_locator(MaxNLocator(5, steps=_STEPS, integer=True))
         if log_x:
             axes.set_xscale("log")
             axes.minorticks_off()
-            axes.xaxis.set_major_locator(FixedLocator(sorted({x for s in series for x in s.x})))
+        if log_x or len(places) == 1:
+            axes.xaxis.set_major_locator(FixedLocator(places))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: tick(value)))
     if log_y:
         axes.set_yscale("log", nonpositive="mask")

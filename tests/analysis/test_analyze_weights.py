@@ -83,7 +83,11 @@ def test_checkpoints_side_by_side(
     assert "40.0 ± 1.0, 3 trials, arm one: one.pth" in facts
     assert any("pascal_voc_R_50_C4_24k with SEED 3" in fact for fact in facts)
     assert any("32 px" in fact for fact in facts)
-    assert "Too few points to say whether the rank predicts transfer." in page.texts["figcaption"]
+    caption = (
+        "Too few points to say whether the rank predicts transfer."
+        " Bars: the standard deviation over the trials."
+    )
+    assert page.texts["figcaption"].count(caption) == 2
     assert "1 checkpoint with an AP: too few for a correlation, which needs four." in " ".join(
         page.texts["p"]
     )

@@ -91,6 +91,20 @@ def test_a_band_reaches_from_low_to_high():
     assert max(heights) - min(heights) > 100
 
 
+def test_a_single_point_has_a_bar_and_its_place_on_the_axis():
+    """Ticks at whole numbers around it would have no meaning."""
+    others = Series("b", [18], [3.0], 1)
+    charts = [
+        line_chart([Series("a", [18], [2.0], 0, [low], [4.0]), others], **LABELS)
+        for low in (0.0, 1.0)
+    ]
+    whole, bar = (next(line for line in lines(svg, "c0") if len(line) == 2) for svg in charts)
+    assert bar[0, 0] == bar[1, 0]
+    assert np.ptp(bar[:, 1]) == pytest.approx(0.75 * np.ptp(whole[:, 1]), rel=0.02)
+    shown = texts(charts[1])
+    assert shown.count("18") == 1 and "17" not in shown and "20" not in shown
+
+
 def test_a_logarithmic_axis_shows_powers_and_leaves_out_what_has_no_logarithm():
     series = Series("a", [1, 2, 3], [1.0, 0.0, 1e-4], 0, markers=True)
     svg = line_chart([series], log_y=True, **LABELS)
