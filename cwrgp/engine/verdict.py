@@ -20,7 +20,7 @@ _LOST_RANK, _LEFT_RANK = 0.9, 0.1
 _LEARNING = ((200, 0.9), (0, 0.92))
 # (steps, share): after so many steps a run above this share has learnt nothing, once the effective
 # rank has fallen to half of the first one; nor has it above the share before, once a tenth is left.
-_CHANCE = ((60, 0.95), (40, 0.97))
+_CHANCE = ((200, 0.92), (60, 0.95), (40, 0.97))
 _FALLEN_RANK, _LITTLE_RANK = 0.5, 0.1
 # Steps after which, and a share above which, nothing has been learnt, whatever the ranks: far too
 # small a rate leaves them as they were, and a resumed run does not know the first one.

@@ -50,10 +50,14 @@ def test_a_healthy_run_is_not_warned_of(photographs, tmp_path):
 
 
 @pytest.mark.slow
-def test_crops_that_share_nothing_leave_the_loss_at_chance(photographs, tmp_path):
-    # Crops of up to 30 % of these drawn images share just enough: their loss ends at the threshold,
-    # on one side or the other with the rounding of the machine.
-    said, records = run(photographs, tmp_path, 96, "AUGMENT.CROP_SCALE", [0.03, 0.15])
+@pytest.mark.parametrize(
+    # With the larger crops the loss is near 95 % of that of unrelated embeddings; which side it is
+    # on depends on the rounding of the machine, and below the warning comes after 200 steps.
+    ("largest", "steps"),
+    [(0.15, 96), (0.3, 240)],
+)
+def test_crops_that_share_nothing_leave_the_loss_at_chance(photographs, tmp_path, largest, steps):
+    said, records = run(photographs, tmp_path, steps, "AUGMENT.CROP_SCALE", [0.03, largest])
     assert len(said) == 1 and " loss at chance level: " in said[0]
     assert "AUGMENT.CROP_SCALE" in said[0] and "SOLVER.BASE_LR" in said[0]
     assert 1.85 < records[-1]["total_loss"] < 2
