@@ -66,9 +66,7 @@ class Drawing:
         alt = f"{label}. Means: {means}"
         return strip_chart(rows, x_label=label, alt=alt, files=self.files(name))
 
-    def curves(
-        self, name: str, key: str, label: str, *, scale: float = 1, log_y: bool = False
-    ) -> Markup:
+    def curves(self, name: str, key: str, label: str, *, scale: float = 1) -> Markup:
         """A value over the iterations: means over the seeds, with the range of the seeds."""
         series = []
         for arm in self.arms:
@@ -89,12 +87,7 @@ class Drawing:
         ends = "; ".join(f"{s.label} ends at {s.y[-1]:.3g}" for s in series)
         alt = f"{label} over the iterations. {ends}"
         return line_chart(
-            series,
-            x_label="iteration",
-            y_label=label,
-            alt=alt,
-            log_y=log_y,
-            files=self.files(name),
+            series, x_label="iteration", y_label=label, alt=alt, files=self.files(name)
         )
 
     def over_places(

@@ -2,13 +2,29 @@
 
 from __future__ import annotations
 
+from fvcore.common.config import CfgNode
+
 from cwrgp.builders.data import build_normalize
 from cwrgp.builders.run import Run
 from cwrgp.comm import get_world_size
 from cwrgp.data.loaders import iterate_views
 from cwrgp.data.samplers import StepSampler
 from cwrgp.engine.target_probe import TargetProbe
-from cwrgp.models.methods import JointEmbedding
+from cwrgp.models.methods import JointEmbedding, Method
+
+
+def check_target_volatility(cfg: CfgNode, method: Method) -> None:
+    """Checks that the method has whitened targets, if their movement is to be recorded.
+
+    Raises:
+        ValueError: MONITOR.TARGET_VOLATILITY is on, and the method inverts no covariance.
+    """
+    inverts = isinstance(method, JointEmbedding) and method.loss.inverts_covariance
+    if cfg.MONITOR.TARGET_VOLATILITY and not inverts:
+        raise ValueError(
+            "MONITOR.TARGET_VOLATILITY is for methods that whiten by a covariance (cwrgp, wmse, "
+            f"pca, zca_bw, zca_cw); METHOD.NAME {cfg.METHOD.NAME} does not"
+        )
 
 
 def build_target_probe(run: Run) -> TargetProbe | None:
@@ -23,14 +39,10 @@ def build_target_probe(run: Run) -> TargetProbe | None:
     Raises:
         ValueError: it is on, and the method inverts no covariance.
     """
-    cfg, method = run.cfg, run.method
+    cfg = run.cfg
     if not cfg.MONITOR.TARGET_VOLATILITY:
         return None
-    if not isinstance(method, JointEmbedding) or not method.loss.inverts_covariance:
-        raise ValueError(
-            "MONITOR.TARGET_VOLATILITY is for methods that whiten by a covariance (cwrgp, wmse, "
-            f"pca, zca_bw, zca_cw); METHOD.NAME {cfg.METHOD.NAME} does not"
-        )
+    check_target_volatility(cfg, run.method)
     section = cfg.METHOD.CWRGP if cfg.METHOD.NAME == "cwrgp" else cfg.METHOD.WHITENING
     size = section.SUBBATCH_SIZE or cfg.SOLVER.BATCH_SIZE // get_world_size()
     sampler = StepSampler(

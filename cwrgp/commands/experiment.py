@@ -22,6 +22,7 @@ from cwrgp.builders.data import build_pretraining_images
 from cwrgp.builders.experiments import Arm, arm_config, experiment_arms
 from cwrgp.builders.methods import build_method
 from cwrgp.builders.solver import build_learning_rate, build_plan
+from cwrgp.builders.target_probe import check_target_volatility
 from cwrgp.cells import RUN, Cell, check_idle, folder_result, run_cells, run_once
 from cwrgp.commands.analysis_run import check_enough, measured_images, pretrain_and_measure
 from cwrgp.config import get_cfg, validate_cfg
@@ -225,7 +226,8 @@ def _make_plan(name: str, cfg: CfgNode, output: Path, *, seeds: int, restart: bo
     if restart and (output / PLAN).is_file():  # nothing is removed from any other folder
         for part in ("runs", "logs", "figures"):
             shutil.rmtree(output / part, ignore_errors=True)
-        (output / PLAN).unlink(missing_ok=True)
+        for file in (PLAN, RESULTS, "report.html"):
+            (output / file).unlink(missing_ok=True)
     old = read_plan(output)
     config = cfg.dump()
     if old is not None and (old.experiment, old.config) != (name, config):
@@ -251,7 +253,10 @@ def _check_runs(cfg: CfgNode, arms: Sequence[Arm]) -> None:
     for arm in arms:
         run = arm_config(cfg, arm, 0, "output")
         validate_cfg(run)
+        if run.SOLVER.EPOCHS == 0:
+            raise ValueError("SOLVER.EPOCHS 0 is not for experiments; give a number of epochs")
         method = build_method(run)
+        check_target_volatility(run, method)
         build_learning_rate(run, build_plan(run, len(build_pretraining_images(run))))
         widths += [run.MODEL.PROJECTOR.OUT, int(method.encoder.inplanes)]  # type: ignore[arg-type]
     check_enough(cfg, len(measured_images(cfg)[0]), widths)

@@ -72,7 +72,6 @@ class Series:
         style: number of its colour, dash and marker; None is a grey dotted line.
         low, high: ends of the band at each x; of a bar, where there is one x only.
         markers: mark every value, and show it when the pointer is on it.
-        faint: thin and pale, for raw values behind a smoothed line.
     """
 
     label: str
@@ -82,7 +81,6 @@ class Series:
     low: Sequence[float] = ()
     high: Sequence[float] = ()
     markers: bool = False
-    faint: bool = False
 
 
 def draw_series(axes: Axes, series: Sequence[Series]) -> None:
@@ -98,9 +96,8 @@ def draw_series(axes: Axes, series: Sequence[Series]) -> None:
             s.y,
             label=s.label,
             color=colour,
-            linestyle="-" if s.faint else dash,
-            linewidth=1 if s.faint else 2.2,
-            alpha=0.35 if s.faint else None,
+            linestyle=dash,
+            linewidth=2.2,
             marker=marker if s.markers or len(s.x) == 1 else "",
             markersize=7.5,
             markeredgecolor=_CARD,

@@ -234,6 +234,11 @@ def test_experiments_that_cannot_work_are_refused(
     for key, value in (("SEED", 7), ("METHOD.NAME", "simclr"), ("METHOD.CWRGP.NUM_GROUPS", 3)):
         error = refused(arguments("groups", photos, output, **{key: value}), capsys)
         assert f"experiment 'groups' sets {key} itself: omit it" in error
+    error = refused(arguments("groups", photos, output, **{"SOLVER.EPOCHS": 0}), capsys)
+    assert "SOLVER.EPOCHS 0 is not for experiments; give a number of epochs" in error
+    key = {"MONITOR.TARGET_VOLATILITY": True}
+    error = refused(arguments("batch-size", photos, output, **key), capsys)
+    assert "MONITOR.TARGET_VOLATILITY is for methods that whiten" in error
     error = refused(arguments("groups", photos, output, **{"SOLVER.EPOCS": 3}), capsys)
     assert "unknown config key SOLVER.EPOCS" in error
     error = refused(arguments("groups", tmp_path / "none", output), capsys)
@@ -254,7 +259,10 @@ def test_a_folder_holds_one_experiment(
     assert f"{tmp_path} holds the experiment 'groups'; give --restart" in error
     error = refused(arguments("groups", photos, tmp_path, **{"SOLVER.EPOCHS": 3}), capsys)
     assert "holds the experiment 'groups' with another config; give --restart" in error
+    for name in ("results.json", "report.html"):
+        (tmp_path / name).write_text("of the groups")
     assert main(arguments("penalty", photos, tmp_path, "--restart")) == 0
+    assert not (tmp_path / "results.json").exists() and not (tmp_path / "report.html").exists()
     (tmp_path / "weights").mkdir()
     (tmp_path / "weights/results.json").write_text("{}")
     error = refused(arguments("penalty", photos, tmp_path / "weights"), capsys)

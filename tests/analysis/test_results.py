@@ -70,6 +70,7 @@ def test_targets_that_all_move_alike_are_no_finding() -> None:
         return result(None, 3.0) | {"curves": {"monitor/target_volatility": ([1], [share])}}
 
     assert not whitening(moves(1.35), moves(1.24), moves(1.30))[0]["seen"]
+    assert not whitening(moves(0.03), moves(0.01), moves(0.02))[0]["seen"]  # it stays
     assert whitening(moves(1.35), moves(0.2), moves(0.9))[0]["seen"]
 
 
@@ -88,20 +89,28 @@ def test_penalty_findings_follow_the_numbers() -> None:
         runs = [("CW-RGP", 0.0, 0, result(30.0, 9.0)), ("CW-RGP", 1.0, 0, last)]
         return [f["seen"] for f in collect("penalty", runs, [0], {})["findings"]]
 
-    assert shown(0.5, 0.05, 20.0) == [True, True]
+    assert shown(0.5, 0.02, 20.0) == [True, True]
     assert shown(0.5, 0.2, 29.5) == [False, False]  # whiter, but more similar negatives
+    assert shown(0.35, 0.06, 20.0) == [False, True]  # about as similar
+    assert shown(0.21, 0.0, 20.0) == [False, False]  # about as white
     assert shown(0.1, 0.2, 40.0) == [True, True]  # the larger weight is the less white one
 
 
 def test_batch_size_finding_follows_the_numbers() -> None:
-    def shown(channel: float, batch: float) -> bool:
-        runs = [("CW-RGP", 32.0, 0, result(channel, 9.0)), ("CW-RGP", 256.0, 0, result(40.0, 9.0))]
-        runs += [("batch whitening", 32.0, 0, result(batch, 9.0))]
-        runs += [("batch whitening", 256.0, 0, result(40.0, 9.0))]
+    def shown(channel: float, batch: float, channel_256: float = 40, batch_256: float = 40) -> bool:
+        at = {
+            ("CW-RGP", 32.0): channel,
+            ("CW-RGP", 256.0): channel_256,
+            ("batch whitening", 32.0): batch,
+            ("batch whitening", 256.0): batch_256,
+        }
+        runs = [(series, x, 0, result(knn, 9.0)) for (series, x), knn in at.items()]
         (found,) = collect("batch-size", runs, [0], {})["findings"]
         return bool(found["seen"])
 
     assert shown(39.0, 20.0) and not shown(20.0, 39.0) and not shown(30.0, 30.0)
+    assert not shown(25.0, 20.0, 40.0, 38.0)  # channel whitening does not hold its accuracy
+    assert not shown(30.0, 28.0, 27.0, 26.0)  # batch whitening does not fail
 
 
 def test_every_seed_must_agree() -> None:
