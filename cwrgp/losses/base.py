@@ -100,9 +100,21 @@ class Loss(nn.Module):
 
         Returns:
             The value, for a loss of several parts that of :attr:`alignment`; None where it depends
-            on more than N and V, such as the scale or the width of the embedding.
+            on more than N, V and D, such as the scale of the embedding.
         """
         return None
+
+    def value_for_aligned(self, num_samples: int, *, num_views: int = 2) -> float:
+        """The value where the views of a sample are equal and different samples are orthogonal.
+
+        Args:
+            num_samples: N, samples of the global batch.
+            num_views: V.
+
+        Returns:
+            The value of what :meth:`value_for_unrelated` is of; 0 for most losses.
+        """
+        return 0.0
 
 
 def full_precision(loss: Callable[P, T]) -> Callable[P, T]:

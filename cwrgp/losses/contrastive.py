@@ -52,6 +52,7 @@ class NTXentLoss(GatheredLoss):
         if temperature <= 0:
             raise ValueError(f"temperature {temperature} is not positive")
         super().__init__(functools.partial(nt_xent_loss, temperature=temperature))
+        self.temperature = temperature
 
     def value_for_unrelated(
         self, num_samples: int, *, num_views: int = 2, num_channels: int | None = None
@@ -62,3 +63,8 @@ class NTXentLoss(GatheredLoss):
         1 / (2 D temperature^2) above it.
         """
         return math.log(num_views * num_samples - 1)
+
+    def value_for_aligned(self, num_samples: int, *, num_views: int = 2) -> float:
+        """log(V - 1 + V (N - 1) exp(-1 / temperature)), which is far from 0 for many samples."""
+        others = num_views * (num_samples - 1)
+        return math.log(num_views - 1 + others * math.exp(-1 / self.temperature))

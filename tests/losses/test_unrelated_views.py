@@ -74,17 +74,39 @@ def test_there_is_no_value_where_scale_or_width_matter(loss):
 
 @pytest.mark.parametrize(("num_views", "scale"), [(2, 1.0), (3, 0.1)])
 def test_the_value_of_barlow_twins_depends_on_the_width(num_views, scale):
-    """And on nothing else: channels may be correlated and of any scale."""
+    """And on nothing else: channels may be correlated and of any scale, in the part that compares
+    views."""
     torch.manual_seed(1)
     loss, mixing = BarlowTwinsLoss(0.1, scale), 10 * torch.randn(12, 12, dtype=torch.float64)
     expected = loss.value_for_unrelated(16, num_views=num_views, num_channels=12)
     assert expected is not None
-    mean, error = mean_and_error(lambda x: loss(x @ mixing + 3), (num_views, 16, 12), 1000)
+    part = "loss_invariance"
+    mean, error = mean_and_error(lambda x: loss(x @ mixing + 3)[part], (num_views, 16, 12), 1000)
     assert abs(mean - expected) < 4 * error < 0.03 * expected
     method = JointEmbedding(nn.Identity(), nn.Identity(), loss, "barlow_twins")
-    assert method.chance_losses(16, num_views=num_views, num_channels=12) == {
-        "loss_barlow_twins": expected
-    }
+    assert method.chance_losses(16, num_views=num_views, num_channels=12) == {part: expected}
+
+
+def test_equal_views_of_few_dimensions_are_more_redundant_than_unrelated_ones():
+    """So the redundancy says nothing about what was learnt."""
+    torch.manual_seed(2)
+    narrow = torch.randn(64, 4) @ torch.randn(4, 512)
+    equal, unrelated = (
+        BarlowTwinsLoss()(x) for x in (narrow.expand(2, -1, -1), torch.randn(2, 64, 512))
+    )
+    assert equal["loss_redundancy"] > 5 * unrelated["loss_redundancy"]
+    assert equal["loss_invariance"] < 1e-3 * unrelated["loss_invariance"]
+
+
+@pytest.mark.parametrize(("num_views", "temperature"), [(2, 0.5), (3, 0.1)])
+def test_a_contrastive_loss_of_equal_views_is_not_zero(num_views, temperature):
+    loss = NTXentLoss(temperature)
+    views = torch.eye(16, dtype=torch.float64).expand(num_views, -1, -1)
+    expected = loss.value_for_aligned(16, num_views=num_views)
+    assert float(loss(views)) == pytest.approx(expected, rel=1e-12)
+    method = JointEmbedding(nn.Identity(), nn.Identity(), loss, "simclr")
+    assert method.aligned_loss(16, num_views=num_views) == expected
+    assert JointEmbedding(nn.Identity(), nn.Identity(), CWRGPLoss(1, 4)).aligned_loss(16) == 0
 
 
 def test_unrelated_views_have_a_lower_vicreg_loss_at_a_smaller_scale():
