@@ -223,12 +223,14 @@ class _Run:
             values |= parts | self.monitor.statistics(self.method, *result.output[1:])
             values |= volatility
             num_views, batch_size, num_channels = embeddings.shape
+            samples = batch_size * get_world_size()
             chance = self.method.chance_losses(
-                batch_size * get_world_size(), num_views=num_views, num_channels=num_channels
+                samples, num_views=num_views, num_channels=num_channels
             )
+            aligned = self.method.aligned_loss(samples, num_views=num_views)
             # The mean over the steps is known of the sum of the parts only.
             mean = {next(iter(parts)): result.mean_loss} if len(parts) == 1 else parts
-            self.monitor.verdict(step, self.method, embeddings, values, mean, chance)
+            self.monitor.verdict(step, self.method, embeddings, values, mean, chance, aligned)
             values["time"], values["data_time"] = self.timer.means()
             self.monitor.timing(values["time"], values["data_time"])
             if self.device.type == "cuda":

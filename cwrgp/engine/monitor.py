@@ -26,8 +26,11 @@ logger = logging.getLogger("cwrgp")
 _SAMPLES = 256
 # Steps over which the loss is averaged: that of one step is noisy.
 _WINDOW = 20
-# Steps that bad signs must last before they are warned of: at high rates the ranks of runs that
-# learn well fall for some steps and recover. A complete collapse is beyond doubt at once.
+# Steps over which a loss that falls at all shows it.
+_LONG = 100
+# Steps that bad signs, of whichever state, must last before they are warned of: at high rates the
+# ranks of runs that learn well fall for some steps and recover. A complete collapse is beyond doubt
+# at once.
 _LASTING = 20
 # Share of the time spent waiting for images.
 _DATA_BOUND = 0.3
@@ -44,8 +47,8 @@ _ADVICE = {
         "{embedding width})"
     ),
     State.CHANCE: (
-        "Nothing is learnt. Crops that are too small to share anything (raise {crop scale}) and "
-        "too large or far too small a {learning rate} are the usual causes"
+        "Little or nothing is learnt. Crops that are too small to share anything (raise {crop "
+        "scale}) and too large or far too small a {learning rate} are the usual causes"
     ),
 }
 
@@ -71,6 +74,7 @@ class TrainingMonitor:
         self._first_embeddings: Tensor | None = None
         self._first_rank: float | None = None
         self._shares: dict[int, float] = {}
+        self._mean_shares: dict[int, float] = {}  # at the records
         self.smallest_eigenvalue = math.nan
 
     def statistics(
@@ -112,6 +116,7 @@ class TrainingMonitor:
         values: Mapping[str, float],
         losses: Mapping[str, float],
         chance_losses: Mapping[str, float],
+        aligned_loss: float = 0.0,
     ) -> State | None:
         """Says in words which state the run is in, once for each state.
 
@@ -122,10 +127,11 @@ class TrainingMonitor:
             values: :meth:`statistics` of this step.
             losses: mean since the last record, by name.
             chance_losses: of unrelated embeddings, for those of the losses where it is known.
+            aligned_loss: the sum of these losses for equal views of a sample.
 
         Returns:
             The state of this record; None where it is too early or too close to tell. A warning
-            is given once signs of one have lasted for 20 steps.
+            is given once the records of 20 steps have all been bad.
         """
         if self._first_embeddings is not None:
             spectrum = covariance_spectrum(self._first_embeddings.cpu())
@@ -133,6 +139,9 @@ class TrainingMonitor:
         loss = sum(losses[name] for name in chance_losses)
         chance = sum(chance_losses.values())
         samples, width = min(embeddings.shape[1], _SAMPLES), embeddings.shape[2]
+        share = None
+        if chance_losses:
+            share = self._mean_share(step, (loss - aligned_loss) / (chance - aligned_loss))
         evidence = Evidence(
             step=step,
             std=values["embedding/std"],
@@ -141,7 +150,8 @@ class TrainingMonitor:
             numerical_rank=values["embedding/numerical_rank"],
             full_rank=min(samples - 1, width),
             needs_full_rank=method.needs_full_rank,
-            share=self._mean_share(step, loss / chance) if chance_losses else None,
+            share=share,
+            earlier_share=None if share is None else self._earlier_share(step, share),
         )
         state = judge(evidence)
         if state is None or state is State.HEALTHY:
@@ -151,7 +161,7 @@ class TrainingMonitor:
         if state is not None and state not in self._states and self._is_to_be_said(state, step):
             self._states.add(state)
             level = logging.INFO if state is State.HEALTHY else logging.WARNING
-            logger.log(level, self._in_words(state, evidence, loss, chance))
+            logger.log(level, self._in_words(state, evidence, loss, chance, aligned_loss))
         return state
 
     def _is_to_be_said(self, state: State, step: int) -> bool:
@@ -165,7 +175,17 @@ class TrainingMonitor:
         self._shares = {s: x for s, x in self._shares.items() if s > step - _WINDOW}
         return sum(self._shares.values()) / len(self._shares)
 
-    def _in_words(self, state: State, e: Evidence, loss: float, chance: float) -> str:
+    def _earlier_share(self, step: int, share: float) -> float | None:
+        """That of the last record 100 steps or more before."""
+        self._mean_shares[step] = share
+        early = [s for s in self._mean_shares if s <= step - _LONG]
+        for superseded in early[:-1]:
+            del self._mean_shares[superseded]
+        return self._mean_shares[early[-1]] if early else None
+
+    def _in_words(
+        self, state: State, e: Evidence, loss: float, chance: float, aligned: float
+    ) -> str:
         facts = [
             f"standard deviation {e.std:.3g} (1 is isotropic)",
             f"effective rank {e.effective_rank:.3g}",
@@ -174,8 +194,10 @@ class TrainingMonitor:
         if e.first_effective_rank is not None:
             facts[1] += f", at first {e.first_effective_rank:.3g}"
         if e.share is not None:
-            unrelated = f"{100 * e.share:.0f} % of that of unrelated embeddings, {chance:.3g}"
-            facts.insert(0, f"loss {loss:.3g}, {unrelated}")
+            unrelated = f"that of unrelated embeddings, {chance:.3g}"
+            if aligned:
+                unrelated = f"the way from that of equal views, {aligned:.3g}, to {unrelated}"
+            facts.insert(0, f"loss {loss:.3g}, {100 * e.share:.0f} % of {unrelated}")
         unproven = state is State.HEALTHY and e.share is None
         text = f"{'no sign of a collapse' if unproven else state.value}: {'; '.join(facts)}"
         if state is State.HEALTHY:

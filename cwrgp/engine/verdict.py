@@ -1,6 +1,7 @@
 """What the statistics of a run say of its state: a pure function of one record.
 
-The thresholds are held against runs that are in each state (``tests/engine/test_states.py``).
+The thresholds are held against runs of CW-RGP and PCA whitening in these states
+(``tests/engine/test_states.py``) and the records of experiments (``docs/pretraining.md``).
 """
 
 from __future__ import annotations
@@ -12,16 +13,23 @@ from dataclasses import dataclass
 _COLLAPSED_STD = 0.05
 # An effective rank below which one dimension has nearly all variance.
 _ONE_DIMENSION = 1.5
-# Of the rank that a loss which whitens the batch demands; and of any embedding, below which a loss
-# that falls does so by the collapse, as with shrinkage of the covariance.
-_LOST_RANK, _LEFT_RANK = 0.9, 0.1
+# Share of the rank that a loss which whitens the batch demands.
+_LOST_RANK = 0.9
+# Share of the rank, and dimensions, below which a loss that falls does so by the collapse, as with
+# shrinkage of the covariance. Healthy embeddings of large batches have a small share, too.
+_LEFT_RANK, _LEFT_DIMENSIONS = 0.1, 7
 # (steps, share of the loss of unrelated embeddings): after so many steps a run below this share
 # learns, whatever its ranks do: they fall at first in healthy runs, too.
 _LEARNING = ((200, 0.9), (0, 0.92))
-# (steps, share): after so many steps a run above this share has learnt nothing, once the effective
-# rank has fallen to half of the first one; nor has it above the share before, once a tenth is left.
-_CHANCE = ((200, 0.92), (60, 0.95), (40, 0.97))
-_FALLEN_RANK, _LITTLE_RANK = 0.5, 0.1
+# (steps, share): after so many steps a run above this share has learnt little or nothing, once the
+# effective rank has fallen below half of the first one.
+_CHANCE = ((60, 0.95), (40, 0.97))
+_FALLEN_RANK = 0.5
+# The same after more steps for a lower share that hardly falls any more: it passes through such
+# shares in a long warm-up.
+_STUCK_STEPS, _STUCK_SHARE, _STUCK_FALL = 200, 0.92, 0.015
+# What is left of the first effective rank in a run that does not learn, after the fewest steps.
+_LITTLE_RANK = 0.1
 # Steps after which, and a share above which, nothing has been learnt, whatever the ranks: far too
 # small a rate leaves them as they were, and a resumed run does not know the first one.
 _LATE_STEPS, _LATE_CHANCE = 1000, 0.97
@@ -50,7 +58,9 @@ class Evidence:
         numerical_rank: of the embeddings.
         full_rank: the largest that numerical_rank can be.
         needs_full_rank: whether the loss is defined for embeddings of full rank only.
-        share: of the loss of unrelated embeddings that the loss is at; None: that is not known.
+        share: of the loss of unrelated embeddings that the loss is at, both less that of equal
+            views; None: that is not known.
+        earlier_share: the same 100 steps or more before; None: not known.
     """
 
     step: int
@@ -61,6 +71,7 @@ class Evidence:
     full_rank: int
     needs_full_rank: bool
     share: float | None
+    earlier_share: float | None = None
 
 
 def judge(evidence: Evidence) -> State | None:
@@ -68,18 +79,20 @@ def judge(evidence: Evidence) -> State | None:
     e = evidence
     if e.std < _COLLAPSED_STD:
         return State.COMPLETE_COLLAPSE
-    if e.numerical_rank < _LEFT_RANK * e.full_rank:
+    if e.numerical_rank < min(_LEFT_RANK * e.full_rank, _LEFT_DIMENSIONS):
         return State.DIMENSIONAL_COLLAPSE
+    # Two samples span one dimension.
+    has_one_dimension = e.effective_rank < _ONE_DIMENSION and e.full_rank > 1
     learns = e.share is not None and e.share < _bound(_LEARNING, e.step)
     if not learns:
         if e.needs_full_rank and e.numerical_rank < _LOST_RANK * e.full_rank:
             return State.DIMENSIONAL_COLLAPSE
         if _is_at_chance(e):
             return State.CHANCE
-        if e.effective_rank < _ONE_DIMENSION and e.full_rank > 1:  # two samples span one dimension
+        if has_one_dimension:
             return State.DIMENSIONAL_COLLAPSE
-    healthy = e.share is None or e.share < _HEALTHY
-    return State.HEALTHY if healthy and e.step + 1 >= _SETTLED_STEPS else None
+    settled = e.step + 1 >= _SETTLED_STEPS and (e.share is None or e.share < _HEALTHY)
+    return State.HEALTHY if settled and not has_one_dimension else None
 
 
 def _is_at_chance(e: Evidence) -> bool:
@@ -90,7 +103,15 @@ def _is_at_chance(e: Evidence) -> bool:
     if e.first_effective_rank is None or e.step + 1 < _CHANCE[-1][0]:
         return False
     left = e.effective_rank / e.first_effective_rank
-    return left < (_FALLEN_RANK if e.share > _bound(_CHANCE, e.step) else _LITTLE_RANK)
+    if left < _LITTLE_RANK:
+        return True
+    stuck = (
+        e.step + 1 >= _STUCK_STEPS
+        and e.share > _STUCK_SHARE
+        and e.earlier_share is not None
+        and e.earlier_share - e.share < _STUCK_FALL
+    )
+    return left < _FALLEN_RANK and (stuck or e.share > _bound(_CHANCE, e.step))
 
 
 def _bound(bounds: tuple[tuple[int, float], ...], step: int) -> float:

@@ -98,6 +98,16 @@ class Method(nn.Module):
         """
         return {}
 
+    def aligned_loss(self, batch_size: int, *, num_views: int = 2) -> float:
+        """The sum of the losses that :meth:`chance_losses` names, where the views of a sample are
+        equal; see :meth:`cwrgp.losses.base.Loss.value_for_aligned`.
+
+        Args:
+            batch_size: samples that the loss sees, over all processes.
+            num_views: V.
+        """
+        return 0.0
+
 
 class Embedded(NamedTuple):
     """What :func:`embed` computes, in fp32 at least.
@@ -182,6 +192,10 @@ class JointEmbedding(Method):
             batch_size, num_views=num_views, num_channels=num_channels
         )
         return {} if value is None else {self.loss.alignment or f"loss_{self.name}": value}
+
+    def aligned_loss(self, batch_size: int, *, num_views: int = 2) -> float:
+        """That of the loss."""
+        return self.loss.value_for_aligned(batch_size, num_views=num_views)
 
     def forward(self, views: Sequence[Tensor]) -> Output:
         """Computes the losses of a batch.

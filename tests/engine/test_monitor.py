@@ -156,6 +156,35 @@ def test_the_loss_of_one_step_is_averaged_over_twenty(warnings):
     assert len(warnings) == 1 and " 96 % of that of unrelated" in warnings[0]
 
 
+@pytest.mark.parametrize(("fall", "warned"), [(0.0, [220]), (1e-4, [220]), (2e-4, [])])
+def test_a_loss_that_is_stuck_below_the_threshold_is_told_from_one_that_falls_slowly(
+    warnings, fall, warned
+):
+    """Each step takes so much of the share. Runs with a long warm-up pass through such shares."""
+    monitor, found = TrainingMonitor(), []
+    monitor.start(draw(2, 64, 32))
+    for step in range(0, 400, 20):
+        loss = {"a": 2 * (0.945 - fall * (step - 200))}
+        rank = 8 if step > 150 else 30
+        say(monitor, low_rank(rank), step=step, losses=loss, chance={"a": 2.0})
+        if len(warnings) > len(found):
+            found.append(step)
+    assert found == warned and all("loss at chance level" in text for text in warnings)
+
+
+def test_a_loss_that_equal_views_leave_high_is_measured_from_there(warnings):
+    """As SimCLR's with many samples: of 6.2 for unrelated views, equal ones leave 4.2."""
+    for loss, said in ((6.1, 1), (5.6, 0)):  # 98 and 90 % of 6.2, but 95 and 70 % of the way
+        monitor = TrainingMonitor()
+        monitor.start(draw(2, 64, 32))
+        for step in (60, 80):
+            values = monitor.statistics(Method(), low_rank(8))
+            arguments = (step, Method(), low_rank(8), values, {"a": loss + 0.01}, {"a": 6.2}, 4.2)
+            monitor.verdict(*arguments)
+        assert len(warnings) == said
+        warnings.clear()
+
+
 def test_a_healthy_run_says_so_once_and_is_not_warned_of(warnings):
     logging.getLogger("cwrgp").setLevel(logging.INFO)
     monitor = TrainingMonitor()

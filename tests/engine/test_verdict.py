@@ -20,6 +20,7 @@ HEALTHY = Evidence(
 )
 COMPLETE, DIMENSIONAL = State.COMPLETE_COLLAPSE, State.DIMENSIONAL_COLLAPSE
 STALLED = {"share": 0.94}  # neither learning nor surely at chance
+STUCK = {**STALLED, "step": 199, "earlier_share": 0.95}
 PAIR = {**STALLED, "effective_rank": 1, "first_effective_rank": 1, "numerical_rank": 1}
 
 
@@ -31,9 +32,16 @@ PAIR = {**STALLED, "effective_rank": 1, "first_effective_rank": 1, "numerical_ra
         ({"step": 78}, None),
         ({"share": 0.91}, None),
         # Ranks are no alarm while the loss falls
-        ({"effective_rank": 1.2, "numerical_rank": 7, "needs_full_rank": True}, State.HEALTHY),
+        ({"effective_rank": 1.6, "numerical_rank": 7, "needs_full_rank": True}, State.HEALTHY),
+        ({"effective_rank": 1.2, "numerical_rank": 7, "needs_full_rank": True}, None),
         # unless nothing else is left
         ({"share": 0.1, "numerical_rank": 6}, DIMENSIONAL),
+        ({"share": 0.1, "numerical_rank": 6, "full_rank": 255}, DIMENSIONAL),
+        ({"share": 0.1, "numerical_rank": 7, "full_rank": 255}, State.HEALTHY),
+        ({"share": 0.1, "numerical_rank": 3, "full_rank": 31}, DIMENSIONAL),
+        ({"share": 0.1, "numerical_rank": 4, "full_rank": 31}, State.HEALTHY),
+        # A falling loss that leaves one dimension is not called healthy
+        ({"share": 0.1, "effective_rank": 1.4}, None),
         ({"std": 0.04, "numerical_rank": 6}, COMPLETE),
         ({"std": 0.04}, COMPLETE),
         ({"std": 0.04, "step": 0, "share": None}, COMPLETE),
@@ -48,10 +56,12 @@ PAIR = {**STALLED, "effective_rank": 1, "first_effective_rank": 1, "numerical_ra
         ({**STALLED, "numerical_rank": 57, "needs_full_rank": True}, DIMENSIONAL),
         ({**STALLED, "numerical_rank": 58, "needs_full_rank": True}, None),
         ({**STALLED, "numerical_rank": 20}, None),
-        ({**STALLED, "step": 199}, State.CHANCE),
-        ({**STALLED, "step": 198}, None),
-        ({**STALLED, "step": 199, "effective_rank": 16}, None),
-        ({"share": 0.91, "step": 199}, None),
+        ({**STUCK}, State.CHANCE),
+        ({**STUCK, "step": 198}, None),
+        ({**STUCK, "effective_rank": 16}, None),
+        ({**STUCK, "share": 0.91, "earlier_share": 0.91}, None),
+        ({**STUCK, "earlier_share": 0.96}, None),
+        ({**STUCK, "earlier_share": None}, None),
         ({"share": 0.96}, State.CHANCE),
         ({"share": 0.96, "step": 58}, None),
         ({"share": 0.98, "step": 39}, State.CHANCE),
