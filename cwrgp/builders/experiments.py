@@ -37,8 +37,9 @@ class Arm:
 
 # Batch whitening inverts a (D, D) covariance of the N samples, so D must be well below N.
 _BATCH_WHITENING_WIDTH = 64
-# For batches that leave this covariance singular: without it nothing can be computed.
-_SHRINKAGE = 0.01
+# Shrinkage: above the rounding of computed eigenvalues, of which the largest reach 2,000; and for
+# batches that leave this covariance singular, where nothing can be computed without it.
+_SHRINKAGE, _SINGULAR_SHRINKAGE = 0.001, 0.01
 _GROUP_SAMPLES = 64  # N of CW-RGP; a group of C channels needs C >= N
 
 
@@ -48,11 +49,12 @@ def _narrow(method: str, **more: Any) -> dict[str, Any]:
 
 def _whitening() -> list[Arm]:
     volatility = {"MONITOR.TARGET_VOLATILITY": True}  # of methods that have whitened targets
+    batch = {**volatility, "METHOD.WHITENING.EPS": _SHRINKAGE}
     methods = {"PCA": "pca", "ZCA": "zca_bw", "Cholesky": "wmse"}
     return [
         Arm("plain", None, _narrow("plain")),
         Arm("BN", None, _narrow("bn")),
-        *(Arm(series, None, _narrow(name, **volatility)) for series, name in methods.items()),
+        *(Arm(series, None, _narrow(name, **batch)) for series, name in methods.items()),
         Arm("CW-RGP", None, {"METHOD.NAME": "cwrgp", **volatility}),
     ]
 
@@ -68,7 +70,7 @@ def _batch_size() -> list[Arm]:
     for size in (32, 64, 256):
         batch = {"SOLVER.BATCH_SIZE": size}
         subbatch = {"METHOD.CWRGP.SUBBATCH_SIZE": min(size, _GROUP_SAMPLES)}
-        shrinkage = _SHRINKAGE if size <= _BATCH_WHITENING_WIDTH else 0.0
+        shrinkage = _SINGULAR_SHRINKAGE if size <= _BATCH_WHITENING_WIDTH else _SHRINKAGE
         arms += [
             Arm("CW-RGP", size, {"METHOD.NAME": "cwrgp", **subbatch, **batch}),
             Arm(
