@@ -37,9 +37,11 @@ class Arm:
 
 # Batch whitening inverts a (D, D) covariance of the N samples, so D must be well below N.
 _BATCH_WHITENING_WIDTH = 64
-# Shrinkage: above the rounding of computed eigenvalues, of which the largest reach 2,000; and for
-# batches that leave this covariance singular, where nothing can be computed without it.
-_SHRINKAGE, _SINGULAR_SHRINKAGE = 0.001, 0.01
+# Computed eigenvalues of PCA and ZCA are raised to EPS. Without one, rounding left a negative one,
+# and a loss of NaN, beside a largest of 2,000. A larger one, 0.001, cost dimensions.
+_SHRINKAGE = 1e-6
+# For batches that leave this covariance singular: without it nothing can be computed.
+_SINGULAR_SHRINKAGE = 0.01
 _GROUP_SAMPLES = 64  # N of CW-RGP; a group of C channels needs C >= N
 
 
