@@ -41,7 +41,12 @@ def parse_args() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--rows", nargs="+", default=[""], metavar="PART", help="names, or parts")
-    parser.add_argument("--rounds", type=int, default=9, help="pairs that are measured")
+    parser.add_argument(
+        "--rounds",
+        type=int,
+        default=9,
+        help="pairs that are measured, 2 or more; rows that take long have at most 3",
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results here as well")
     parser.add_argument("--no-memory", action="store_true", help="do not measure peak memory")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
@@ -59,6 +64,10 @@ def main(args: argparse.Namespace) -> None:
     chosen = [row for row in rows if any(part in row.name for part in args.rows)]
     if not chosen:
         raise ValueError(f"--rows {' '.join(args.rows)}: no row of {[row.name for row in rows]}")
+    if args.rounds < 2:
+        raise ValueError(f"--rounds {args.rounds}: quartiles need 2 or more")
+    if args.json:
+        args.json.touch()  # fails now if it cannot be written
     print(describe_machine())
     # Before the timing: a new process starts with the peak of the one that starts it.
     measured = [] if args.no_memory else chosen

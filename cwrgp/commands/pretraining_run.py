@@ -225,6 +225,7 @@ def _train(
     )
     batches = build_batches(cfg, run.views, sampler, device)
     probe = build_target_probe(run)
+    normalize = build_normalize(cfg, device)
     writer = _open_writer(run, start) if get_rank() == 0 else None
     # By now everything is built. The sections of other commands may stand in the same file.
     unused = unused_keys(cfg, pairs_only=("EVAL.LINEAR.", "EVAL.FINETUNE."))
@@ -239,7 +240,7 @@ def _train(
             plan=plan,
             step_config=StepConfig(
                 learning_rate=run.learning_rate,
-                normalize=build_normalize(cfg, device),
+                normalize=normalize,
                 precision=run.precision,
                 scaler=run.scaler,
                 accumulate=cfg.SOLVER.ACCUMULATE,

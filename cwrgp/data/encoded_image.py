@@ -22,6 +22,10 @@ _TURNS = {
     8: (False, 1),
 }
 
+# What begins the segments in which Pillow looks for an orientation: EXIF and XMP. They may follow
+# others of any length.
+_ORIENTED = (b"Exif\0", b"http://ns.adobe.com/xap/")
+
 
 class EncodedImage:
     """An image file whose size is known before it is decoded.
@@ -34,7 +38,7 @@ class EncodedImage:
         name: of the image, for error messages.
 
     Attributes:
-        height: in pixels, after the rotation that EXIF asks for.
+        height: in pixels, after the rotation that EXIF or XMP asks for.
         width: likewise.
 
     Raises:
@@ -90,7 +94,7 @@ def _is_plain_jpeg(content: bytes) -> bool:
 
 def _orientation(content: bytes) -> int:
     """1 to 8; 1 if the file states none."""
-    if b"Exif\0" not in content[: 2**16]:
+    if not any(mark in content for mark in _ORIENTED):
         return 1
     with Image.open(io.BytesIO(content)) as image:
         return orientation_of(image)

@@ -86,7 +86,8 @@ def _clip(thing: Thing, image: AnnotatedImage, findings: Findings) -> None:
         return
     if max(abs(a - b) for a, b in zip(box, thing.box, strict=True)) > _ROUNDING:
         findings.mend("box beyond its image, clipped", thing.place)
+        if thing.area is not None:  # the file's is that of the whole object
+            thing.area *= (box[2] - box[0]) * (box[3] - box[1]) / ((x1 - x0) * (y1 - y0))
     thing.box = box
-    thing.area = None  # the file's is that of the whole box
     if thing.voc_box is not None:
         thing.voc_box = (box[0] + 1, box[1] + 1, box[2], box[3])

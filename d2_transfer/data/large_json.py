@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import gc
+import gzip
 import json
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,6 +30,21 @@ def parse_json(content: bytes) -> Any:
         except orjson.JSONDecodeError:
             pass
     return json.loads(content)  # finds the encoding itself
+
+
+def read_unpacked(file: Path) -> bytes:
+    """The bytes of a file, which may be packed with gzip.
+
+    Raises:
+        ValueError: it is a damaged gzip file.
+    """
+    raw = file.read_bytes()
+    if not raw.startswith(b"\x1f\x8b"):
+        return raw
+    try:
+        return gzip.decompress(raw)
+    except (EOFError, OSError, zlib.error) as error:
+        raise ValueError(f"{file} is a damaged gzip file: {error}") from error
 
 
 def _has_long_integer(content: bytes) -> bool:

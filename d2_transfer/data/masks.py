@@ -12,7 +12,7 @@ from d2_transfer.data.findings import Findings
 from d2_transfer.data.rles import is_rle, size_of_rle, united_rle, usable_rle
 from d2_transfer.data.values import as_numbers
 
-_FAR = 10  # sides of its image; pycocotools takes memory for each pixel of an outline
+FAR = 10  # sides of its image; pycocotools takes memory for each pixel of an outline
 
 
 def usable_mask(mask: Any, height: int, width: int) -> tuple[Mask | None, list[str]]:
@@ -103,7 +103,7 @@ def _polygon_problem(part: Any, height: float, width: float) -> str:
         return "polygon outside its image"
     if x0 == x1 or y0 == y1:
         return "polygon without area"
-    far = _FAR * max(width, height)
+    far = FAR * max(width, height)
     if min(x0, y0) < -far or max(x1, y1) > far:
         return "polygon that reaches far beyond its image"
     inside = x0 >= 0 and y0 >= 0 and x1 <= width and y1 <= height

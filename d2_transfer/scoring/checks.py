@@ -6,6 +6,8 @@ import math
 from collections.abc import Container, Mapping
 from typing import Any
 
+from d2_transfer.data.masks import FAR
+
 
 def check_object(
     where: str, entry: Mapping[str, Any], images: Container[Any], categories: Container[Any]
@@ -24,7 +26,8 @@ def check_object(
     if missing := [key for key in ("image_id", "category_id", "bbox") if key not in entry]:
         raise ValueError(f"{where} lacks {', '.join(missing)}")
     for key, known in (("image_id", images), ("category_id", categories)):
-        if not isinstance(entry[key], int | str) or entry[key] not in known:
+        is_id = isinstance(entry[key], int | str) and type(entry[key]) is not bool
+        if not is_id or entry[key] not in known:
             raise ValueError(f"{where} has the unknown {key} {entry[key]!r}")
     box = entry["bbox"]
     if not is_numbers(box) or len(box) != 4 or min(box[2:]) < 0:
@@ -42,7 +45,7 @@ def check_mask(where: str, mask: Any, size: list[Any]) -> None:
         size: height and width of the image.
 
     Raises:
-        ValueError: neither polygons nor an RLE of this size.
+        ValueError: neither polygons near the image nor an RLE of this size.
     """
     if isinstance(mask, dict):
         if not isinstance(mask.get("counts"), str | list) or mask.get("size") != size:
@@ -54,6 +57,9 @@ def check_mask(where: str, mask: Any, size: list[Any]) -> None:
             f"{where}: its mask must be an RLE or polygons of three points or more,"
             " [[x, y, x, y, x, y, ...], ...]"
         )
+    far = FAR * max(size)
+    if any(abs(value) > far for polygon in polygons for value in polygon):
+        raise ValueError(f"{where}: its mask reaches far beyond its image, of the size {size}")
 
 
 def is_numbers(value: Any) -> bool:

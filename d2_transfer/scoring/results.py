@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from d2_transfer.data.large_json import parse_json
-from d2_transfer.data.values import as_id
+from d2_transfer.data.large_json import parse_json, read_unpacked
+from d2_transfer.data.rles import size_of_rle
+from d2_transfer.data.values import as_id, as_numbers
 from d2_transfer.scoring.checks import check_mask, check_object, is_number
 from d2_transfer.scoring.truth import Truth
 
@@ -90,11 +91,12 @@ def check_results(
             entry = {**entry, "bbox": [float(number) for number in box]}
         entry = {**entry, **_plain_ids(truth, entry)}
         check_object(at, entry, truth.image_numbers, truth.category_numbers)
-        if not is_number(entry.get("score")) and not isinstance(entry.get("score"), np.number):
-            raise ValueError(f"{at} has the score {entry.get('score')!r}, not a finite number")
+        score = entry.get("score")
+        if not is_number(score.item() if isinstance(score, np.number) else score):
+            raise ValueError(f"{at} has the score {score!r}, not a finite number")
         entry = {**_renumbered(truth, entry), "score": float(entry["score"])}
         if masks:
-            entry["segmentation"] = _with_text(entry.get("segmentation"))
+            entry["segmentation"] = _plain_mask(entry.get("segmentation"))
             check_mask(at, entry["segmentation"], sizes[entry["image_id"]])
         checked.append(_with_keys(entry, keys))
     if masks:
@@ -107,15 +109,23 @@ def _with_keys(entry: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Any]:
     return {key: entry[key] for key in keys if key in entry}
 
 
-def _with_text(mask: Any) -> Any:
-    """A mask as pycocotools encodes it, whose counts are bytes, with a text instead."""
-    if isinstance(mask, Mapping) and isinstance(mask.get("counts"), bytes):
-        return {**mask, "counts": mask["counts"].decode("ascii", errors="replace")}
+def _plain_mask(mask: Any) -> Any:
+    """An RLE with a size and counts in integers, and with a text in place of pycocotools' bytes."""
+    if not isinstance(mask, Mapping):
+        return mask
+    mask = dict(mask)
+    if isinstance(mask.get("counts"), bytes):
+        mask["counts"] = mask["counts"].decode("ascii", errors="replace")
+    runs = as_numbers(mask.get("counts"))
+    if runs is not None and all(float(run).is_integer() for run in runs):
+        mask["counts"] = [int(run) for run in runs]
+    if size_of_rle(mask) is not None:
+        mask["size"] = [as_id(side) for side in mask["size"]]
     return mask
 
 
 def _check_runs(masks: Sequence[Any], where: str) -> None:
-    """Refuses an RLE with counts that are no runs of its image.
+    """Refuses an RLE with counts that are not the runs of all pixels of its image.
 
     Raises:
         ValueError: names the entry.
@@ -125,23 +135,33 @@ def _check_runs(masks: Sequence[Any], where: str) -> None:
     runs = [(index, mask) for index, mask in enumerate(masks) if isinstance(mask, dict)]
     try:
         hotcoco.mask.area([mask for _, mask in runs])
-        return
     except (ValueError, TypeError, OverflowError):
-        pass
+        for index, mask in runs:
+            try:
+                hotcoco.mask.area([mask])
+            except (ValueError, TypeError, OverflowError) as error:
+                raise ValueError(
+                    f"{where}: entry {index}: its mask is a damaged RLE: {error}"
+                ) from None
     for index, mask in runs:
+        # hotcoco refuses counts of more pixels than the size has, but not of fewer.
+        pixels = mask["size"][0] * mask["size"][1]
         try:
-            hotcoco.mask.area([mask])
-        except (ValueError, TypeError, OverflowError) as error:
-            raise ValueError(
-                f"{where}: entry {index}: its mask is a damaged RLE: {error}"
-            ) from None
+            hotcoco.mask.area({"size": [1, pixels - 1], "counts": mask["counts"]})
+        except ValueError:
+            continue
+        raise ValueError(
+            f"{where}: entry {index}: its mask is a damaged RLE: its counts cover fewer than the "
+            f"{pixels} pixels of its image"
+        )
 
 
 def _plain_ids(truth: Truth, entry: Mapping[str, Any]) -> dict[str, Any]:
     """The ids of an entry as the data have them, such as 1 for "1" or 1.0, where they have them."""
     found = {}
     for key, known in (("image_id", truth.image_numbers), ("category_id", truth.category_numbers)):
-        value = as_id(entry.get(key))
+        given = entry.get(key)
+        value = as_id(given.item() if isinstance(given, np.number) else given)
         if value is not None and value in known:
             found[key] = value
     return found
@@ -232,7 +252,7 @@ def _are_plain_masks(truth: Truth, images: list[Any], masks: list[Any]) -> bool:
     return all(
         type(mask) is dict and type(mask["counts"]) is str and mask["size"] == sizes[image]
         for image, mask in zip(images, masks, strict=True)
-    )
+    ) and {int}.issuperset(map(type, chain.from_iterable(mask["size"] for mask in masks)))
 
 
 def _read_by_hotcoco(truth: Truth, path: Path) -> Any:
@@ -253,8 +273,9 @@ def _read_by_hotcoco(truth: Truth, path: Path) -> Any:
 
 
 def _read(path: Path) -> list[Any]:
+    written = read_unpacked(path)
     try:
-        content = parse_json(path.read_bytes())
+        content = parse_json(written)
     except ValueError as error:
         raise ValueError(f"{path} is not valid JSON: {error}") from error
     if not isinstance(content, list):

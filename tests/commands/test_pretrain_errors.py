@@ -36,6 +36,13 @@ def test_keys_without_effect_are_named_in_one_warning(image_folder, tmp_path):
     assert f"keys without effect in this run: {', '.join(UNUSED)}\n" in log
 
 
+def test_a_run_without_a_probe_uses_its_mean_and_deviation(image_folder, tmp_path):
+    run_pretraining(
+        make_cfg(image_folder, tmp_path, "EVAL.PERIOD", 0, "DATA.MEAN", [0.4, 0.4, 0.4])
+    )
+    assert "DATA.MEAN" not in (tmp_path / "log.txt").read_text().partition("without effect")[2]
+
+
 def test_images_to_probe_with_must_have_labels(image_folder, tmp_path):
     write_images(tmp_path / "flat", 6)
     with pytest.raises(

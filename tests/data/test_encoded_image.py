@@ -54,6 +54,25 @@ def test_the_orientation_of_exif_is_applied(orientation):
     assert image.decode(0.5).shape == ((200, 130, 3) if turned else (130, 200, 3))
 
 
+def test_the_orientation_may_stand_in_xmp_or_behind_long_segments():
+    plain = jpeg(photograph(40, 26))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    stated = _segment(0xE1, b"Exif\0\0" + exif.tobytes().removeprefix(b"Exif\0\0"))
+    xmp = b'<x:xmpmeta xmlns:tiff="http://ns.adobe.com/tiff/1.0/" tiff:Orientation="6"/>'
+    for segments in (
+        _segment(0xE1, b"http://ns.adobe.com/xap/1.0/\0" + xmp),
+        2 * _segment(0xE2, b"ICC_PROFILE\0" + bytes(65000)) + stated,
+    ):
+        image, expected = both(plain[:2] + segments + plain[2:])
+        assert expected.shape == (40, 26, 3)
+        assert (image.decode() == expected).all()
+
+
+def _segment(marker: int, content: bytes) -> bytes:
+    return bytes([0xFF, marker]) + (len(content) + 2).to_bytes(2, "big") + content
+
+
 @pytest.mark.parametrize("exif", [BAD_EXIF, DAMAGED_EXIF])
 def test_damaged_exif_is_ignored(exif):
     image, expected = both(jpeg(photograph(60, 40), exif=exif))

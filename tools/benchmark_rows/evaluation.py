@@ -31,7 +31,7 @@ def rows() -> list[Row]:
     """COCO's metric from memory and from files, and VOC's."""
     what = f"{COCO_SIZE[0]:,} images, {COCO_SIZE[1]:,} detections"
     coco = [
-        (f"evaluation: COCO boxes + masks, {what}", _coco, KINDS, 50.0),
+        (f"evaluation: COCO boxes + masks, {what}, already loaded", _coco, KINDS, 50.0),
         (f"evaluation: COCO boxes, {what}, with reading the files", _coco_files, KINDS[:1], 30.0),
         (f"evaluation: COCO boxes + masks, {what}, with reading the files", _coco_files, KINDS, 30),
     ]
@@ -62,7 +62,7 @@ def rows() -> list[Row]:
 
 
 def _coco(kinds: Sequence[str]) -> Pair:
-    """What is loaded already is matched, accumulated and summarised."""
+    """What both libraries have loaded is matched, accumulated and summarised: hotcoco alone."""
     files = {name: str(path) for name, path in coco_files(*COCO_SIZE).items()}
     ours = hotcoco.COCO(files["truth"])
     our_detections = ours.load_res(files["masks"])

@@ -52,7 +52,7 @@ def rows() -> list[Row]:
             unit="views",
             target=2.5,
         )
-        for size, quality in (("0.3", 55), ("1", 88), ("1.4", 93))
+        for size, quality in (("0.3", 77), ("1", 94), ("1.3", 96))
     ]
     small = Row(
         name="views: 4 x 32 px, 256 images in memory",

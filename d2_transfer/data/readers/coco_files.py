@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import gzip
 import json
-import zlib
 from pathlib import Path
 from typing import Any
 
-from d2_transfer.data.large_json import parse_json
+from d2_transfer.data.large_json import parse_json, read_unpacked
 from d2_transfer.data.other_formats import advice_for_folder, advice_for_json, advice_for_text
 
 _SECTIONS = ("images", "annotations", "categories")
@@ -46,7 +44,7 @@ def parse_coco(json_file: Path) -> dict[str, Any]:
         raise ValueError(advice or f"{json_file} is a folder: give the file with the annotations")
     if not json_file.is_file():
         raise FileNotFoundError(f"{json_file}: no such file")
-    raw = _unpacked(json_file)
+    raw = read_unpacked(json_file)
     if advice := advice_for_text(json_file, raw[:4096]):
         raise ValueError(advice)
     try:
@@ -72,14 +70,3 @@ def parse_coco(json_file: Path) -> dict[str, Any]:
         if not all(isinstance(entry, dict) for entry in sections[section]):
             raise ValueError(f"{json_file}: an entry of {section} is not an object")
     return sections
-
-
-def _unpacked(file: Path) -> bytes:
-    """The bytes of a file, which may be packed with gzip."""
-    raw = file.read_bytes()
-    if not raw.startswith(b"\x1f\x8b"):
-        return raw
-    try:
-        return gzip.decompress(raw)
-    except (EOFError, OSError, zlib.error) as error:
-        raise ValueError(f"{file} is a damaged gzip file: {error}") from error

@@ -56,9 +56,28 @@ def test_a_box_beyond_its_image_is_clipped(
     assert "ann.json: annotation 2" in loaded.findings.as_text()
 
 
-def test_the_area_of_a_clipped_box_is_its_own(tmp_path: Path) -> None:
-    loaded = load_annotated(coco_set(tmp_path, box(1, 30, 20, 240, 24, bare=False)))
-    assert [image.things[0].area for image in loaded.data.images[:2]] == [900, None]
+@pytest.mark.parametrize("masks", [False, True])
+@pytest.mark.parametrize("area", [240 * 24, 2000, None])
+def test_the_area_of_a_clipped_object_is_clipped_with_its_box(
+    tmp_path: Path, masks: bool, area: float | None
+) -> None:
+    """Whether masks are used or not, so that a box metric does not depend on them."""
+
+    def beyond(content: dict[str, Any]) -> None:
+        content["annotations"][1].update(bbox=[30, 20, 240, 24], area=area)
+
+    loaded = load_annotated(coco_set(tmp_path, beyond), masks=masks)
+    clipped = None if area is None else pytest.approx(area * (WIDTH - 30) / 240)
+    assert [image.things[0].area for image in loaded.data.images[:2]] == [900, clipped]
+
+
+def test_what_rounding_leaves_beyond_an_image_costs_no_area(tmp_path: Path) -> None:
+    def beyond(content: dict[str, Any]) -> None:
+        content["annotations"][1].update(bbox=[30.1, 20, WIDTH - 30.1 + 1e-13, 24], area=500)
+
+    loaded = load_annotated(coco_set(tmp_path, beyond))
+    (thing,) = loaded.data.images[1].things
+    assert thing.box[2] == WIDTH and thing.area == 500
 
 
 def test_rounding_is_no_finding(tmp_path: Path) -> None:
