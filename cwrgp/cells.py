@@ -133,12 +133,14 @@ def run_cells(
 
     def ended(job: Job, code: int, took: float) -> None:
         nonlocal ended_jobs
+        if code == EXIT_CODE:
+            print(f"{job.name}: stopped after {took:.0f} s", flush=True)
+            return
         ended_jobs += 1
-        word = {0: "done", EXIT_CODE: "stopped"}.get(code, "failed")
         left = len(waiting) - ended_jobs
         eta = (time.monotonic() - start) / ended_jobs * left
         rest = f"; {left} left, about {eta / 60:.0f} min" if left else ""
-        print(f"{job.name}: {word} in {took:.0f} s{rest}", flush=True)
+        print(f"{job.name}: {'failed' if code else 'done'} in {took:.0f} s{rest}", flush=True)
 
     env = dict(os.environ)
     if not gpus:

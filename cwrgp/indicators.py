@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -24,12 +25,14 @@ from cwrgp.spectrum import (
     stable_rank,
 )
 
+Features = Tensor | np.ndarray
 
-def indicators(z1: Tensor, z2: Tensor | None = None) -> dict[str, float]:
+
+def indicators(z1: Features, z2: Features | None = None) -> dict[str, float]:
     """Every indicator of :mod:`cwrgp.spectrum` and :mod:`cwrgp.similarity`.
 
     Args:
-        z1: (n, D) features of any stage, n > 1.
+        z1: (n, D) features of any stage, n > 1: a tensor, or an array as of ``np.load``.
         z2: of other views of the same samples, likewise; None: "alignment" and "positive_cosine"
             are left out.
 
@@ -40,7 +43,8 @@ def indicators(z1: Tensor, z2: Tensor | None = None) -> dict[str, float]:
         ValueError: fewer than two samples, no channels, values that are not finite, or views of
             different shapes.
     """
-    _check(*(z for z in (z1, z2) if z is not None))
+    z1 = torch.as_tensor(z1)
+    _check(z1)
     eigenvalues = covariance_spectrum(z1)
     values = {
         "numerical_rank": numerical_rank(eigenvalues),
@@ -59,12 +63,13 @@ def indicators(z1: Tensor, z2: Tensor | None = None) -> dict[str, float]:
     return found if z2 is None else found | pair_indicators(z1, z2)
 
 
-def pair_indicators(z1: Tensor, z2: Tensor) -> dict[str, float]:
+def pair_indicators(z1: Features, z2: Features) -> dict[str, float]:
     """Those of :func:`indicators` that compare two views of the same samples, (n, D) each.
 
     Raises:
         ValueError: as for :func:`indicators`.
     """
+    z1, z2 = torch.as_tensor(z1), torch.as_tensor(z2)
     _check(z1, z2)
     return {
         "alignment": float(alignment(z1, z2)),

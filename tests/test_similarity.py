@@ -127,6 +127,7 @@ def test_all_indicators_at_once():
     assert len(values) == 13 and all(isinstance(value, float) for value in values.values())
     assert values["uniformity"] == float(uniformity(a))
     assert values["alignment"] == float(alignment(a, b))
+    assert indicators(a.numpy(), b.numpy()) == values  # as of np.load
     constant = indicators(torch.ones(40, 6))
     assert not any(math.isnan(value) for value in constant.values())
     assert constant["effective_rank"] == 1

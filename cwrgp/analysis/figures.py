@@ -191,7 +191,12 @@ def _whitening(d: Drawing) -> list[Figure]:
         ),
         Figure(
             "Stable rank of the embedding",
-            d.curves("embedding_stable_rank", "embedding/stable_rank", "% of the width", scale=100),
+            d.curves(
+                "embedding_stable_rank",
+                "embedding/normalized_stable_rank",
+                "% of the width",
+                scale=100,
+            ),
             "The paper's measure of how white an embedding is. Compare losses of the same width D:"
             " n samples have n / D at most.",
         ),
@@ -202,7 +207,9 @@ def _whitening(d: Drawing) -> list[Figure]:
         ),
         Figure(
             "Stable rank of the encoder's output",
-            d.curves("encoder_stable_rank", "encoder/stable_rank", "% of the width", scale=100),
+            d.curves(
+                "encoder_stable_rank", "encoder/normalized_stable_rank", "% of the width", scale=100
+            ),
             "It is low where all features share a large mean.",
         ),
         Figure(

@@ -124,7 +124,7 @@ def _batch_size(arms: Arms) -> list[Finding]:
             "Channel whitening holds its accuracy at small batches, where batch whitening fails.",
             _better(channel[0], batch[0])
             and _better(batch[1], batch[0])
-            and not _better(channel[1], channel[0]),
+            and _holds(channel[0], channel[1]),
             f"k-NN accuracy at a batch of {small:g} and of {large:g}: CW-RGP"
             f" {channel[0]['mean']:.1f} and {channel[1]['mean']:.1f} %, batch whitening"
             f" {batch[0]['mean']:.1f} and {batch[1]['mean']:.1f} %.",
@@ -176,6 +176,13 @@ def _far_above(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
 def _better(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
     """The same for accuracies in percent, which also differ by more than `MARGIN`."""
     return _above(a, b, by=MARGIN)
+
+
+def _holds(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
+    """Whether an accuracy in percent is not below another one by more than `MARGIN`, on average."""
+    if None in (a["mean"], b["mean"]):
+        return False
+    return bool(a["mean"] >= b["mean"] - MARGIN)
 
 
 def _have_accuracy(arms: Arms) -> bool:

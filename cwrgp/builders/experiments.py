@@ -37,11 +37,13 @@ class Arm:
 
 # Batch whitening inverts a (D, D) covariance of the N samples, so D must be well below N.
 _BATCH_WHITENING_WIDTH = 64
+_EPS = "METHOD.WHITENING.EPS"
 # Computed eigenvalues of PCA and ZCA are raised to EPS. Without one, rounding left a negative one,
 # and a loss of NaN, beside a largest of 2,000. A larger one, 0.001, cost dimensions.
 _SHRINKAGE = 1e-6
 # For batches that leave this covariance singular: without it nothing can be computed.
 _SINGULAR_SHRINKAGE = 0.01
+_BATCH_WHITENING = {"PCA": "pca", "ZCA": "zca_bw", "Cholesky": "wmse"}
 _GROUP_SAMPLES = 64  # N of CW-RGP; a group of C channels needs C >= N
 
 
@@ -51,12 +53,13 @@ def _narrow(method: str, **more: Any) -> dict[str, Any]:
 
 def _whitening() -> list[Arm]:
     volatility = {"MONITOR.TARGET_VOLATILITY": True}  # of methods that have whitened targets
-    batch = {**volatility, "METHOD.WHITENING.EPS": _SHRINKAGE}
-    methods = {"PCA": "pca", "ZCA": "zca_bw", "Cholesky": "wmse"}
     return [
         Arm("plain", None, _narrow("plain")),
         Arm("BN", None, _narrow("bn")),
-        *(Arm(series, None, _narrow(name, **batch)) for series, name in methods.items()),
+        *(
+            Arm(series, None, _narrow(name, **volatility))
+            for series, name in _BATCH_WHITENING.items()
+        ),
         Arm("CW-RGP", None, {"METHOD.NAME": "cwrgp", **volatility}),
     ]
 
@@ -69,17 +72,13 @@ def _penalty() -> list[Arm]:
 
 def _batch_size() -> list[Arm]:
     arms = []
+    shrinkage = {_EPS: _SINGULAR_SHRINKAGE}  # at every size, so that nothing but the batch differs
     for size in (32, 64, 256):
         batch = {"SOLVER.BATCH_SIZE": size}
         subbatch = {"METHOD.CWRGP.SUBBATCH_SIZE": min(size, _GROUP_SAMPLES)}
-        shrinkage = _SINGULAR_SHRINKAGE if size <= _BATCH_WHITENING_WIDTH else _SHRINKAGE
         arms += [
             Arm("CW-RGP", size, {"METHOD.NAME": "cwrgp", **subbatch, **batch}),
-            Arm(
-                "batch whitening",
-                size,
-                _narrow("wmse", **batch, **{"METHOD.WHITENING.EPS": shrinkage}),
-            ),
+            Arm("batch whitening", size, _narrow("wmse", **batch, **shrinkage)),
             Arm("BN", size, _narrow("bn", **batch)),
         ]
     return arms
@@ -118,6 +117,16 @@ def experiment_arms(name: str) -> Sequence[Arm]:
     return EXPERIMENTS[name]()
 
 
+def set_keys(name: str) -> set[str]:
+    """The keys of a config that an experiment sets.
+
+    Raises:
+        ValueError: an unknown name.
+    """
+    keys = {key for arm in experiment_arms(name) for key in arm.values}
+    return keys | {"SEED", "OUTPUT_DIR", "DATA.ROOT"}
+
+
 def check_overrides(name: str, before: CfgNode, after: CfgNode) -> None:
     """Refuses to change what an experiment sets: the change would reach some of its runs or none.
 
@@ -129,8 +138,7 @@ def check_overrides(name: str, before: CfgNode, after: CfgNode) -> None:
     Raises:
         ValueError: an unknown experiment, or a changed key that it sets.
     """
-    keys = {key for arm in experiment_arms(name) for key in arm.values}
-    for key in sorted(keys | {"SEED", "OUTPUT_DIR", "DATA.ROOT"}):
+    for key in sorted(set_keys(name)):
         if value_of(before, key) != value_of(after, key):
             raise ValueError(f"experiment {name!r} sets {key} itself: omit it")
 
@@ -139,7 +147,7 @@ def arm_config(base: CfgNode, arm: Arm, seed: int, output_dir: str) -> CfgNode:
     """The config of a run.
 
     Args:
-        base: of all runs; not changed.
+        base: of all runs; not changed. Without an EPS, batch whitening gets a small one.
         arm: over it.
         seed: of the run.
         output_dir: its folder.
@@ -147,4 +155,9 @@ def arm_config(base: CfgNode, arm: Arm, seed: int, output_dir: str) -> CfgNode:
     cfg = base.clone()
     cfg.defrost()
     merge_values(cfg, {**arm.values, "SEED": seed, "OUTPUT_DIR": output_dir})
+    whitening = cfg.METHOD.WHITENING
+    if cfg.METHOD.NAME in _BATCH_WHITENING.values() and whitening.EPS == 0:
+        samples = whitening.SUBBATCH_SIZE or cfg.SOLVER.BATCH_SIZE // cfg.SOLVER.ACCUMULATE
+        singular = samples <= cfg.MODEL.PROJECTOR.OUT
+        whitening.EPS = _SINGULAR_SHRINKAGE if singular else _SHRINKAGE
     return cfg

@@ -6,7 +6,7 @@ from fvcore.common.config import CfgNode
 
 from cwrgp.builders.data import build_normalize
 from cwrgp.builders.run import Run
-from cwrgp.comm import get_world_size
+from cwrgp.builders.solver import local_batch_size
 from cwrgp.data.loaders import iterate_views
 from cwrgp.data.samplers import StepSampler
 from cwrgp.engine.target_probe import TargetProbe
@@ -44,7 +44,7 @@ def build_target_probe(run: Run) -> TargetProbe | None:
         return None
     check_target_volatility(cfg, run.method)
     section = cfg.METHOD.CWRGP if cfg.METHOD.NAME == "cwrgp" else cfg.METHOD.WHITENING
-    size = section.SUBBATCH_SIZE or cfg.SOLVER.BATCH_SIZE // get_world_size()
+    size = section.SUBBATCH_SIZE or local_batch_size(cfg)
     sampler = StepSampler(
         len(run.views), size, start_step=0, total_steps=1, seed=cfg.SEED, rank=0, world_size=1
     )

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from cwrgp.analysis.checkpoints import collect, write_outputs
+from cwrgp.analysis.results import RESULTS
 from cwrgp.analysis.stages import STAGES, PooledStages
 from cwrgp.checkpoints.load import Network, load_network
 from cwrgp.commands.embed import IMAGE_SIZE, RESIZE, normalize_of, readable_images
@@ -67,13 +68,13 @@ def analyze_weights(
         The content of ``results.json``; see `cwrgp.analysis.checkpoints.collect`.
 
     Raises:
-        ValueError: an experiment in the folder of the results, weights that hold no ResNet, names
+        ValueError: other results in the folder, weights that hold no ResNet, names
             that occur twice or are missing, fewer images than channels, or trials without any of
             the weights.
         FileNotFoundError: no such file or folder.
     """
-    if (output / PLAN).exists():
-        raise ValueError(f"output {output} holds an experiment; choose another folder")
+    if (output / PLAN).exists() or not _is_free(output / RESULTS):
+        raise ValueError(f"output {output} holds other results; choose another folder")
     named = _named(weights)
     aps = None if trials is None else _read_trials(trials, named)
     networks = {
@@ -120,6 +121,17 @@ def analyze_weights(
         picture.thumbnail((128, 128))
     write_outputs(output, results, pictures)
     return results
+
+
+def _is_free(results: Path) -> bool:
+    """Whether there are no results, or those of checkpoints, which may be replaced."""
+    if not results.exists():
+        return True
+    try:
+        content = json.loads(results.read_text())
+    except ValueError:
+        return False
+    return isinstance(content, dict) and content.get("kind") == "checkpoints"
 
 
 def _named(weights: Sequence[str]) -> dict[str, str]:

@@ -102,6 +102,7 @@ def analyze(
             unsafe=unsafe,
         )
     assert experiment is not None
+    _check_no_weights(source, branch, prefix, unsafe)
     cfg = get_cfg()
     merge_file(cfg, find_config(config))
     before = cfg.clone()
@@ -143,6 +144,18 @@ def _check_unused(
     }
     if unused := [name for name, is_given in given.items() if is_given]:
         raise ValueError(f"{unused[0]} belongs to an experiment: omit it with weights")
+
+
+def _check_no_weights(source: str, branch: str | None, prefix: str | None, unsafe: bool) -> None:
+    """Raises ValueError if an option of weights is given with an experiment."""
+    given = {
+        f"source {source!r}": source != "auto",
+        f"branch {branch!r}": branch is not None,
+        f"prefix {prefix!r}": prefix is not None,
+        "unsafe-load": unsafe,
+    }
+    if unused := [name for name, is_given in given.items() if is_given]:
+        raise ValueError(f"{unused[0]} belongs to weights: omit it with an experiment")
 
 
 def _experiment(
@@ -247,6 +260,7 @@ def _start(args: argparse.Namespace) -> int:
             )
             analyze(data=args.data, output=output, **given)
         else:
+            _check_no_weights(args.source, args.branch, args.prefix, args.unsafe)
             cfg = get_cfg()
             merge_file(cfg, find_config(args.config_file))
             before = cfg.clone()

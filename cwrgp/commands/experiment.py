@@ -19,16 +19,17 @@ from cwrgp.analysis.page import write_outputs
 from cwrgp.analysis.results import RESULTS, collect
 from cwrgp.builders.automatic import resolve_number_format
 from cwrgp.builders.data import build_pretraining_images
-from cwrgp.builders.experiments import Arm, arm_config, experiment_arms
+from cwrgp.builders.experiments import EXPERIMENTS, Arm, arm_config, experiment_arms, set_keys
 from cwrgp.builders.methods import build_method
 from cwrgp.builders.solver import build_learning_rate, build_plan
 from cwrgp.builders.target_probe import check_target_volatility
+from cwrgp.builders.weights import load_weights
 from cwrgp.cells import RUN, Cell, check_idle, folder_result, run_cells, run_once
 from cwrgp.commands.analysis_run import check_enough, measured_images, pretrain_and_measure
 from cwrgp.config import get_cfg, validate_cfg
 from cwrgp.config.checks import value_of
 from cwrgp.config.node import flatten
-from cwrgp.config_files import find_config, merge_file
+from cwrgp.config_files import find_config, merge_file, merge_values
 from cwrgp.file_io.atomic import write_text
 from cwrgp.jobs import locked
 from cwrgp.launch import local_device
@@ -90,8 +91,8 @@ def run_experiment(
             or a run failed.
         Preempted: a signal stopped the runs; the same call goes on.
     """
-    cfg = _with_fast_views(cfg)
     arms = experiment_arms(name)
+    cfg = _as_packaged(_with_fast_views(cfg), set_keys(name) - {"DATA.ROOT"})
     if seeds < 1:
         raise ValueError(f"seeds {seeds} is below 1")
     _check_runs(cfg, arms)
@@ -160,15 +161,26 @@ def _with_fast_views(cfg: CfgNode) -> CfgNode:
     return cfg
 
 
+def _packaged() -> CfgNode:
+    cfg = get_cfg()
+    merge_file(cfg, find_config(CONFIG))
+    return cfg
+
+
+def _as_packaged(cfg: CfgNode, keys: set[str]) -> CfgNode:
+    """A config without a file's values of keys that every run sets: they have no effect."""
+    packaged = _packaged()
+    merge_values(cfg, {key: value_of(packaged, key) for key in keys})
+    return cfg
+
+
 def _changes(plan: Plan) -> list[str]:
-    """KEY VALUE of what is not as in the packaged config, apart from the folder of the data."""
-    default, cfg = get_cfg(), CfgNode.load_cfg(plan.config)
-    merge_file(default, find_config(CONFIG))
-    default = _with_fast_views(default)
+    """KEY VALUE of what is not as in the packaged config, and not set by the experiment."""
+    default, cfg = _with_fast_views(_packaged()), CfgNode.load_cfg(plan.config)
     changed = [
         (key, value_of(cfg, key))
         for key in flatten(cfg)
-        if key != "DATA.ROOT" and value_of(cfg, key) != value_of(default, key)
+        if key not in set_keys(plan.experiment) and value_of(cfg, key) != value_of(default, key)
     ]
     return [word for key, value in changed for word in (key, str(value))]
 
@@ -207,6 +219,8 @@ def read_plan(output: Path) -> Plan | None:
     path = output / PLAN
     if not path.is_file():
         return None
+    if not _is_of_experiment(path):
+        raise ValueError(f"{path} is damaged, or not of an experiment; choose another folder")
     try:
         content = json.loads(path.read_text())
         if content.pop("version") != _VERSION:
@@ -214,16 +228,24 @@ def read_plan(output: Path) -> Plan | None:
         for key in ("seeds", "number_format"):
             content[key] = tuple(content[key])
         return Plan(**content)
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError):
         raise ValueError(
-            f"{path} is damaged or of another version; give --restart to start anew, or choose"
-            " another folder"
+            f"{path} is of another version; give --restart to start anew, or choose another folder"
         ) from None
+
+
+def _is_of_experiment(path: Path) -> bool:
+    """Whether a file is the plan of an experiment, of any version. Trials have a plan, too."""
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return False
+    return isinstance(content, dict) and content.get("experiment") in [*EXPERIMENTS]
 
 
 def _make_plan(name: str, cfg: CfgNode, output: Path, *, seeds: int, restart: bool) -> Plan:
     """Writes the plan, which must be that of the folder if it has one."""
-    if restart and (output / PLAN).is_file():  # nothing is removed from any other folder
+    if restart and _is_of_experiment(output / PLAN):  # nothing is removed from any other folder
         for part in ("runs", "logs", "figures"):
             shutil.rmtree(output / part, ignore_errors=True)
         for file in (PLAN, RESULTS, "report.html"):
@@ -249,7 +271,7 @@ def _make_plan(name: str, cfg: CfgNode, output: Path, *, seeds: int, restart: bo
 
 def _check_runs(cfg: CfgNode, arms: Sequence[Arm]) -> None:
     """Builds the method of every arm, and looks at the images."""
-    widths = []
+    widths: list[int] = []
     for arm in arms:
         run = arm_config(cfg, arm, 0, "output")
         validate_cfg(run)
@@ -257,6 +279,8 @@ def _check_runs(cfg: CfgNode, arms: Sequence[Arm]) -> None:
             raise ValueError("SOLVER.EPOCHS 0 is not for experiments; give a number of epochs")
         method = build_method(run)
         check_target_volatility(run, method)
+        if run.MODEL.WEIGHTS and not widths:
+            load_weights(run, method)
         build_learning_rate(run, build_plan(run, len(build_pretraining_images(run))))
         widths += [run.MODEL.PROJECTOR.OUT, int(method.encoder.inplanes)]  # type: ignore[arg-type]
     check_enough(cfg, len(measured_images(cfg)[0]), widths)

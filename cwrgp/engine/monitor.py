@@ -256,5 +256,5 @@ def _statistics(stage: str, x: Tensor) -> dict[str, float]:
         f"{stage}/std": float(feature_std(x)),
         f"{stage}/effective_rank": float(effective_rank(spectrum)),
         f"{stage}/numerical_rank": float(numerical_rank(spectrum)),
-        f"{stage}/stable_rank": float(normalized_stable_rank(x)),
+        f"{stage}/normalized_stable_rank": float(normalized_stable_rank(x)),
     }

@@ -13,15 +13,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from analysis_pages import check_page, refused
 from analysis_results import result
 from held_folders import held
 from images import write_images
 
 from cwrgp.analysis.figures import figures
-from cwrgp.builders.experiments import EXPERIMENTS, experiment_arms
+from cwrgp.builders.experiments import EXPERIMENTS, arm_config, experiment_arms
 from cwrgp.commands.analyze import main
-from cwrgp.commands.experiment import run_name, run_one
+from cwrgp.commands.experiment import CONFIG, _changes, read_plan, run_name, run_one
+from cwrgp.config import get_cfg
+from cwrgp.config_files import find_config, merge_file, merge_values
 
 SMALL = {
     "DATA.IMAGE_SIZE": 16,
@@ -239,6 +242,13 @@ def test_experiments_that_cannot_work_are_refused(
     key = {"MONITOR.TARGET_VOLATILITY": True}
     error = refused(arguments("batch-size", photos, output, **key), capsys)
     assert "MONITOR.TARGET_VOLATILITY is for methods that whiten" in error
+    key = {"MODEL.WEIGHTS": tmp_path / "none.pth"}
+    assert "MODEL.WEIGHTS" in refused(arguments("groups", photos, output, **key), capsys)
+    for option in (["--prefix", "a"], ["--source", "moco"], ["--branch", "momentum"]):
+        error = refused(arguments("groups", photos, output, *option), capsys)
+        assert f"--{option[0][2:]} {option[1]!r} belongs to weights: omit it" in error
+    error = refused(arguments("groups", photos, output, "--unsafe-load"), capsys)
+    assert "unsafe-load belongs to weights: omit it" in error
     error = refused(arguments("groups", photos, output, **{"SOLVER.EPOCS": 3}), capsys)
     assert "unknown config key SOLVER.EPOCS" in error
     error = refused(arguments("groups", tmp_path / "none", output), capsys)
@@ -271,13 +281,66 @@ def test_a_folder_holds_one_experiment(
     assert main(arguments("penalty", photos, tmp_path / "mine", "--restart")) == 0
     assert (tmp_path / "mine/runs").is_dir()  # of a folder without an experiment
     weights = ["--weights", "a.pth", "--data", str(photos), "--output", str(tmp_path)]
-    assert f"{tmp_path} holds an experiment; choose another folder" in refused(weights, capsys)
+    assert f"{tmp_path} holds other results; choose another folder" in refused(weights, capsys)
+    for other in ("{}", "[]", "{", '{"kind": "trials"}'):
+        (tmp_path / "weights/results.json").write_text(other)
+        error = refused([*weights[:-1], str(tmp_path / "weights")], capsys)
+        assert "weights holds other results; choose another folder" in error
     error = refused(["--output", str(tmp_path), "--run", "a"], capsys)
     assert "run 'a' is unknown; choose one of cw-rgp-0-seed0" in error
-    for damaged in ("{}", "[]", "{"):
-        (tmp_path / "plan.json").write_text(damaged)
-        error = refused(arguments("penalty", photos, tmp_path), capsys)
-        assert f"{tmp_path}/plan.json is damaged or of another version; give --restart" in error
+    plan = tmp_path / "plan.json"
+    plan.write_text(json.dumps(json.loads(plan.read_text()) | {"version": 0}))
+    error = refused(arguments("penalty", photos, tmp_path), capsys)
+    assert f"{plan} is of another version; give --restart" in error
+    for foreign in ("{}", "[]", "{", '{"version": 2, "weights": {}}'):  # the last of trials
+        plan.write_text(foreign)
+        (tmp_path / "results.json").write_text("of trials")
+        for more in ((), ("--restart",)):
+            error = refused(arguments("penalty", photos, tmp_path, *more), capsys)
+            assert f"{plan} is damaged, or not of an experiment; choose another folder" in error
+        assert plan.read_text() == foreign
+        assert (tmp_path / "results.json").read_text() == "of trials"
+
+
+def test_the_command_on_the_page_goes_on_in_its_folder(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though it names no file: what the runs set in any case is left out."""
+    monkeypatch.setattr("cwrgp.commands.experiment.run_cells", lambda *_, **__: None)
+    changed = {"SEED": 7, "SOLVER": {"BASE_LR": 0.01}, "METHOD": {"CWRGP": {"NUM_GROUPS": 2}}}
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump({"_BASE_": CONFIG, **changed}))
+    words = arguments("groups", photos, tmp_path / "out")
+    assert main([*words[:6], "--config-file", str(tmp_path / "mine.yaml"), *words[6:]]) == 0
+    plan = read_plan(tmp_path / "out")
+    assert plan is not None
+    before = (tmp_path / "out/plan.json").read_text()
+    changes = _changes(plan)
+    assert changes[changes.index("SOLVER.BASE_LR") + 1] == "0.01"
+    assert not {"SEED", "METHOD.CWRGP.NUM_GROUPS"} & {*changes}
+    command = ["--experiment", "groups", "--data", str(photos), "--output", str(tmp_path / "out")]
+    assert main([*command, *changes]) == 0
+    assert (tmp_path / "out/plan.json").read_text() == before
+
+
+def test_batch_whitening_has_an_eps_that_suits_its_batch() -> None:
+    base = get_cfg()
+    merge_file(base, find_config(CONFIG))
+    merge_values(base, {"METHOD.CWRGP.SUBBATCH_SIZE": 32})
+    arms = {arm.series: arm for arm in experiment_arms("whitening")}
+
+    def eps(series: str, **keys: Any) -> float:
+        cfg = base.clone()
+        merge_values(cfg, {key.replace("__", "."): value for key, value in keys.items()})
+        return float(arm_config(cfg, arms[series], 0, "x").METHOD.WHITENING.EPS)
+
+    for series in ("PCA", "ZCA", "Cholesky"):
+        assert eps(series) == 1e-6
+        assert eps(series, SOLVER__BATCH_SIZE=64) == 0.01
+        assert eps(series, SOLVER__BATCH_SIZE=256, SOLVER__ACCUMULATE=4) == 0.01
+        assert eps(series, METHOD__WHITENING__EPS=0.001) == 0.001
+    assert eps("BN") == eps("CW-RGP") == 0
+    sizes = [arm for arm in experiment_arms("batch-size") if arm.series == "batch whitening"]
+    assert {arm_config(base, arm, 0, "x").METHOD.WHITENING.EPS for arm in sizes} == {0.01}
 
 
 def test_one_command_at_a_time_works_in_a_folder(

@@ -113,6 +113,18 @@ def test_batch_size_finding_follows_the_numbers() -> None:
     assert not shown(30.0, 28.0, 27.0, 26.0)  # batch whitening does not fail
 
 
+def test_accuracy_that_falls_for_some_seeds_does_not_hold() -> None:
+    knn = {"CW-RGP": ((29, 21, 20), (40, 41, 28)), "batch whitening": ((10,) * 3, (40,) * 3)}
+    runs = [
+        (series, x, seed, result(value, 9.0))
+        for series, at in knn.items()
+        for x, values in zip((32.0, 256.0), at, strict=True)
+        for seed, value in enumerate(values)
+    ]
+    (found,) = collect("batch-size", runs, [0, 1, 2], {})["findings"]
+    assert not found["seen"]
+
+
 def test_every_seed_must_agree() -> None:
     def shown(*random: float) -> bool:
         runs = [("fixed", 2.0, s, result(30.0 + s, 9.0)) for s in range(2)]

@@ -37,13 +37,13 @@ def monitored(image_folder, tmp_path_factory):
 def test_a_run_records_embedding_encoder_and_targets(monitored):
     records = read_metrics(monitored / "metrics.json")
     assert len(records) == 4
-    names = ("std", "effective_rank", "numerical_rank", "stable_rank")
+    names = ("std", "effective_rank", "numerical_rank", "normalized_stable_rank")
     keys = {f"{stage}/{name}" for stage in ("embedding", "encoder") for name in names}
     cosines = {"embedding/positive_cosine", "embedding/negative_cosine"}
     for record in records:
         assert keys | cosines | set(VOLATILITY) <= record.keys()
         assert 0 < record["monitor/target_volatility"] < 2
-        assert record["embedding/stable_rank"] <= 1  # normalised, as it always was
+        assert record["embedding/normalized_stable_rank"] <= 1
 
 
 def test_the_weights_do_not_depend_on_what_is_monitored(
@@ -79,3 +79,12 @@ def test_targets_are_of_methods_that_whiten(image_folder, tmp_path):
     opts = (*SHORT, "MONITOR.TARGET_VOLATILITY", True, "METHOD.NAME", "simclr")
     with pytest.raises(ValueError, match=r"TARGET_VOLATILITY is .* METHOD.NAME simclr does not"):
         run_pretraining(make_cfg(image_folder, tmp_path, *opts))
+
+
+def test_targets_are_of_as_many_samples_as_the_loss_whitens(image_folder, tmp_path):
+    """Those of a part of the batch. Of 64, whitening of 48 channels would be singular."""
+    opts = (*SHORT, "MONITOR.TARGET_VOLATILITY", True, "SOLVER.BATCH_SIZE", 64)
+    opts += ("SOLVER.ACCUMULATE", 2, "METHOD.NAME", "zca_cw", "MODEL.PROJECTOR.OUT", 48)
+    run_pretraining(make_cfg(image_folder, tmp_path, *opts))
+    records = read_metrics(tmp_path / "metrics.json")
+    assert records and all(0 < r["monitor/target_volatility"] < 2 for r in records)

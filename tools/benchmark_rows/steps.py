@@ -12,6 +12,7 @@ from benchmark_rows.losses import looped_loss
 from benchmark_rows.timing import Pair, Row
 from cwrgp.engine.monitor import TrainingMonitor
 from cwrgp.engine.precision import DTYPES, Precision
+from cwrgp.engine.target_probe import TargetProbe
 from cwrgp.launch import local_device
 from cwrgp.losses.cwrgp import CWRGPLoss
 from cwrgp.models.encoders import build_encoder
@@ -41,6 +42,12 @@ def rows() -> list[Row]:
             name="monitor: one record, ResNet-50, 2 x 256 views of 32 px",
             against="the same",
             prepare=lambda: _record(_wide_method(), _views(2, 256)),
+            target=5,
+        ),
+        Row(
+            name="monitor: movement of the targets, ResNet-18, 4 x 64 views of 32 px",
+            against="a step; with a record in 20 steps, a ratio of 5 is a share of 1 %",
+            prepare=_movement,
             target=5,
         ),
         Row(
@@ -131,6 +138,21 @@ def _record(method: JointEmbedding, views: list[Tensor]) -> Pair:
         monitor.verdict(0, method, output.embeddings, values, losses, chance)
 
     return record, step
+
+
+def _movement() -> Pair:
+    method, views = _method(), _views()
+    precision = _fastest_precision(method, views)
+    images = torch.randint(0, 256, (64, 3, 32, 32), dtype=torch.uint8)
+    probe = TargetProbe(
+        images, normalize=lambda x: x.float().div_(128).sub_(1), precision=precision
+    )
+
+    def record() -> None:
+        probe.before_update(method)
+        probe.after_update(method)
+
+    return record, _our_step(method, views, precision)
 
 
 def _recomputed_step() -> Pair:
