@@ -19,8 +19,9 @@ from cwrgp.analysis.checkpoints import collect, write_outputs
 from cwrgp.analysis.results import RESULTS
 from cwrgp.analysis.stages import STAGES, PooledStages
 from cwrgp.checkpoints.load import Network, load_network
+from cwrgp.commands.analysis_trials import read_trials
 from cwrgp.commands.embed import IMAGE_SIZE, RESIZE, normalize_of, readable_images
-from cwrgp.commands.experiment import PLAN
+from cwrgp.commands.experiment_plan import PLAN
 from cwrgp.data.augment.reference import build_test_transform, build_view_transform
 from cwrgp.data.augment.spec import ViewSpec
 from cwrgp.data.listed import ListedImages
@@ -76,7 +77,7 @@ def analyze_weights(
     if (output / PLAN).exists() or not _is_free(output / RESULTS):
         raise ValueError(f"output {output} holds other results; choose another folder")
     named = _named(weights)
-    aps = None if trials is None else _read_trials(trials, named)
+    aps = None if trials is None else read_trials(trials, named)
     networks = {
         name: load_network(file, source=source, branch=branch, prefix=prefix, unsafe=unsafe)
         for name, file in named.items()
@@ -258,41 +259,3 @@ def _neighbours(features: Tensor, queries: Sequence[int]) -> list[list[int]]:
 
 def _printable(name: str) -> str:
     return os.fsencode(name).decode(errors="backslashreplace")
-
-
-def _absolute(file: str) -> str:
-    """Of a path: a name of one place; an address stays as it is."""
-    return file if "://" in file else str(Path(file).expanduser().resolve())
-
-
-def _read_trials(path: Path, named: Mapping[str, str]) -> dict[str, Any]:
-    """Box AP of the weights that trials have an arm of: by its name, or by its file."""
-    path = path / "results.json" if path.is_dir() else path
-    try:
-        content = json.loads(path.read_text())
-        arms, protocol = content["arms"], content["protocol"]
-        deviations = list(content["deviations"])
-        by_file = {_absolute(file): arm for arm, of in arms.items() for file in of["weights"]}
-        found = {}
-        for name, file in named.items():
-            arm = name if name in arms else by_file.get(_absolute(file))
-            summary = arms[arm]["metrics"].get("bbox/AP") if arm else None
-            if summary and summary["mean"] is not None:
-                found[name] = {key: summary[key] for key in ("mean", "std", "n")}
-                found[name] |= {"arm": arm, "weights": arms[arm]["weights"]}
-    except FileNotFoundError:
-        raise FileNotFoundError(f"trials {path}: no such file") from None
-    except (ValueError, KeyError, TypeError, AttributeError):
-        raise ValueError(f"trials {path} is not a results.json of cwrgp-trials") from None
-    if not found:
-        raise ValueError(
-            f"trials {path} has no box AP of {', '.join(named)}; its arms are {', '.join(arms)}."
-            " Use the same names: --weights NAME=FILE"
-        )
-    return {
-        "file": str(path),
-        "protocol": protocol,
-        "deviations": deviations,
-        "metric": "box AP",
-        "ap": found,
-    }

@@ -16,7 +16,8 @@ from cwrgp.builders.experiments import EXPERIMENTS, check_overrides
 from cwrgp.checkpoints.formats import BRANCHES, source_names
 from cwrgp.cli import add_checkpoint_arguments, make_parser, run_main
 from cwrgp.commands.analysis_weights import analyze_weights
-from cwrgp.commands.experiment import CONFIG, run_experiment, run_one
+from cwrgp.commands.experiment import run_experiment, run_one
+from cwrgp.commands.experiment_plan import CONFIG
 from cwrgp.config import get_cfg
 from cwrgp.config_files import check_flags, find_config, merge_file, merge_pairs, merge_values
 from cwrgp.file_io.atomic import check_folder

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from d2_transfer.data.large_json import parse_json, read_unpacked
-from d2_transfer.data.rles import size_of_rle
-from d2_transfer.data.values import as_id, as_numbers
+from d2_transfer.data.values import as_id
 from d2_transfer.scoring.checks import check_mask, check_object, is_number
+from d2_transfer.scoring.result_masks import are_plain_masks, check_runs, plain_mask
 from d2_transfer.scoring.truth import Truth
 
 logger = logging.getLogger(__name__)
@@ -74,7 +74,7 @@ def check_results(
     keys = _RESULT_KEYS if masks else _RESULT_KEYS[:-1]
     if _are_plain(truth, entries, masks):
         if masks:
-            _check_runs([entry["segmentation"] for entry in entries], where)
+            check_runs([entry["segmentation"] for entry in entries], where)
         if set().union(*entries) - {*keys}:
             entries = [_with_keys(entry, keys) for entry in entries]
         if not truth.renumbered:
@@ -96,64 +96,17 @@ def check_results(
             raise ValueError(f"{at} has the score {score!r}, not a finite number")
         entry = {**_renumbered(truth, entry), "score": float(entry["score"])}
         if masks:
-            entry["segmentation"] = _plain_mask(entry.get("segmentation"))
+            entry["segmentation"] = plain_mask(entry.get("segmentation"))
             check_mask(at, entry["segmentation"], sizes[entry["image_id"]])
         checked.append(_with_keys(entry, keys))
     if masks:
-        _check_runs([entry["segmentation"] for entry in checked], where)
+        check_runs([entry["segmentation"] for entry in checked], where)
     return _drop_repeated(truth, checked, where)
 
 
 def _with_keys(entry: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Any]:
     """An entry without what the metric does not use, which the backends would stumble over."""
     return {key: entry[key] for key in keys if key in entry}
-
-
-def _plain_mask(mask: Any) -> Any:
-    """An RLE with a size and counts in integers, and with a text in place of pycocotools' bytes."""
-    if not isinstance(mask, Mapping):
-        return mask
-    mask = dict(mask)
-    if isinstance(mask.get("counts"), bytes):
-        mask["counts"] = mask["counts"].decode("ascii", errors="replace")
-    runs = as_numbers(mask.get("counts"))
-    if runs is not None and all(float(run).is_integer() for run in runs):
-        mask["counts"] = [int(run) for run in runs]
-    if size_of_rle(mask) is not None:
-        mask["size"] = [as_id(side) for side in mask["size"]]
-    return mask
-
-
-def _check_runs(masks: Sequence[Any], where: str) -> None:
-    """Refuses an RLE with counts that are not the runs of all pixels of its image.
-
-    Raises:
-        ValueError: names the entry.
-    """
-    import hotcoco
-
-    runs = [(index, mask) for index, mask in enumerate(masks) if isinstance(mask, dict)]
-    try:
-        hotcoco.mask.area([mask for _, mask in runs])
-    except (ValueError, TypeError, OverflowError):
-        for index, mask in runs:
-            try:
-                hotcoco.mask.area([mask])
-            except (ValueError, TypeError, OverflowError) as error:
-                raise ValueError(
-                    f"{where}: entry {index}: its mask is a damaged RLE: {error}"
-                ) from None
-    for index, mask in runs:
-        # hotcoco refuses counts of more pixels than the size has, but not of fewer.
-        pixels = mask["size"][0] * mask["size"][1]
-        try:
-            hotcoco.mask.area({"size": [1, pixels - 1], "counts": mask["counts"]})
-        except ValueError:
-            continue
-        raise ValueError(
-            f"{where}: entry {index}: its mask is a damaged RLE: its counts cover fewer than the "
-            f"{pixels} pixels of its image"
-        )
 
 
 def _plain_ids(truth: Truth, entry: Mapping[str, Any]) -> dict[str, Any]:
@@ -240,19 +193,9 @@ def _are_plain(truth: Truth, entries: Sequence[Any], masks: bool) -> bool:
             return False
         if (values[:, 2:] < 0).any():
             return False
-        return not masks or _are_plain_masks(truth, images, [e["segmentation"] for e in entries])
+        return not masks or are_plain_masks(truth, images, [e["segmentation"] for e in entries])
     except (KeyError, TypeError, OverflowError):
         return False
-
-
-def _are_plain_masks(truth: Truth, images: list[Any], masks: list[Any]) -> bool:
-    """Whether all are compressed RLEs of the size of their image."""
-    by_number = {i["id"]: [i["height"], i["width"]] for i in truth.content["images"]}
-    sizes = {image: by_number[number] for image, number in truth.image_numbers.items()}
-    return all(
-        type(mask) is dict and type(mask["counts"]) is str and mask["size"] == sizes[image]
-        for image, mask in zip(images, masks, strict=True)
-    ) and {int}.issuperset(map(type, chain.from_iterable(mask["size"] for mask in masks)))
 
 
 def _read_by_hotcoco(truth: Truth, path: Path) -> Any:

@@ -22,7 +22,8 @@ from images import write_images
 from cwrgp.analysis.figures import figures
 from cwrgp.builders.experiments import EXPERIMENTS, arm_config, experiment_arms
 from cwrgp.commands.analyze import main
-from cwrgp.commands.experiment import CONFIG, _changes, read_plan, run_name, run_one
+from cwrgp.commands.experiment import run_name, run_one
+from cwrgp.commands.experiment_plan import CONFIG, changes, read_plan
 from cwrgp.config import get_cfg
 from cwrgp.config_files import find_config, merge_file, merge_values
 
@@ -314,11 +315,11 @@ def test_the_command_on_the_page_goes_on_in_its_folder(
     plan = read_plan(tmp_path / "out")
     assert plan is not None
     before = (tmp_path / "out/plan.json").read_text()
-    changes = _changes(plan)
-    assert changes[changes.index("SOLVER.BASE_LR") + 1] == "0.01"
-    assert not {"SEED", "METHOD.CWRGP.NUM_GROUPS"} & {*changes}
+    pairs = changes(plan)
+    assert pairs[pairs.index("SOLVER.BASE_LR") + 1] == "0.01"
+    assert not {"SEED", "METHOD.CWRGP.NUM_GROUPS"} & {*pairs}
     command = ["--experiment", "groups", "--data", str(photos), "--output", str(tmp_path / "out")]
-    assert main([*command, *changes]) == 0
+    assert main([*command, *pairs]) == 0
     assert (tmp_path / "out/plan.json").read_text() == before
 
 

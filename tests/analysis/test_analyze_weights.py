@@ -16,7 +16,8 @@ from PIL import Image
 
 import cwrgp
 from cwrgp.analysis.checkpoints import collect
-from cwrgp.commands.analysis_weights import _named, _read_trials
+from cwrgp.commands.analysis_trials import read_trials
+from cwrgp.commands.analysis_weights import _named
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +124,7 @@ def test_trials_name_weights_by_file(
     one, _ = checkpoint_files
     monkeypatch.chdir(one.parent)
     trials_file(tmp_path / "results.json", {"one": 40.0, "two": 30.0})
-    found = _read_trials(tmp_path, {"renamed": str(one), "another": "./two.pth", "no": "3.pth"})
+    found = read_trials(tmp_path, {"renamed": str(one), "another": "./two.pth", "no": "3.pth"})
     assert {name: ap["mean"] for name, ap in found["ap"].items()} == {
         "renamed": 40.0,
         "another": 30.0,

@@ -12,7 +12,7 @@ import pytest
 from finished_trials import write_scenes, write_trials
 from html_page import Page
 
-from cwrgp.commands.analysis_weights import _read_trials
+from cwrgp.commands.analysis_trials import read_trials
 from d2_transfer.trials.differences import Difference, config_differences
 from d2_transfer.trials.plan import Plan, write_plan
 from d2_transfer.trials.summary import summarize
@@ -51,7 +51,7 @@ def test_boxes_and_masks_have_tables_of_their_own(finished: Finished) -> None:
 
 
 def test_the_analysis_of_checkpoints_reads_them(finished: Finished) -> None:
-    found = _read_trials(finished.output, {"ours": "mine.pth", "renamed": "ours.pkl", "no": "b"})
+    found = read_trials(finished.output, {"ours": "mine.pth", "renamed": "ours.pkl", "no": "b"})
     expected = finished.results["arms"]["ours"]["metrics"]["bbox/AP"]
     assert list(found["ap"]) == ["ours", "renamed"]
     for ap in found["ap"].values():
