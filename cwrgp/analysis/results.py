@@ -82,7 +82,10 @@ def _arm(
 
 
 def _values(result: Mapping[str, Any]) -> dict[str, float]:
-    """The numbers of a run by name: "knn", "embedding/stable_rank", ..."""
+    """The numbers of a run by name: "knn", "embedding/stable_rank", ...
+
+    They are of the measured images, while curves are of training batches.
+    """
     values = {
         f"{stage}/{name}": value
         for stage, found in result["indicators"].items()

@@ -138,7 +138,7 @@ def test_the_encoder_has_statistics_of_its_own():
     spectrum = covariance_spectrum(features[:256])  # a sub-sample
     assert values["encoder/effective_rank"] == float(effective_rank(spectrum))
     assert values["encoder/numerical_rank"] == 48 and 0.9 < values["encoder/std"] < 1.1
-    assert values["encoder/stable_rank"] == float(normalized_stable_rank(features[:256]))
+    assert values["encoder/normalized_stable_rank"] == float(normalized_stable_rank(features[:256]))
     sample = embeddings[:, :256]
     assert values["embedding/positive_cosine"] == float(positive_cosine(*sample))
     assert values["embedding/negative_cosine"] == float(negative_cosine(sample[0]))
