@@ -9,6 +9,7 @@ from typing import Any
 
 from fvcore.common.config import CfgNode
 
+from cwrgp.builders.solver import local_batch_size
 from cwrgp.config.checks import value_of
 from cwrgp.config_files import merge_values
 from cwrgp.suggestions import suggest
@@ -39,7 +40,7 @@ class Arm:
 _BATCH_WHITENING_WIDTH = 64
 _EPS = "METHOD.WHITENING.EPS"
 # Computed eigenvalues of PCA and ZCA are raised to EPS. Without one, rounding left a negative one,
-# and a loss of NaN, beside a largest of 2,000. A larger one, 0.001, cost dimensions.
+# and a loss of NaN, beside a largest of 2,000. It is small, to leave the whitening as it is.
 _SHRINKAGE = 1e-6
 # For batches that leave this covariance singular: without it nothing can be computed.
 _SINGULAR_SHRINKAGE = 0.01
@@ -157,7 +158,7 @@ def arm_config(base: CfgNode, arm: Arm, seed: int, output_dir: str) -> CfgNode:
     merge_values(cfg, {**arm.values, "SEED": seed, "OUTPUT_DIR": output_dir})
     whitening = cfg.METHOD.WHITENING
     if cfg.METHOD.NAME in _BATCH_WHITENING.values() and whitening.EPS == 0:
-        samples = whitening.SUBBATCH_SIZE or cfg.SOLVER.BATCH_SIZE // cfg.SOLVER.ACCUMULATE
+        samples = whitening.SUBBATCH_SIZE or local_batch_size(cfg)
         singular = samples <= cfg.MODEL.PROJECTOR.OUT
         whitening.EPS = _SINGULAR_SHRINKAGE if singular else _SHRINKAGE
     return cfg
