@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pycocotools.coco import COCO
 
 from d2_transfer.data.findings import Findings
 from d2_transfer.data.readers.voc import read_voc_data
@@ -98,3 +99,13 @@ def voc_detections(root: Path, seed: int) -> list[dict[str, Any]]:
                     }
                 )
     return found
+
+
+def as_rle(gt: COCO, entry: dict[str, Any]) -> dict[str, Any]:
+    """The mask of an entry with counts as a text."""
+    mask = gt.annToRLE(entry)
+    return {**mask, "counts": mask["counts"].decode()}
+
+
+def without_masks(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{k: v for k, v in entry.items() if k != "segmentation"} for entry in entries]
